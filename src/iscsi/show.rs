@@ -1,0 +1,1 @@
+//! Any PDU printed in one line, for logs and test transcripts.

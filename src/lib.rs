@@ -1,0 +1,7 @@
+//! Braid: a transparent multipath proxy for iSCSI.
+
+pub mod iscsi;
+pub mod login;
+pub mod path;
+pub mod scsi;
+pub mod session;

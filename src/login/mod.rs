@@ -1,0 +1,17 @@
+//! Login and negotiation for both roles, as state machines without I/O (RFC 7143 sections 6 and 11.12 to 11.13).
+//!
+//! - [`keys`]: the one table of keys: scope, phase, default, range, result rule.
+//! - [`params`]: what a login results in.
+//! - [`initiator`]: Braid towards a target.
+//! - [`target`]: Braid (or the lab target) towards an initiator.
+//! - [`discovery`]: SendTargets, asked and answered.
+
+pub mod discovery;
+pub mod initiator;
+pub mod keys;
+pub mod params;
+pub mod target;
+
+pub use initiator::{InitiatorLogin, InitiatorStep, LoginError, LoginKind, LoginPlan};
+pub use params::{ConnectionParams, Negotiated, SessionParams};
+pub use target::{Intent, Offer, Refusal, TargetLogin, TargetStep};

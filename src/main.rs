@@ -1,0 +1,3 @@
+//! The `braid` program.
+
+fn main() {}

@@ -1,0 +1,7 @@
+//! Health and choice of paths, as pure algorithms: no I/O, no clock, no randomness of their own.
+//!
+//! - [`select`]: which path takes the next command.
+//! - [`backoff`]: when a lost path is tried again.
+
+pub mod backoff;
+pub mod select;

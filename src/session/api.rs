@@ -1,0 +1,228 @@
+//! What goes into and comes out of the engine.
+
+use crate::iscsi::Pdu;
+use crate::login::{LoginPlan, Negotiated};
+use crate::path::select::Policy;
+use std::time::{Duration, Instant};
+
+/// A path of the session: index into [`SessionPlan::paths`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct PathId(pub usize);
+
+/// One upstream connection; never used twice within a session.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ConnId(pub u32);
+
+/// How the session is fanned out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fanout {
+    /// Paths of one portal group join one session, as far as MaxConnections allows; the rest form further sessions.
+    Mcs,
+    /// Every path is a session of its own.
+    Sessions,
+}
+
+/// How it is proved that nothing sent over a lost nexus still runs (DESIGN: a fence has two halves).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FenceMethod {
+    /// By what is known of the target's vendor and product; time where nothing is known.
+    Auto,
+    /// Session reinstatement alone.
+    Reinstate,
+    /// Session reinstatement, then an ORDERED TEST UNIT READY on the new session.
+    Ordered,
+    /// Session reinstatement, then waiting for `fence_time`.
+    Time,
+}
+
+/// One configured path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PathPlan {
+    /// Name for logs and metrics; also seeds the ISID of the path's own nexus.
+    pub name: String,
+    /// Weight for the policies that use one, at least 1.
+    pub weight: u32,
+}
+
+/// All the engine is told at birth.
+#[derive(Clone, Debug)]
+pub struct SessionPlan {
+    /// The downstream login.
+    pub downstream: Negotiated,
+    /// Paths in order of preference.
+    pub paths: Vec<PathPlan>,
+    /// The path over which the leading login was made; its connection is [`SessionPlan::HOME_CONN`].
+    pub home_path: PathId,
+    /// That login.
+    pub home: Negotiated,
+    /// The plan that login was made with; logins of further connections are derived from it.
+    pub home_login: LoginPlan,
+    /// Fan-out mode (decided: `auto` is resolved by the caller).
+    pub fanout: Fanout,
+    /// Path choice.
+    pub policy: Policy,
+    /// Fence.
+    pub fence: FenceMethod,
+    /// After reinstatement, how long commands of a lost nexus may still run in the target where nothing better is known.
+    pub fence_time: Duration,
+    /// How long commands are held while no path works; then the downstream connection is closed.
+    pub queue_time: Duration,
+    /// Interval of NOP-Out pings on each connection.
+    pub ping_interval: Duration,
+    /// A connection whose ping stays unanswered this long is given up.
+    pub ping_timeout: Duration,
+    /// First and longest delay between attempts to bring a path back.
+    pub reconnect: (Duration, Duration),
+    /// Most commands admitted at a time.
+    pub max_window: u32,
+    /// Most bytes of write data held.
+    pub memory_budget: u64,
+    /// Seed for jitter.
+    pub seed: u64,
+}
+
+impl SessionPlan {
+    /// The connection of the leading login.
+    pub const HOME_CONN: ConnId = ConnId(0);
+}
+
+/// Why a connection ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// TCP connect failed, the connection was reset, timed out or ended.
+    Tcp(String),
+    /// Login failed or was refused.
+    Login(String),
+    /// The peer broke the protocol or a digest failed.
+    Protocol(String),
+}
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A PDU from the initiator.
+    Downstream(Pdu),
+    /// The initiator sent something to be answered with Reject.
+    DownstreamRejectable {
+        /// The header complained of.
+        header: [u8; 48],
+        /// Reject reason.
+        reason: u8,
+    },
+    /// The initiator's connection is gone.
+    DownstreamClosed,
+    /// A PDU from a target.
+    Upstream(ConnId, Pdu),
+    /// An [`Output::Open`] succeeded.
+    Connected(ConnId, Box<Negotiated>),
+    /// An [`Output::Open`] failed, or an open connection ended.
+    Disconnected(ConnId, Cause),
+    /// Finish: no new commands, log out, close.
+    Stop,
+}
+
+/// How to end an upstream connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum How {
+    /// Send what is queued, then close.
+    Graceful,
+    /// Reset at once; drop what is queued.
+    Reset,
+}
+
+/// Something to do.
+#[derive(Debug)]
+pub enum Output {
+    /// Send to the initiator.
+    ToInitiator(Pdu),
+    /// Send to a target.
+    ToTarget(ConnId, Pdu),
+    /// Connect over a path, log in, and report [`Event::Connected`] or [`Event::Disconnected`].
+    Open(ConnId, PathId, Box<LoginPlan>),
+    /// End a connection; no event for it is wanted any more.
+    Close(ConnId, How),
+    /// Send what is queued to the initiator, then close; the session is over once upstream connections are closed too.
+    CloseDownstream,
+    /// Everything is closed: drop the session.
+    Finished,
+    /// For logs and metrics.
+    Note(Notice),
+}
+
+/// Something worth counting or telling.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// A connection came up.
+    PathUp {
+        /// Path.
+        path: PathId,
+        /// Whether it carries the home nexus.
+        home: bool,
+    },
+    /// A connection was lost, or could not be made.
+    PathDown {
+        /// Path.
+        path: PathId,
+        /// Whether it was up before.
+        was_up: bool,
+        /// Why.
+        cause: Cause,
+    },
+    /// Commands of a lost nexus were moved.
+    Moved {
+        /// Path lost.
+        path: PathId,
+        /// Number of commands.
+        commands: usize,
+    },
+    /// A lost nexus is fenced; newer overlapping writes may go on.
+    Fenced {
+        /// Path whose nexus was lost.
+        path: PathId,
+        /// How.
+        method: FenceMethod,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A path's logical unit is not the one home shows: the path stays out for this unit.
+    IdentityMismatch {
+        /// Path.
+        path: PathId,
+        /// Logical unit number.
+        lun: u64,
+        /// What differs.
+        what: String,
+    },
+    /// A logical unit is usable over a path: its identity was proved.
+    IdentityProved {
+        /// Path.
+        path: PathId,
+        /// Logical unit number.
+        lun: u64,
+    },
+    /// A command completed.
+    Completed {
+        /// Path that carried it last.
+        path: PathId,
+        /// Payload read, in bytes.
+        read: u64,
+        /// Payload written, in bytes.
+        written: u64,
+        /// Time from arrival to status.
+        took: Duration,
+    },
+    /// A unit attention on a further nexus was absorbed; home reports it.
+    UnitAttentionAbsorbed {
+        /// Path.
+        path: PathId,
+    },
+    /// The initiator broke the protocol.
+    DownstreamProtocol(String),
+    /// No path works.
+    AllPathsDown,
+    /// The session is being closed because no path came back in time.
+    GaveUp,
+}
+
+/// A point in time at which `handle_timeout` wants to be called.
+pub type Deadline = Instant;
