@@ -3,5 +3,6 @@
 pub mod iscsi;
 pub mod login;
 pub mod path;
+pub mod proxy;
 pub mod scsi;
 pub mod session;

@@ -1,0 +1,204 @@
+//! One iSCSI connection: a TCP socket with a [`Framer`] for what comes in and a [`SendQueue`] for what goes out.
+//!
+//! # Two ways to use it
+//! - The data path is poll-style: [`Conn::poll_fill`] reads once, [`Conn::next_pdu`] hands out what has arrived,
+//!   [`Conn::queue`] encodes, [`Conn::flush`] writes what the socket takes now, and [`Conn::poll_drain`] waits for the
+//!   rest. No task, channel or lock stands between the socket and the engine.
+//! - Logins and discovery are conversations: [`Conn::recv`] and [`Conn::send`].
+//!
+//! # Bounds
+//! One call of `poll_fill` makes at most one read into the framer's buffer. A flush makes as many writes as the socket
+//! takes; what it does not take waits, and the owner decides by [`Conn::queued`] when to stop producing.
+
+use crate::iscsi::framer::{Framer, FramerLimits, Receiver};
+use crate::iscsi::{FrameError, Pdu, SendQueue};
+use crate::login::ConnectionParams;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// Slices handed to one vectored write.
+const MAX_SLICES: usize = 64;
+
+/// How long a closing connection may take to send its last bytes, and then for the peer to close.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Bytes read and dropped from a peer that is being sent away, so that closing does not turn into a reset that would
+/// destroy the last answer on its way.
+const LINGER_BYTES: usize = 256 * 1024;
+
+/// Why a connection is of no use any more.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnError {
+    /// The peer closed it.
+    #[error("closed by the peer")]
+    Closed,
+    /// The socket failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// What the peer sent cannot be read.
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+}
+
+/// A connection in either role.
+#[derive(Debug)]
+pub struct Conn {
+    stream: TcpStream,
+    framer: Framer,
+    out: SendQueue,
+}
+
+impl Conn {
+    /// Takes a connected socket over, in the login phase.
+    #[must_use]
+    pub fn new(stream: TcpStream, receiver: Receiver) -> Self {
+        Self { stream, framer: Framer::new(receiver), out: SendQueue::new() }
+    }
+
+    /// The socket, for options and addresses.
+    #[must_use]
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// The peer's address, for logs.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.stream.peer_addr().ok()
+    }
+
+    /// Puts a finished login's parameters in force, for the next PDU of each direction.
+    pub fn enter_full_feature(&mut self, agreed: &ConnectionParams) {
+        self.framer.set_limits(FramerLimits {
+            max_data: usize::try_from(agreed.max_recv_data_segment).unwrap_or(usize::MAX),
+            header_digest: agreed.header_digest,
+            data_digest: agreed.data_digest,
+        });
+        self.out.set_digests(agreed.header_digest, agreed.data_digest);
+    }
+
+    /// Reads once; ready when bytes came or the connection is over.
+    ///
+    /// # Errors
+    /// [`ConnError::Closed`] at the end of the stream, [`ConnError::Io`] if the socket failed.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnError>> {
+        let read = pin!(self.stream.read_buf(self.framer.buffer()));
+        match ready!(read.poll(cx))? {
+            0 => Poll::Ready(Err(ConnError::Closed)),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// The next PDU among the bytes that have arrived.
+    ///
+    /// # Errors
+    /// As [`Framer::next_pdu`].
+    pub fn next_pdu(&mut self) -> Result<Option<Pdu>, FrameError> {
+        self.framer.next_pdu()
+    }
+
+    /// Encodes a PDU behind those already waiting.
+    pub fn queue(&mut self, pdu: &Pdu) {
+        self.out.push(pdu);
+    }
+
+    /// Bytes that wait to be written.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Writes what the socket takes without waiting.
+    ///
+    /// # Errors
+    /// If the socket failed.
+    pub fn flush(&mut self) -> io::Result<()> {
+        while !self.out.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let filled = self.out.slices(&mut slices);
+            match self.stream.try_write_vectored(slices.get(..filled).unwrap_or_default()) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => self.out.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes until nothing waits; ready then, or when the socket failed.
+    ///
+    /// # Errors
+    /// If the socket failed.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let filled = self.out.slices(&mut slices);
+            let slices = slices.get(..filled).unwrap_or_default();
+            match ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.out.advance(written),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits for the next PDU.
+    ///
+    /// # Errors
+    /// [`ConnError`]: the connection is of no use any more.
+    pub async fn recv(&mut self) -> Result<Pdu, ConnError> {
+        loop {
+            if let Some(pdu) = self.framer.next_pdu()? {
+                return Ok(pdu);
+            }
+            std::future::poll_fn(|cx| self.poll_fill(cx)).await?;
+        }
+    }
+
+    /// Sends PDUs and waits until the kernel has them.
+    ///
+    /// # Errors
+    /// If the socket failed.
+    pub async fn send(&mut self, pdus: &[Pdu]) -> Result<(), ConnError> {
+        for pdu in pdus {
+            self.queue(pdu);
+        }
+        std::future::poll_fn(|cx| self.poll_drain(cx)).await?;
+        Ok(())
+    }
+
+    /// Closes in order: sends what waits, says that nothing follows, and gives the peer a moment to close as well.
+    /// Ends within a few seconds whatever the peer does.
+    pub async fn close(mut self) {
+        let drained = tokio::time::timeout(LINGER, std::future::poll_fn(|cx| self.poll_drain(cx))).await;
+        if matches!(drained, Ok(Ok(()))) && self.stream.shutdown().await.is_ok() {
+            drop(tokio::time::timeout(LINGER, swallow(&mut self.stream)).await);
+        }
+    }
+
+    /// Closes with a reset: what waits is dropped, here and in the kernel.
+    pub fn reset(self) {
+        if let Err(error) = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)) {
+            tracing::debug!(%error, "no reset on close");
+        }
+    }
+}
+
+/// Reads to the end of the stream, or until enough is enough.
+async fn swallow(stream: &mut TcpStream) {
+    let mut dropped = 0;
+    let mut buffer = [0; 4096];
+    while dropped < LINGER_BYTES {
+        match stream.read(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(read) => dropped += read,
+        }
+    }
+}

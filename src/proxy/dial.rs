@@ -1,0 +1,211 @@
+//! Connecting to a target: over one path, with a login, in bounded time.
+//!
+//! A [`Route`] says where to and over which local address or interface; [`Timing`] bounds every step. [`connect`] gives
+//! the bare connection, [`login`] runs one login on it, and [`dial`] does both and follows redirections (R39). Nothing
+//! here is shared between calls.
+
+use super::conn::{Conn, ConnError};
+use crate::iscsi::Pdu;
+use crate::iscsi::framer::Receiver;
+use crate::login::{InitiatorLogin, InitiatorStep, LoginError, LoginPlan, Negotiated};
+use crate::session::Cause;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use tokio::net::{TcpSocket, TcpStream};
+
+/// Where a path leads and where it starts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// The target portal, `host:port`.
+    pub portal: String,
+    /// Local address to connect from.
+    pub source: Option<IpAddr>,
+    /// Network interface to connect over.
+    pub interface: Option<String>,
+}
+
+impl Route {
+    /// The way to a portal that the routing table gives.
+    pub fn to(portal: impl Into<String>) -> Self {
+        Self { portal: portal.into(), source: None, interface: None }
+    }
+}
+
+/// How long each step may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timing {
+    /// Name resolution and TCP connect.
+    pub connect: Duration,
+    /// One whole login.
+    pub login: Duration,
+    /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged before the kernel gives the connection up.
+    pub user: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(3),
+            login: Duration::from_secs(15),
+            user: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How many redirections of one login are followed.
+const MAX_REDIRECTS: u32 = 3;
+
+/// Idle time before the kernel probes a connection, between probes, and how many go unanswered.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(10), Duration::from_secs(5), 3);
+
+/// Why no connection came about.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The TCP connection could not be made.
+    #[error("cannot connect to {portal}: {error}")]
+    Connect {
+        /// The portal tried.
+        portal: String,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The connection ended during login.
+    #[error("connection lost during login: {0}")]
+    Lost(#[from] ConnError),
+    /// The login did not end in time.
+    #[error("login not finished after {0:?}")]
+    Slow(Duration),
+    /// The login failed.
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    /// The target sent something else than login responses (R17).
+    #[error("the target sent a PDU that is no login response")]
+    NotLogin,
+    /// The target redirects in circles.
+    #[error("redirected more than {MAX_REDIRECTS} times, last to {0}")]
+    Redirects(String),
+}
+
+impl From<DialError> for Cause {
+    fn from(error: DialError) -> Self {
+        let text = error.to_string();
+        match error {
+            DialError::Connect { .. } | DialError::Lost(ConnError::Closed | ConnError::Io(_)) => {
+                Self::Tcp(text)
+            }
+            DialError::Lost(ConnError::Frame(_)) | DialError::NotLogin => Self::Protocol(text),
+            DialError::Slow(_) | DialError::Login(_) | DialError::Redirects(_) => Self::Login(text),
+        }
+    }
+}
+
+/// What one login came to.
+#[derive(Debug)]
+pub enum LoggedIn {
+    /// Full feature phase; the connection is set to what was agreed.
+    Done(Box<Negotiated>),
+    /// The target is elsewhere.
+    Redirect(String),
+}
+
+/// Connects over a route and logs in, following redirections.
+///
+/// # Errors
+/// [`DialError`]; nothing stays open then.
+pub async fn dial(route: &Route, plan: &LoginPlan, timing: &Timing) -> Result<(Conn, Negotiated), DialError> {
+    let mut route = route.clone();
+    for _ in 0..=MAX_REDIRECTS {
+        let mut conn = connect(&route, timing).await?;
+        match login(&mut conn, plan.clone(), timing).await? {
+            LoggedIn::Done(agreed) => return Ok((conn, *agreed)),
+            LoggedIn::Redirect(address) => {
+                tracing::info!(from = route.portal, to = address, "login redirected");
+                route.portal = address;
+            }
+        }
+    }
+    Err(DialError::Redirects(route.portal))
+}
+
+/// Connects over a route.
+///
+/// # Errors
+/// [`DialError::Connect`].
+pub async fn connect(route: &Route, timing: &Timing) -> Result<Conn, DialError> {
+    let failed = |error| DialError::Connect { portal: route.portal.clone(), error };
+    let stream = tokio::time::timeout(timing.connect, connect_any(route))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        .map_err(failed)?;
+    tune(&stream, timing.user).map_err(failed)?;
+    Ok(Conn::new(stream, Receiver::Initiator))
+}
+
+/// Runs one login on a fresh connection.
+///
+/// # Errors
+/// [`DialError`]: the connection is to be dropped.
+pub async fn login(conn: &mut Conn, plan: LoginPlan, timing: &Timing) -> Result<LoggedIn, DialError> {
+    tokio::time::timeout(timing.login, converse(conn, plan))
+        .await
+        .unwrap_or(Err(DialError::Slow(timing.login)))
+}
+
+async fn converse(conn: &mut Conn, plan: LoginPlan) -> Result<LoggedIn, DialError> {
+    let (mut machine, mut request) = InitiatorLogin::start(plan);
+    loop {
+        conn.send(&[request]).await?;
+        let Pdu::LoginResponse(response) = conn.recv().await? else {
+            return Err(DialError::NotLogin);
+        };
+        match machine.handle(response)? {
+            InitiatorStep::Send(next) => request = next,
+            InitiatorStep::Redirect { address, .. } => return Ok(LoggedIn::Redirect(address)),
+            InitiatorStep::Done(agreed) => {
+                conn.enter_full_feature(&agreed.connection);
+                return Ok(LoggedIn::Done(agreed));
+            }
+        }
+    }
+}
+
+/// Tries the portal's addresses in turn.
+async fn connect_any(route: &Route) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "no address of the source's family");
+    for address in tokio::net::lookup_host(&route.portal).await? {
+        if route.source.is_some_and(|source| source.is_ipv4() != address.is_ipv4()) {
+            continue;
+        }
+        match connect_one(route, address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn connect_one(route: &Route, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(interface) = &route.interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
+    }
+    if let Some(source) = route.source {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    socket.connect(address).await
+}
+
+/// Options of every connection, whoever opened it: no delay for small PDUs, and death noticed by the kernel.
+///
+/// # Errors
+/// If the system refuses an option.
+pub fn tune(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
+    let (idle, interval, retries) = KEEPALIVE;
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(user_timeout))?;
+    let keepalive =
+        socket2::TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(retries);
+    socket.set_tcp_keepalive(&keepalive)
+}

@@ -1,0 +1,5 @@
+//! The tokio driver.
+
+pub mod clock;
+pub mod conn;
+pub mod dial;
