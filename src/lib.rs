@@ -1,5 +1,6 @@
 //! Braid: a transparent multipath proxy for iSCSI.
 
+pub mod config;
 pub mod iscsi;
 pub mod login;
 pub mod path;

@@ -1,0 +1,214 @@
+//! What the operator wants, checked.
+//!
+//! # Contract
+//! In: the text of a TOML file ([`Config::from_toml`], [`Config::load`]) or the same settings typed as flags
+//! (`cli` builds a [`draft::Section`] from them). Out: a [`Config`] that holds no nonsense, or a [`ConfigError`] with
+//! *every* problem found, each with its place, its key and what to do about it. No socket is opened and no name is
+//! resolved here.
+//!
+//! # How
+//! Text becomes a tree of values that remember where they stand ([`draft`]), the tree becomes settings by one schema
+//! ([`schema`], the only place that knows keys and defaults), and settings are checked against each other there too.
+//! Flags and file go through the same schema, so neither can say what the other cannot.
+//!
+//! # Invariants of a `Config`
+//! At least one listen address and one target; target names unique; each target has 1 to [`Config::MAX_PATHS`] paths
+//! with unique names and no two alike; no path leads to a listen address of Braid's own; every duration, size and
+//! weight lies within its range; `first_burst <= max_burst`.
+
+pub mod draft;
+pub mod problem;
+mod schema;
+mod value;
+
+pub use problem::{ConfigError, Place, Problem};
+
+use crate::path::select::Policy;
+use crate::session::FenceMethod;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Everything `braid run` is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where initiators connect.
+    pub listen: Vec<SocketAddr>,
+    /// Where metrics and health are served; none if switched off.
+    pub admin: Option<SocketAddr>,
+    /// Where the verdicts of probes are kept between starts; without it they last as long as the process.
+    pub state_file: Option<PathBuf>,
+    /// Log filter in the syntax of tracing-subscriber's `EnvFilter`.
+    pub log: String,
+    /// Log format.
+    pub log_format: LogFormat,
+    /// Limits that protect Braid from its clients.
+    pub limits: Limits,
+    /// Targets served, in the order written.
+    pub targets: Vec<Target>,
+    /// What is legal but probably not meant; to be logged at start.
+    pub warnings: Vec<String>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LogFormat {
+    /// For eyes.
+    #[default]
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Limits that protect Braid from its clients.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Most downstream sessions at a time; further logins are refused with "out of resources" (03/02).
+    pub max_sessions: u32,
+    /// A downstream connection that has not finished its login after this long is closed.
+    pub login_timeout: Duration,
+}
+
+/// One target and the ways to it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Target {
+    /// The target's name, upstream and downstream.
+    pub name: String,
+    /// Paths in order of preference; at least one.
+    pub paths: Vec<PathConfig>,
+    /// Fan-out.
+    pub mode: Mode,
+    /// Path choice.
+    pub policy: Policy,
+    /// How ghosts of a lost nexus are fenced.
+    pub fence: FenceMethod,
+    /// See [`crate::session::SessionPlan::fence_time`].
+    pub fence_time: Duration,
+    /// How long commands are held while no path works.
+    pub queue_time: Duration,
+    /// Interval of pings on each upstream connection.
+    pub ping_interval: Duration,
+    /// A connection whose ping stays unanswered this long is given up.
+    pub ping_timeout: Duration,
+    /// TCP_USER_TIMEOUT: sent data unacknowledged this long ends a connection.
+    pub user_timeout: Duration,
+    /// Longest wait for a TCP connection to a portal.
+    pub connect_timeout: Duration,
+    /// Longest wait for an upstream login, from TCP connection to full feature phase.
+    pub login_timeout: Duration,
+    /// First and longest delay between attempts to bring a path back.
+    pub reconnect: (Duration, Duration),
+    /// Most commands admitted at a time per downstream session.
+    pub window: u32,
+    /// Most bytes of write data held per downstream session.
+    pub memory: u64,
+    /// Header digest towards the target.
+    pub header_digest: Digest,
+    /// Data digest towards the target.
+    pub data_digest: Digest,
+    /// MaxRecvDataSegmentLength that Braid declares on both sides, in bytes.
+    pub max_recv_data_segment: u32,
+    /// MaxBurstLength offered on both sides, in bytes.
+    pub max_burst: u32,
+    /// FirstBurstLength offered on both sides, in bytes; at most `max_burst`.
+    pub first_burst: u32,
+}
+
+/// One way to a target.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct PathConfig {
+    /// Name in logs and metrics, unique within the target. Stable across restarts as long as the configuration is:
+    /// the session id of the path's own nexus is derived from it.
+    pub name: String,
+    /// The target's portal.
+    pub portal: SocketAddr,
+    /// The local end.
+    pub local: Local,
+    /// Weight, 1 to 1000.
+    pub weight: u32,
+}
+
+/// The local end of a path.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Local {
+    /// The kernel's choice.
+    Any,
+    /// Bind to this address (same family as the portal).
+    Source(IpAddr),
+    /// Bind to this network interface (SO_BINDTODEVICE).
+    Interface(String),
+}
+
+/// Fan-out of a target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mode {
+    /// MC/S where a probe proved it sound, else several sessions.
+    #[default]
+    Auto,
+    /// One session with many connections, on the operator's word.
+    Mcs,
+    /// One session per path.
+    Sessions,
+}
+
+/// What to offer for a digest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Digest {
+    /// None.
+    #[default]
+    None,
+    /// CRC32C if the target agrees.
+    Prefer,
+    /// CRC32C, or the path is not used.
+    Crc32c,
+}
+
+impl Config {
+    /// Default of `listen`.
+    pub const DEFAULT_LISTEN: &'static str = "0.0.0.0:3260";
+    /// Default of `admin`: reachable from this machine only.
+    pub const DEFAULT_ADMIN: &'static str = "127.0.0.1:9260";
+    /// Most paths of one target.
+    pub const MAX_PATHS: usize = 64;
+
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with all problems; an unreadable file is one too.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let name = file.display().to_string();
+        match std::fs::read_to_string(file) {
+            Ok(text) => Self::from_toml(&text, &name),
+            Err(error) => Err(ConfigError::unreadable(name, &error)),
+        }
+    }
+
+    /// Checks the text of a file; `file` is its name in messages.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with all problems.
+    pub fn from_toml(text: &str, file: &str) -> Result<Self, ConfigError> {
+        let (section, mut problems) = draft::parse_toml(text);
+        // What is read in spite of a syntax error is guesswork: do not complain about it too.
+        ConfigError::unless_empty(std::mem::take(&mut problems), file)?;
+        let config = schema::config(&section, &mut problems);
+        ConfigError::unless_empty(problems, file).map(|()| config)
+    }
+
+    /// Checks settings that were typed as flags.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with all problems.
+    pub fn from_flags(section: &draft::Section) -> Result<Self, ConfigError> {
+        let mut problems = Vec::new();
+        let config = schema::config(section, &mut problems);
+        ConfigError::unless_empty(problems, "command line").map(|()| config)
+    }
+}
+
+#[cfg(test)]
+mod tests;

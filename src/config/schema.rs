@@ -1,0 +1,440 @@
+//! The one list of keys, defaults and ranges, and the checks of settings against each other.
+
+use super::draft::{Placed, Section, Value};
+use super::problem::{Place, Problem};
+use super::value::{self, Read};
+use super::{Config, Digest, Limits, Local, LogFormat, Mode, PathConfig, Target};
+use crate::path::select::Policy;
+use crate::session::FenceMethod;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+const S: fn(u64) -> Duration = Duration::from_secs;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Settings of the whole. What is wrong goes to `problems`; the result is then a stand-in not to be used.
+pub(super) fn config(section: &Section, problems: &mut Vec<Problem>) -> Config {
+    let mut keys = Keys::new(section, "", problems);
+    let listen = keys.list("listen", |item, problems| checked(item, "listen", problems, address));
+    let admin = keys.or("admin", default_admin(), value::admin);
+    let mut config = Config {
+        listen: listen.unwrap_or_else(|| value::address(Config::DEFAULT_LISTEN).into_iter().collect()),
+        admin,
+        state_file: keys.optional("state_file", |value| value::text(value).map(PathBuf::from)),
+        log: keys.or("log", "info".to_owned(), value::log_filter),
+        log_format: keys.or("log_format", LogFormat::default(), value::log_format),
+        limits: keys.table("limits", limits),
+        targets: keys.list("target", target).unwrap_or_default(),
+        warnings: Vec::new(),
+    };
+    if section.get("target").is_none() {
+        keys.problem(section.place.clone(), "target", MISSING_TARGET);
+    }
+    keys.reject_unknown();
+    check_listen(section, &config.listen, problems);
+    check_targets(section, &config, problems);
+    config.warnings = warnings(&config);
+    config
+}
+
+const MISSING_TARGET: &str = "no target is given; add a table [[target]] with name = \"iqn...\" and paths = [\"ADDRESS:PORT\", ...] \
+     (on the command line: --target IQN --path ADDRESS:PORT)";
+
+fn default_admin() -> Option<SocketAddr> {
+    Config::DEFAULT_ADMIN.parse().ok()
+}
+
+fn limits(keys: &mut Keys<'_>) -> Limits {
+    Limits {
+        max_sessions: keys.or("max_sessions", 256, |value| value::number(value, 1, 65_536)),
+        login_timeout: keys.or("login_timeout", S(15), |value| value::duration(value, MS(100), HOUR)),
+    }
+}
+
+fn target(item: &Placed, problems: &mut Vec<Problem>) -> Option<Target> {
+    let Value::Table(section) = &item.value else {
+        let message =
+            format!("is {}, must be a table; write [[target]] above the target's keys", item.value.kind());
+        problems.push(Problem { place: item.place.clone(), key: "target".to_owned(), message });
+        return None;
+    };
+    let mut keys = Keys::new(section, "target", problems);
+    let name = keys.required(
+        "name",
+        "write the target's name, such as name = \"iqn.2003-01.org.example:disk\"",
+        value::iscsi_name,
+    );
+    let paths = keys.list("paths", path);
+    if section.get("paths").is_none() {
+        keys.problem(
+            section.place.clone(),
+            "paths",
+            "is missing; write the target's portals, such as paths = [\"10.0.1.1:3260\", \"10.0.2.1:3260\"]",
+        );
+    }
+    let mut target = defaults(name.unwrap_or_default(), paths.unwrap_or_default());
+    read_behaviour(&mut keys, &mut target);
+    read_timing(&mut keys, &mut target);
+    read_sizes(&mut keys, &mut target);
+    keys.reject_unknown();
+    check_paths(section, &mut target, problems);
+    if target.first_burst > target.max_burst {
+        let message = format!(
+            "{} bytes is more than max_burst ({}); lower it, or raise max_burst",
+            target.first_burst, target.max_burst
+        );
+        let place = section.get("first_burst").or_else(|| section.get("max_burst"));
+        let place = place.map_or_else(|| section.place.clone(), |placed| placed.place.clone());
+        problems.push(Problem { place, key: "target.first_burst".to_owned(), message });
+    }
+    Some(target)
+}
+
+/// A target with nothing but a name and paths.
+fn defaults(name: String, paths: Vec<PathConfig>) -> Target {
+    Target {
+        name,
+        paths,
+        mode: Mode::default(),
+        policy: Policy::default(),
+        fence: FenceMethod::Auto,
+        fence_time: S(30),
+        queue_time: S(60),
+        ping_interval: S(2),
+        ping_timeout: S(5),
+        user_timeout: S(5),
+        connect_timeout: S(3),
+        login_timeout: S(15),
+        reconnect: (MS(500), S(10)),
+        window: 128,
+        memory: 64 << 20,
+        header_digest: Digest::default(),
+        data_digest: Digest::default(),
+        max_recv_data_segment: 256 << 10,
+        max_burst: 1 << 20,
+        first_burst: 256 << 10,
+    }
+}
+
+fn read_behaviour(keys: &mut Keys<'_>, target: &mut Target) {
+    target.mode = keys.or("mode", target.mode, value::mode);
+    target.policy = keys.or("policy", target.policy, value::policy);
+    target.fence = keys.or("fence", target.fence, value::fence);
+    target.fence_time =
+        keys.or("fence_time", target.fence_time, |v| value::duration(v, Duration::ZERO, HOUR));
+    let queue_time = target.queue_time;
+    target.queue_time = keys.table("all_paths_down", |keys| {
+        keys.or("queue", queue_time, |value| value::duration(value, Duration::ZERO, 24 * HOUR))
+    });
+    target.header_digest = keys.or("header_digest", target.header_digest, value::digest);
+    target.data_digest = keys.or("data_digest", target.data_digest, value::digest);
+}
+
+fn read_timing(keys: &mut Keys<'_>, target: &mut Target) {
+    let mut duration = |key, setting: &mut Duration| {
+        *setting = keys.or(key, *setting, |value| value::duration(value, MS(50), HOUR));
+    };
+    duration("ping_interval", &mut target.ping_interval);
+    duration("ping_timeout", &mut target.ping_timeout);
+    duration("user_timeout", &mut target.user_timeout);
+    duration("connect_timeout", &mut target.connect_timeout);
+    duration("login_timeout", &mut target.login_timeout);
+    let (first, longest) = target.reconnect;
+    target.reconnect = keys.table("reconnect", |keys| {
+        let first = keys.or("first", first, |value| value::duration(value, MS(10), HOUR));
+        let longest = keys.or("longest", longest.max(first), |value| value::duration(value, first, HOUR));
+        (first, longest)
+    });
+}
+
+fn read_sizes(keys: &mut Keys<'_>, target: &mut Target) {
+    /// Longest length a data segment or burst can have (RFC 7143 sections 13.12 to 13.14).
+    const LONGEST: u32 = (1 << 24) - 1;
+    target.window = keys.or("window", target.window, |value| value::number(value, 1, 1024));
+    target.memory = keys.or("memory", target.memory, |value| value::size(value, 1 << 20, 1 << 40));
+    let mut size = |key, setting: &mut u32| {
+        *setting = keys.or(key, *setting, |value| {
+            let bytes = value::size(value, 512, LONGEST.into())?;
+            u32::try_from(bytes).map_err(|error| error.to_string())
+        });
+    };
+    size("max_recv_data_segment", &mut target.max_recv_data_segment);
+    size("max_burst", &mut target.max_burst);
+    size("first_burst", &mut target.first_burst);
+}
+
+/// A path: the portal alone, or a table.
+fn path(item: &Placed, problems: &mut Vec<Problem>) -> Option<PathConfig> {
+    let section = match &item.value {
+        Value::Table(section) => section,
+        Value::Text(_) => {
+            let portal = checked(item, "target.paths", problems, portal)?;
+            return Some(PathConfig { name: String::new(), portal, local: Local::Any, weight: 1 });
+        }
+        other @ (Value::Integer(_) | Value::List(_) | Value::Other(_)) => {
+            let message = format!(
+                "is {}, must be \"ADDRESS:PORT\" or {{ portal = \"ADDRESS:PORT\", ... }}",
+                other.kind()
+            );
+            problems.push(Problem { place: item.place.clone(), key: "target.paths".to_owned(), message });
+            return None;
+        }
+    };
+    let mut keys = Keys::new(section, "target.paths", problems);
+    let address = keys.required("portal", "write portal = \"ADDRESS:PORT\"", portal);
+    let source = keys.optional("source", source);
+    let interface = keys.optional("interface", interface);
+    let name = keys.optional("name", value::text).unwrap_or_default();
+    let weight = keys.or("weight", 1, |value| value::number(value, 1, 1000));
+    if source.is_some() && interface.is_some() {
+        keys.problem(item.place.clone(), "source", "and interface cannot both be given; keep one of them");
+    }
+    if let (Some(portal), Some(source)) = (address, source)
+        && portal.is_ipv4() != source.is_ipv4()
+    {
+        keys.problem(
+            item.place.clone(),
+            "source",
+            "is of another address family than the portal; use one of the same",
+        );
+    }
+    keys.reject_unknown();
+    let local = source.map(Local::Source).or_else(|| interface.map(Local::Interface)).unwrap_or(Local::Any);
+    Some(PathConfig { name, portal: address?, local, weight })
+}
+
+fn address(value: &Value) -> Read<SocketAddr> {
+    value::address(&value::text(value)?)
+}
+
+fn portal(value: &Value) -> Read<SocketAddr> {
+    value::portal(&value::text(value)?)
+}
+
+fn source(value: &Value) -> Read<IpAddr> {
+    let text = value::text(value)?;
+    let address: Option<IpAddr> = text.parse().ok();
+    address.filter(|address| !address.is_unspecified()).ok_or_else(|| {
+        format!(
+            "\"{text}\" is not an IP address of this machine; write one such as \"10.0.1.2\", without a port"
+        )
+    })
+}
+
+fn interface(value: &Value) -> Read<String> {
+    let text = value::text(value)?;
+    if text.len() > 15 || text.contains(|c: char| c == '/' || c.is_whitespace()) {
+        return Err(format!("\"{text}\" is no interface name; write one such as \"eth1\""));
+    }
+    Ok(text)
+}
+
+/// Names the paths that have no name, and refuses those that are alike.
+fn check_paths(section: &Section, target: &mut Target, problems: &mut Vec<Problem>) {
+    let place = section.get("paths").map_or_else(|| section.place.clone(), |paths| paths.place.clone());
+    let mut problem = |message: String| {
+        problems.push(Problem { place: place.clone(), key: "target.paths".to_owned(), message });
+    };
+    if target.paths.len() > Config::MAX_PATHS {
+        problem(format!("{} paths are given; at most {} can be used", target.paths.len(), Config::MAX_PATHS));
+    }
+    let mut seen = BTreeMap::new();
+    for path in &mut target.paths {
+        let local = match &path.local {
+            Local::Any => String::new(),
+            Local::Source(address) => format!("@{address}"),
+            Local::Interface(name) => format!("@{name}"),
+        };
+        let way = format!("{}{local}", path.portal);
+        if path.name.is_empty() {
+            path.name.clone_from(&way);
+        }
+        if seen.insert(way.clone(), "way").is_some() {
+            problem(format!(
+                "{way} is listed twice; remove one, or give each its own source or interface if they are different ways"
+            ));
+        } else if path.name != way && seen.insert(path.name.clone(), "name").is_some() {
+            problem(format!("two paths are named \"{}\"; give each its own name", path.name));
+        }
+    }
+}
+
+fn check_listen(section: &Section, listen: &[SocketAddr], problems: &mut Vec<Problem>) {
+    let Some(typed) = section.get("listen") else { return };
+    let mut problem = |message: String| {
+        problems.push(Problem { place: typed.place.clone(), key: "listen".to_owned(), message });
+    };
+    for (index, address) in listen.iter().enumerate() {
+        if listen.iter().take(index).any(|earlier| earlier == address) {
+            problem(format!("{address} is listed twice; remove one"));
+        }
+    }
+}
+
+fn check_targets(section: &Section, config: &Config, problems: &mut Vec<Problem>) {
+    let tables: &[Placed] = match section.get("target").map(|placed| &placed.value) {
+        Some(Value::List(tables)) => tables,
+        _ => return,
+    };
+    let place =
+        |index: usize| tables.get(index).map_or_else(|| section.place.clone(), |table| table.place.clone());
+    for (index, target) in config.targets.iter().enumerate() {
+        let earlier = config.targets.iter().take(index);
+        if !target.name.is_empty() && earlier.into_iter().any(|other| other.name == target.name) {
+            let message =
+                format!("\"{}\" is given twice; put all its paths into one [[target]]", target.name);
+            problems.push(Problem { place: place(index), key: "target.name".to_owned(), message });
+        }
+        for path in target.paths.iter().filter(|path| config.listen.contains(&path.portal)) {
+            let message =
+                format!("{} is where Braid itself listens; write the target's own portal", path.portal);
+            problems.push(Problem { place: place(index), key: "target.paths".to_owned(), message });
+        }
+    }
+}
+
+/// Legal, but probably not meant.
+fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(admin) = config.admin.filter(|admin| !admin.ip().is_loopback()) {
+        warnings.push(format!("admin: {admin} can be reached from other machines, and has no password"));
+    }
+    for target in &config.targets {
+        let mut warn = |text: &str| warnings.push(format!("target {}: {text}", target.name));
+        if let [_] = target.paths.as_slice() {
+            warn("has a single path: when it fails there is nothing to move to");
+        }
+        let weighted = target.paths.iter().any(|path| path.weight != 1);
+        if weighted && !matches!(target.policy, Policy::Weighted | Policy::QueueDepth) {
+            warn("weights are given, but only the policies weighted and queue-depth use them");
+        }
+        if target.fence == FenceMethod::Time && target.fence_time.is_zero() {
+            warn(
+                "fence = \"time\" with fence_time = \"0s\" is no fence: a late write may overwrite a newer one",
+            );
+        }
+    }
+    warnings
+}
+
+/// Reads a value of a list, or notes what is wrong with it.
+fn checked<T>(
+    item: &Placed,
+    key: &str,
+    problems: &mut Vec<Problem>,
+    read: fn(&Value) -> Read<T>,
+) -> Option<T> {
+    match read(&item.value) {
+        Ok(read) => Some(read),
+        Err(message) => {
+            problems.push(Problem { place: item.place.clone(), key: key.to_owned(), message });
+            None
+        }
+    }
+}
+
+/// The keys of one table while they are read: remembers which were asked for, so that the rest are unknown.
+struct Keys<'a> {
+    section: &'a Section,
+    table: &'a str,
+    known: Vec<&'static str>,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl<'a> Keys<'a> {
+    fn new(section: &'a Section, table: &'a str, problems: &'a mut Vec<Problem>) -> Self {
+        Self { section, table, known: Vec::new(), problems }
+    }
+
+    fn problem(&mut self, place: Place, key: &str, message: &str) {
+        let key = match self.table {
+            "" => key.to_owned(),
+            table => format!("{table}.{key}"),
+        };
+        self.problems.push(Problem { place, key, message: message.to_owned() });
+    }
+
+    fn optional<T>(&mut self, key: &'static str, read: impl FnOnce(&Value) -> Read<T>) -> Option<T> {
+        self.known.push(key);
+        let placed = self.section.get(key)?;
+        read(&placed.value).map_err(|message| self.problem(placed.place.clone(), key, &message)).ok()
+    }
+
+    fn or<T>(&mut self, key: &'static str, default: T, read: impl FnOnce(&Value) -> Read<T>) -> T {
+        self.optional(key, read).unwrap_or(default)
+    }
+
+    fn required<T>(
+        &mut self,
+        key: &'static str,
+        remedy: &str,
+        read: impl FnOnce(&Value) -> Read<T>,
+    ) -> Option<T> {
+        if self.section.get(key).is_none() {
+            self.problem(self.section.place.clone(), key, &format!("is missing; {remedy}"));
+        }
+        self.optional(key, read)
+    }
+
+    /// A list; a single value that is no table stands for a list of one. None if the key is missing.
+    fn list<T>(
+        &mut self,
+        key: &'static str,
+        mut read: impl FnMut(&Placed, &mut Vec<Problem>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        self.known.push(key);
+        let placed = self.section.get(key)?;
+        let items = match &placed.value {
+            Value::List(items) => items.as_slice(),
+            Value::Table(_) => {
+                let message = format!("is a table, must be a list; write [[{key}]] or {key} = [...]");
+                self.problem(placed.place.clone(), key, &message);
+                return None;
+            }
+            Value::Text(_) | Value::Integer(_) | Value::Other(_) => std::slice::from_ref(placed),
+        };
+        if items.is_empty() {
+            self.problem(placed.place.clone(), key, "must not be empty; write at least one, or leave the key out for the default where there is one");
+        }
+        Some(items.iter().filter_map(|item| read(item, self.problems)).collect())
+    }
+
+    /// A table within the table; an absent one is empty.
+    fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Keys<'_>) -> T) -> T {
+        self.known.push(key);
+        let empty = Section::new(self.section.place.clone());
+        let section = match self.section.get(key) {
+            None => &empty,
+            Some(Placed { value: Value::Table(section), .. }) => section,
+            Some(other) => {
+                let message = format!("is {}, must be a table such as {key} = {{ ... }}", other.value.kind());
+                self.problem(other.place.clone(), key, &message);
+                &empty
+            }
+        };
+        let name = match self.table {
+            "" => key.to_owned(),
+            table => format!("{table}.{key}"),
+        };
+        let mut keys = Keys::new(section, &name, self.problems);
+        let result = read(&mut keys);
+        keys.reject_unknown();
+        result
+    }
+
+    fn reject_unknown(&mut self) {
+        for (key, place, _) in &self.section.entries {
+            if self.known.contains(&key.as_str()) {
+                continue;
+            }
+            let hint = match value::nearest(key, self.known.iter().copied()) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("known here are: {}", self.known.join(", ")),
+            };
+            self.problem(place.clone(), key, &format!("is not known; {hint}"));
+        }
+    }
+}
