@@ -1,4 +1,16 @@
 //! CDBs: what they touch, and what that means for order and repetition.
+//!
+//! # Contract
+//! [`Command::parse`] takes the bytes of any CDB, whole or not, and never fails: what it does not know for certain (an
+//! unknown opcode or service action, a CDB that ends early, NACA or the obsolete LINK bit) is a [`Class::Barrier`], the
+//! class that is never reordered and never run twice. Opcodes that several device types share are read as a disk's
+//! (SBC-4, ZBC); units of other types are kept in order on home by the engine, whatever this table says.
+//!
+//! [`Class::conflicts_with`] is the whole of the order that must be kept between two commands of one logical unit.
+
+mod table;
+
+use table::{Effect, Layout, Op};
 
 /// A range of logical blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,7 +35,7 @@ impl Extent {
 /// What a command does to the logical unit, as far as order and choice of path care (DESIGN: order across paths).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Class {
-    /// Reads blocks (READ, VERIFY without data, PRE-FETCH ...). May go on any path and may run twice.
+    /// Reads blocks (READ, VERIFY, PRE-FETCH ...). May go on any path and may run twice.
     Read(Extent),
     /// Writes blocks so that running it twice equals once (WRITE, WRITE AND VERIFY, WRITE SAME ...). May go on any path
     /// and may run twice.
@@ -33,7 +45,7 @@ pub enum Class {
     WriteAnywhere,
     /// Writes blocks, but twice is not once (COMPARE AND WRITE, ORWRITE, XDWRITEREAD ...). On home.
     WriteOnce(Extent),
-    /// Makes earlier writes durable (SYNCHRONIZE CACHE without IMMED). On home.
+    /// Makes earlier writes durable (SYNCHRONIZE CACHE, with IMMED as without). On home; may run twice.
     Flush,
     /// Reports state without changing it (READ CAPACITY, MODE SENSE, LOG SENSE, PR IN ...): waits for earlier barriers.
     /// On home; may run twice.
@@ -45,6 +57,71 @@ pub enum Class {
     Reservation,
     /// Changes the unit (FORMAT, MODE SELECT, START STOP, SANITIZE ...) or is unknown: a full barrier; not to be run twice.
     Barrier,
+}
+
+impl Class {
+    /// The blocks it touches, where the CDB tells.
+    #[must_use]
+    pub const fn extent(&self) -> Option<Extent> {
+        match self {
+            Self::Read(extent) | Self::Write(extent) | Self::WriteOnce(extent) => Some(*extent),
+            Self::WriteAnywhere
+            | Self::Flush
+            | Self::Query
+            | Self::Stateless
+            | Self::Reservation
+            | Self::Barrier => None,
+        }
+    }
+
+    /// Whether running it again after it may have run already is indistinguishable from running it once.
+    #[must_use]
+    pub const fn may_run_twice(&self) -> bool {
+        match self {
+            Self::Read(_)
+            | Self::Write(_)
+            | Self::WriteAnywhere
+            | Self::Flush
+            | Self::Query
+            | Self::Stateless => true,
+            Self::WriteOnce(_) | Self::Reservation | Self::Barrier => false,
+        }
+    }
+
+    /// Whether it changes blocks of the medium within the rules of block I/O (barriers aside).
+    #[must_use]
+    pub const fn writes(&self) -> bool {
+        matches!(self, Self::Write(_) | Self::WriteAnywhere | Self::WriteOnce(_))
+    }
+
+    /// Whether it is plain block I/O that may take any path; everything else goes on home.
+    #[must_use]
+    pub const fn any_path(&self) -> bool {
+        matches!(self, Self::Read(_) | Self::Write(_))
+    }
+
+    /// Whether `later`, a command for the same logical unit that came after this one, must wait until this one has
+    /// completed.
+    ///
+    /// - Blocks: ranges that overlap, at least one side writing; ranges unknown to the CDB overlap everything.
+    /// - Flush: waits for all earlier writes, and later writes wait for it; reads and other flushes do not.
+    /// - Barrier and reservation: with everything but stateless commands, either way round.
+    /// - Query: with barriers and reservations only. Stateless: with nothing.
+    #[must_use]
+    pub const fn conflicts_with(&self, later: &Self) -> bool {
+        match (self, later) {
+            (Self::Stateless, _) | (_, Self::Stateless) => false,
+            (Self::Barrier | Self::Reservation, _) | (_, Self::Barrier | Self::Reservation) => true,
+            (Self::Query, _) | (_, Self::Query) => false,
+            (Self::Flush, other) | (other, Self::Flush) => other.writes(),
+            (Self::WriteAnywhere, _) | (_, Self::WriteAnywhere) => true,
+            (Self::Read(_), Self::Read(_)) => false,
+            (
+                Self::Read(a) | Self::Write(a) | Self::WriteOnce(a),
+                Self::Read(b) | Self::Write(b) | Self::WriteOnce(b),
+            ) => a.overlaps(b),
+        }
+    }
 }
 
 /// A CDB understood.
@@ -60,8 +137,90 @@ pub struct Command {
 
 impl Command {
     /// Understands a CDB; never fails: what is unknown is a barrier.
+    ///
+    /// Bytes behind the CDB's own length (the padding of the iSCSI header) are ignored.
     #[must_use]
     pub fn parse(cdb: &[u8]) -> Self {
-        todo!("{cdb:?}")
+        let Some(op) = Op::find(cdb) else {
+            return Self { name: "UNKNOWN", class: Class::Barrier, fua: false };
+        };
+        match usable_length(cdb) {
+            Some(cdb) => Self { name: op.name, class: op.effect.class(cdb), fua: op.effect.fua(cdb) },
+            None => Self { name: op.name, class: Class::Barrier, fua: false },
+        }
     }
 }
+
+/// The CDB cut to its own length (SPC-5 section 4.2.5.1); none if it ends early, has no known length, or asks in its
+/// CONTROL byte for something that binds it to its neighbours (NACA, or the obsolete LINK and FLAG).
+fn usable_length(cdb: &[u8]) -> Option<&[u8]> {
+    const BINDING: u8 = 0x07;
+    /// ADDITIONAL CDB LENGTH of the only variable-length form that is known.
+    const ADDITIONAL_OF_32: u8 = 32 - 8;
+    let (length, control) = match cdb.first()? {
+        0x00..=0x1f => (6, 5),
+        0x20..=0x5f => (10, 9),
+        0x80..=0x9f => (16, 15),
+        0xa0..=0xbf => (12, 11),
+        0x7f if *cdb.get(7)? == ADDITIONAL_OF_32 => (32, 1),
+        0x60..=0x7f | 0xc0..=0xff => return None,
+    };
+    let cdb = cdb.get(..length)?;
+    (cdb.get(control)? & BINDING == 0).then_some(cdb)
+}
+
+impl Effect {
+    /// The class of a CDB of this effect.
+    fn class(&self, cdb: &[u8]) -> Class {
+        match self {
+            Self::Read(layout) => Class::Read(layout.extent(cdb)),
+            Self::Write(layout) => Class::Write(layout.extent(cdb)),
+            Self::WriteOnce(layout) => Class::WriteOnce(layout.extent(cdb)),
+            Self::WriteAnywhere(_) => Class::WriteAnywhere,
+            Self::Flush => Class::Flush,
+            Self::Query => Class::Query,
+            Self::Stateless => Class::Stateless,
+            Self::Reservation => Class::Reservation,
+            Self::Barrier => Class::Barrier,
+        }
+    }
+
+    /// Whether the CDB has its FUA bit set.
+    fn fua(&self, cdb: &[u8]) -> bool {
+        const FUA: u8 = 0x08;
+        match self {
+            Self::Read(layout)
+            | Self::Write(layout)
+            | Self::WriteOnce(layout)
+            | Self::WriteAnywhere(layout) => {
+                layout.fua.and_then(|at| cdb.get(at)).is_some_and(|byte| byte & FUA != 0)
+            }
+            Self::Flush | Self::Query | Self::Stateless | Self::Reservation | Self::Barrier => false,
+        }
+    }
+}
+
+impl Layout {
+    /// The blocks named in a CDB laid out like this.
+    fn extent(&self, cdb: &[u8]) -> Extent {
+        let lba = self.lba.read(cdb) & self.lba_mask;
+        let blocks = match (self.count.read(cdb), self.zero) {
+            (0, table::Zero::None) => 0,
+            (0, table::Zero::Is256) => 256,
+            (0, table::Zero::ToTheEnd) => u64::MAX - lba,
+            (count, _) => count,
+        };
+        Extent { lba, blocks }
+    }
+}
+
+impl table::Field {
+    /// The number in this field; zero where the CDB does not reach.
+    fn read(self, cdb: &[u8]) -> u64 {
+        let bytes = cdb.get(self.at..self.at + self.width).unwrap_or_default();
+        bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,16 @@
-//! What a SCSI command means (SPC-5, SBC-4): pure functions over CDB and sense bytes.
+//! What SCSI bytes mean (SPC-5, SBC-4): pure functions over CDBs, parameter data and sense data.
+//!
+//! - [`cdb`]: what a command touches, what it must wait for, whether it may run twice.
+//! - [`inquiry`]: the few commands Braid sends on its own, and who a logical unit is by what they answer.
+//! - [`sense`]: status codes and sense data.
+//!
+//! Nothing here fails on odd or short input: it is understood as far as it goes, and what is unknown is treated with the
+//! greatest caution.
 
 pub mod cdb;
+pub mod inquiry;
 pub mod sense;
 
 pub use cdb::{Class, Command, Extent};
+pub use inquiry::{Capacity, Identity, Inquiry};
 pub use sense::Sense;
