@@ -1,8 +1,10 @@
 //! Braid: a transparent multipath proxy for iSCSI.
 
+pub mod admin;
 pub mod config;
 pub mod iscsi;
 pub mod login;
+pub mod metrics;
 pub mod path;
 pub mod proxy;
 pub mod scsi;

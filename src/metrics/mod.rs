@@ -1,0 +1,485 @@
+//! What Braid counts, and under which names.
+//!
+//! # Contract
+//! One [`Metrics`] per process. Targets and paths are declared from the configuration, so that every series exists from
+//! the start; a session takes a [`SessionMetrics`], which looks up its series once and then turns each
+//! [`Notice`] of the engine into a few atomic additions. What a session contributes to gauges is taken back when its
+//! handle is dropped.
+//!
+//! # Invariants
+//! - All names are in [`Families::new`] and begin with `braid_`; each has a help text.
+//! - Labels hold names from the configuration or words of this module, never what a peer sent (an initiator's name, an
+//!   unknown target's name): the number of series does not grow with time.
+
+use crate::session::{Cause, Fanout, FenceMethod, Notice, PathId};
+use prometheus::core::Collector;
+use prometheus::{
+    Counter, CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Bounds of the command duration histogram, in seconds.
+const DURATION_BUCKETS: [f64; 16] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
+
+const TARGET: &[&str] = &["target"];
+const PATH: &[&str] = &["target", "path"];
+const CAUSES: [&str; 3] = ["tcp", "login", "protocol"];
+const FENCES: [&str; 3] = ["reinstate", "ordered", "time"];
+
+/// How a downstream login ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LoginResult {
+    /// A normal session began.
+    Accepted,
+    /// A discovery session began.
+    Discovery,
+    /// No such target is configured.
+    UnknownTarget,
+    /// A limit on sessions was reached.
+    Limit,
+    /// No path led to the target, or the target refused.
+    Upstream,
+    /// The initiator broke the protocol, or its wishes could not be met.
+    Protocol,
+    /// It took too long, or the connection ended before it was done.
+    Unfinished,
+}
+
+impl LoginResult {
+    const ALL: [Self; 7] = [
+        Self::Accepted,
+        Self::Discovery,
+        Self::UnknownTarget,
+        Self::Limit,
+        Self::Upstream,
+        Self::Protocol,
+        Self::Unfinished,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Discovery => "discovery",
+            Self::UnknownTarget => "unknown_target",
+            Self::Limit => "limit",
+            Self::Upstream => "upstream",
+            Self::Protocol => "protocol",
+            Self::Unfinished => "unfinished",
+        }
+    }
+}
+
+fn cause_label(cause: &Cause) -> &'static str {
+    match cause {
+        Cause::Tcp(_) => "tcp",
+        Cause::Login(_) => "login",
+        Cause::Protocol(_) => "protocol",
+    }
+}
+
+fn fence_label(method: FenceMethod) -> &'static str {
+    match method {
+        // A fence that was carried out has been decided; `auto` that falls through decided for time.
+        FenceMethod::Auto | FenceMethod::Time => "time",
+        FenceMethod::Reinstate => "reinstate",
+        FenceMethod::Ordered => "ordered",
+    }
+}
+
+/// The label for a fan-out.
+#[must_use]
+pub fn fanout_label(fanout: Fanout) -> &'static str {
+    match fanout {
+        Fanout::Mcs => "mcs",
+        Fanout::Sessions => "sessions",
+    }
+}
+
+/// Every family of series: name, help text and labels stand here and nowhere else.
+#[derive(Debug)]
+struct Families {
+    build_info: IntGaugeVec,
+    logins: IntCounterVec,
+    sessions: IntGaugeVec,
+    memory: IntGaugeVec,
+    all_paths_down: IntCounterVec,
+    given_up: IntCounterVec,
+    protocol_errors: IntCounterVec,
+    connections: IntGaugeVec,
+    connects: IntCounterVec,
+    losses: IntCounterVec,
+    connect_failures: IntCounterVec,
+    read: IntCounterVec,
+    written: IntCounterVec,
+    commands: IntCounterVec,
+    in_flight: IntGaugeVec,
+    moved: IntCounterVec,
+    fences: IntCounterVec,
+    fence_seconds: CounterVec,
+    identity_proofs: IntCounterVec,
+    identity_mismatches: IntCounterVec,
+    absorbed: IntCounterVec,
+    duration: HistogramVec,
+}
+
+impl Families {
+    #[rustfmt::skip] // A table: one row per family.
+    fn new(registry: &Registry) -> Self {
+        let counter = |name, help, labels| register(registry, IntCounterVec::new(Opts::new(name, help), labels));
+        let gauge = |name, help, labels| register(registry, IntGaugeVec::new(Opts::new(name, help), labels));
+        let buckets = HistogramOpts::new("braid_command_duration_seconds", "Time from a command's arrival to its status, by the path that carried it last.")
+            .buckets(DURATION_BUCKETS.to_vec());
+        let fence_seconds = Opts::new("braid_fence_seconds_total", "Time that fences of lost nexuses took.");
+        Self {
+            build_info: gauge("braid_build_info", "Always 1; the version is the label.", &["version"]),
+            logins: counter("braid_logins_total", "Logins of initiators, by how they ended.", &["result"]),
+            sessions: gauge("braid_sessions", "Sessions of initiators open now, by how they are fanned out.", &["target", "fanout"]),
+            memory: gauge("braid_memory_held_bytes", "Write data held now.", TARGET),
+            all_paths_down: counter("braid_all_paths_down_total", "Times that a session was left without a working path.", TARGET),
+            given_up: counter("braid_sessions_given_up_total", "Sessions closed because no path came back in time.", TARGET),
+            protocol_errors: counter("braid_initiator_protocol_errors_total", "Violations of the protocol by initiators.", TARGET),
+            connections: gauge("braid_path_connections", "Connections up now; 0 with sessions open means that the path is down.", PATH),
+            connects: counter("braid_path_connects_total", "Connections that came up.", PATH),
+            losses: counter("braid_path_losses_total", "Connections lost after they were up, by cause.", &["target", "path", "cause"]),
+            connect_failures: counter("braid_path_connect_failures_total", "Attempts to connect that failed, by cause.", &["target", "path", "cause"]),
+            read: counter("braid_path_read_bytes_total", "Payload read by completed commands.", PATH),
+            written: counter("braid_path_written_bytes_total", "Payload written by completed commands.", PATH),
+            commands: counter("braid_path_commands_total", "Commands completed, by the path that carried them last.", PATH),
+            in_flight: gauge("braid_path_commands_in_flight", "Commands under way now.", PATH),
+            moved: counter("braid_path_commands_moved_total", "Commands moved to other paths because this one was lost.", PATH),
+            fences: counter("braid_fences_total", "Fences of lost nexuses, by method.", &["target", "path", "method"]),
+            fence_seconds: register(registry, CounterVec::new(fence_seconds, PATH)),
+            identity_proofs: counter("braid_identity_proofs_total", "Logical units proved to be the same over a path as over home.", PATH),
+            identity_mismatches: counter("braid_identity_mismatches_total", "Logical units found to be another over a path: the path stays out.", PATH),
+            absorbed: counter("braid_unit_attentions_absorbed_total", "Unit attentions of further nexuses that home reports.", PATH),
+            duration: register(registry, HistogramVec::new(buckets, PATH)),
+        }
+    }
+}
+
+/// Registers a family of the table.
+fn register<C: Collector + Clone + 'static>(registry: &Registry, family: prometheus::Result<C>) -> C {
+    let family = family.expect("names and labels of the table are legal");
+    registry.register(Box::new(family.clone())).expect("names of the table are unique");
+    family
+}
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    families: Families,
+    targets: Mutex<BTreeMap<String, Vec<String>>>,
+}
+
+/// What is known of a target's paths.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TargetHealth {
+    /// Name.
+    pub target: String,
+    /// Sessions of initiators open now.
+    pub sessions: i64,
+    /// Paths in the order of the configuration, with the number of connections up.
+    pub paths: Vec<(String, i64)>,
+}
+
+impl TargetHealth {
+    /// Paths with a connection up.
+    #[must_use]
+    pub fn usable(&self) -> usize {
+        self.paths.iter().filter(|(_, connections)| *connections > 0).count()
+    }
+
+    /// Whether somebody waits for a path: a session is open and no path works. Without sessions nothing is known of the
+    /// paths, and nobody is hurt.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.sessions > 0 && self.usable() == 0
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let families = Families::new(&registry);
+        families.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        for result in LoginResult::ALL {
+            families.logins.with_label_values(&[result.label()]);
+        }
+        Self { registry, families, targets: Mutex::default() }
+    }
+
+    /// Makes the series of a target, at zero, and lists it in [`Metrics::health`].
+    pub fn declare<'p>(&self, target: &str, paths: impl IntoIterator<Item = &'p str>) {
+        let paths: Vec<String> = paths.into_iter().map(str::to_owned).collect();
+        for fanout in [Fanout::Mcs, Fanout::Sessions] {
+            self.families.sessions.with_label_values(&[target, fanout_label(fanout)]);
+        }
+        TargetSeries::new(&self.families, target);
+        for path in &paths {
+            PathSeries::new(&self.families, target, path);
+        }
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner).insert(target.to_owned(), paths);
+    }
+
+    /// The series of a session; `paths` in the order of its plan.
+    pub fn session<'p>(
+        self: &Arc<Self>,
+        target: &str,
+        paths: impl IntoIterator<Item = &'p str>,
+        fanout: Fanout,
+    ) -> SessionMetrics {
+        let open = self.families.sessions.with_label_values(&[target, fanout_label(fanout)]);
+        open.inc();
+        let paths = paths.into_iter().map(|path| PathSeries::new(&self.families, target, path)).collect();
+        SessionMetrics { open, target: TargetSeries::new(&self.families, target), paths }
+    }
+
+    /// Counts a login of an initiator.
+    pub fn login(&self, result: LoginResult) {
+        self.families.logins.with_label_values(&[result.label()]).inc();
+    }
+
+    /// The state of each declared target.
+    #[must_use]
+    pub fn health(&self) -> Vec<TargetHealth> {
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let connections =
+            |target: &str, path: &str| self.families.connections.with_label_values(&[target, path]).get();
+        let health = targets.iter().map(|(target, paths)| TargetHealth {
+            target: target.clone(),
+            sessions: [Fanout::Mcs, Fanout::Sessions]
+                .map(|fanout| {
+                    self.families.sessions.with_label_values(&[target.as_str(), fanout_label(fanout)]).get()
+                })
+                .iter()
+                .sum(),
+            paths: paths.iter().map(|path| (path.clone(), connections(target, path))).collect(),
+        });
+        health.collect()
+    }
+
+    /// Payload carried by each path of a target so far: path, bytes read, bytes written.
+    #[must_use]
+    pub fn carried(&self, target: &str) -> Vec<(String, u64, u64)> {
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let paths = targets.get(target).into_iter().flatten();
+        let carried = paths.map(|path| {
+            let labels = &[target, path.as_str()];
+            let read = self.families.read.with_label_values(labels).get();
+            (path.clone(), read, self.families.written.with_label_values(labels).get())
+        });
+        carried.collect()
+    }
+
+    /// Commands moved off lost paths of a target so far.
+    #[must_use]
+    pub fn moved(&self, target: &str) -> u64 {
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let paths = targets.get(target).into_iter().flatten();
+        paths.map(|path| self.families.moved.with_label_values(&[target, path.as_str()]).get()).sum()
+    }
+
+    /// Everything in the Prometheus text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+/// Series of one target.
+#[derive(Debug)]
+struct TargetSeries {
+    memory: Contribution,
+    all_paths_down: IntCounter,
+    given_up: IntCounter,
+    protocol_errors: IntCounter,
+}
+
+impl TargetSeries {
+    fn new(families: &Families, target: &str) -> Self {
+        let label = &[target];
+        Self {
+            memory: Contribution::new(families.memory.with_label_values(label)),
+            all_paths_down: families.all_paths_down.with_label_values(label),
+            given_up: families.given_up.with_label_values(label),
+            protocol_errors: families.protocol_errors.with_label_values(label),
+        }
+    }
+}
+
+/// Series of one path.
+#[derive(Debug)]
+struct PathSeries {
+    connections: Contribution,
+    in_flight: Contribution,
+    connects: IntCounter,
+    losses: [IntCounter; CAUSES.len()],
+    connect_failures: [IntCounter; CAUSES.len()],
+    read: IntCounter,
+    written: IntCounter,
+    commands: IntCounter,
+    moved: IntCounter,
+    fences: [IntCounter; FENCES.len()],
+    fence_seconds: Counter,
+    identity_proofs: IntCounter,
+    identity_mismatches: IntCounter,
+    absorbed: IntCounter,
+    duration: Histogram,
+}
+
+impl PathSeries {
+    fn new(families: &Families, target: &str, path: &str) -> Self {
+        let labels = &[target, path];
+        let by_cause =
+            |family: &IntCounterVec| CAUSES.map(|cause| family.with_label_values(&[target, path, cause]));
+        Self {
+            connections: Contribution::new(families.connections.with_label_values(labels)),
+            in_flight: Contribution::new(families.in_flight.with_label_values(labels)),
+            connects: families.connects.with_label_values(labels),
+            losses: by_cause(&families.losses),
+            connect_failures: by_cause(&families.connect_failures),
+            read: families.read.with_label_values(labels),
+            written: families.written.with_label_values(labels),
+            commands: families.commands.with_label_values(labels),
+            moved: families.moved.with_label_values(labels),
+            fences: FENCES.map(|method| families.fences.with_label_values(&[target, path, method])),
+            fence_seconds: families.fence_seconds.with_label_values(labels),
+            identity_proofs: families.identity_proofs.with_label_values(labels),
+            identity_mismatches: families.identity_mismatches.with_label_values(labels),
+            absorbed: families.absorbed.with_label_values(labels),
+            duration: families.duration.with_label_values(labels),
+        }
+    }
+}
+
+/// What one session adds to a gauge shared by many; taken back on drop.
+#[derive(Debug)]
+struct Contribution {
+    gauge: IntGauge,
+    value: i64,
+}
+
+impl Contribution {
+    fn new(gauge: IntGauge) -> Self {
+        Self { gauge, value: 0 }
+    }
+
+    fn set(&mut self, value: i64) {
+        self.gauge.add(value - self.value);
+        self.value = value;
+    }
+
+    fn add(&mut self, by: i64) {
+        self.set((self.value + by).max(0));
+    }
+}
+
+impl Drop for Contribution {
+    fn drop(&mut self) {
+        self.gauge.sub(self.value);
+    }
+}
+
+/// The series of one session.
+#[derive(Debug)]
+pub struct SessionMetrics {
+    open: IntGauge,
+    target: TargetSeries,
+    paths: Vec<PathSeries>,
+}
+
+impl SessionMetrics {
+    /// Counts what the engine tells.
+    pub fn note(&mut self, notice: &Notice) {
+        match notice {
+            Notice::AllPathsDown => self.target.all_paths_down.inc(),
+            Notice::GaveUp => self.target.given_up.inc(),
+            Notice::DownstreamProtocol(_) => self.target.protocol_errors.inc(),
+            Notice::PathUp { path, .. }
+            | Notice::PathDown { path, .. }
+            | Notice::Moved { path, .. }
+            | Notice::Fenced { path, .. }
+            | Notice::IdentityMismatch { path, .. }
+            | Notice::IdentityProved { path, .. }
+            | Notice::Completed { path, .. }
+            | Notice::UnitAttentionAbsorbed { path } => {
+                if let Some(series) = self.paths.get_mut(path.0) {
+                    series.note(notice);
+                }
+            }
+        }
+    }
+
+    /// Tells how many commands are under way on a path.
+    pub fn in_flight(&mut self, path: PathId, commands: usize) {
+        if let Some(series) = self.paths.get_mut(path.0) {
+            series.in_flight.set(i64::try_from(commands).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Tells how many bytes of write data are held.
+    pub fn memory(&mut self, bytes: u64) {
+        self.target.memory.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+}
+
+impl Drop for SessionMetrics {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
+}
+
+impl PathSeries {
+    fn note(&mut self, notice: &Notice) {
+        match notice {
+            Notice::PathUp { .. } => {
+                self.connects.inc();
+                self.connections.add(1);
+            }
+            Notice::PathDown { was_up: true, cause, .. } => {
+                self.connections.add(-1);
+                count(&self.losses, &CAUSES, cause_label(cause));
+            }
+            Notice::PathDown { was_up: false, cause, .. } => {
+                count(&self.connect_failures, &CAUSES, cause_label(cause));
+            }
+            Notice::Moved { commands, .. } => self.moved.inc_by(u64::try_from(*commands).unwrap_or(u64::MAX)),
+            Notice::Fenced { method, took, .. } => {
+                count(&self.fences, &FENCES, fence_label(*method));
+                self.fence_seconds.inc_by(took.as_secs_f64());
+            }
+            Notice::IdentityMismatch { .. } => self.identity_mismatches.inc(),
+            Notice::IdentityProved { .. } => self.identity_proofs.inc(),
+            Notice::Completed { read, written, took, .. } => {
+                self.commands.inc();
+                self.read.inc_by(*read);
+                self.written.inc_by(*written);
+                self.duration.observe(took.as_secs_f64());
+            }
+            Notice::UnitAttentionAbsorbed { .. } => self.absorbed.inc(),
+            Notice::DownstreamProtocol(_) | Notice::AllPathsDown | Notice::GaveUp => {}
+        }
+    }
+}
+
+/// Counts under one of a family's fixed labels.
+fn count(counters: &[IntCounter], labels: &[&str], label: &str) {
+    if let Some((_, counter)) = labels.iter().zip(counters).find(|(name, _)| **name == label) {
+        counter.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests;

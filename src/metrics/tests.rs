@@ -1,0 +1,187 @@
+use super::*;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+const IQN: &str = "iqn.2003-01.org.example:disk";
+const A: PathId = PathId(0);
+const B: PathId = PathId(1);
+
+fn metrics() -> Arc<Metrics> {
+    let metrics = Metrics::new();
+    metrics.declare(IQN, ["a", "b"]);
+    Arc::new(metrics)
+}
+
+fn session(metrics: &Arc<Metrics>) -> SessionMetrics {
+    metrics.session(IQN, ["a", "b"], Fanout::Sessions)
+}
+
+/// The value of the series whose line begins so.
+fn value(metrics: &Metrics, series: &str) -> f64 {
+    let text = metrics.render();
+    let line = text.lines().find(|line| line.rsplit_once(' ').is_some_and(|(name, _)| name == series));
+    line.unwrap_or_else(|| panic!("{series} is missing in\n{text}"))
+        .rsplit_once(' ')
+        .unwrap()
+        .1
+        .parse()
+        .unwrap()
+}
+
+fn on(name: &str, path: &str) -> String {
+    format!("{name}{{path=\"{path}\",target=\"{IQN}\"}}")
+}
+
+#[test]
+fn every_series_is_named_helped_and_a_number() {
+    let text = metrics().render();
+    let mut helped = BTreeSet::new();
+    let mut typed = BTreeSet::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap();
+            assert!(help.ends_with('.') && help.len() > 10, "{line}");
+            helped.insert(name);
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            typed.insert(rest.split_once(' ').unwrap().0);
+        } else {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            value.parse::<f64>().unwrap_or_else(|_| panic!("{line}"));
+            let name = series.split('{').next().unwrap();
+            let family =
+                ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+            assert!(name.starts_with("braid_"), "{line}");
+            assert!(helped.contains(family) && typed.contains(family), "{line}");
+        }
+    }
+    assert_eq!(helped, typed);
+    assert_eq!(
+        helped.len(),
+        22,
+        "a family without series from the start, or one more than the table had: {helped:?}"
+    );
+}
+
+#[test]
+fn counters_end_in_total_and_gauges_do_not() {
+    for line in metrics().render().lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+    }
+}
+
+#[test]
+fn a_path_goes_up_and_down() {
+    let metrics = metrics();
+    let mut session = session(&metrics);
+    session.note(&Notice::PathUp { path: A, home: true });
+    session.note(&Notice::PathUp { path: B, home: false });
+    assert_eq!(value(&metrics, &on("braid_path_connections", "b")), 1.0);
+    session.note(&Notice::PathDown { path: B, was_up: true, cause: Cause::Tcp("reset".into()) });
+    session.note(&Notice::PathDown { path: B, was_up: false, cause: Cause::Login("02/03".into()) });
+    assert_eq!(value(&metrics, &on("braid_path_connections", "b")), 0.0);
+    assert_eq!(value(&metrics, &on("braid_path_connects_total", "b")), 1.0);
+    let caused = |name: &str, cause: &str| format!("{name}{{cause=\"{cause}\",path=\"b\",target=\"{IQN}\"}}");
+    assert_eq!(value(&metrics, &caused("braid_path_losses_total", "tcp")), 1.0);
+    assert_eq!(value(&metrics, &caused("braid_path_losses_total", "login")), 0.0);
+    assert_eq!(value(&metrics, &caused("braid_path_connect_failures_total", "login")), 1.0);
+}
+
+#[test]
+fn commands_are_counted_by_path() {
+    let metrics = metrics();
+    let mut session = session(&metrics);
+    let took = Duration::from_millis(2);
+    session.note(&Notice::Completed { path: B, read: 4096, written: 0, took });
+    session.note(&Notice::Completed { path: B, read: 0, written: 512, took });
+    session.note(&Notice::Moved { path: A, commands: 7 });
+    assert_eq!(value(&metrics, &on("braid_path_commands_total", "b")), 2.0);
+    assert_eq!(value(&metrics, &on("braid_path_read_bytes_total", "b")), 4096.0);
+    assert_eq!(value(&metrics, &on("braid_path_written_bytes_total", "b")), 512.0);
+    assert_eq!(value(&metrics, &on("braid_path_commands_moved_total", "a")), 7.0);
+    assert_eq!(value(&metrics, &on("braid_command_duration_seconds_count", "b")), 2.0);
+    let bucket = |le: &str| {
+        format!("braid_command_duration_seconds_bucket{{path=\"b\",target=\"{IQN}\",le=\"{le}\"}}")
+    };
+    assert_eq!(value(&metrics, &bucket("0.001")), 0.0);
+    assert_eq!(value(&metrics, &bucket("0.0025")), 2.0);
+    assert_eq!(metrics.carried(IQN), [("a".to_owned(), 0, 0), ("b".to_owned(), 4096, 512)]);
+    assert_eq!(metrics.moved(IQN), 7);
+}
+
+#[test]
+fn the_rest_of_the_notices() {
+    let metrics = metrics();
+    let mut session = session(&metrics);
+    let took = Duration::from_millis(1500);
+    session.note(&Notice::Fenced { path: A, method: FenceMethod::Ordered, took });
+    session.note(&Notice::IdentityMismatch { path: B, lun: 0, what: "serial".into() });
+    session.note(&Notice::IdentityProved { path: B, lun: 0 });
+    session.note(&Notice::UnitAttentionAbsorbed { path: B });
+    session.note(&Notice::AllPathsDown);
+    session.note(&Notice::GaveUp);
+    session.note(&Notice::DownstreamProtocol("x".into()));
+    let fences = format!("braid_fences_total{{method=\"ordered\",path=\"a\",target=\"{IQN}\"}}");
+    let target = |name: &str| format!("{name}{{target=\"{IQN}\"}}");
+    assert_eq!(value(&metrics, &fences), 1.0);
+    assert_eq!(value(&metrics, &on("braid_fence_seconds_total", "a")), 1.5);
+    assert_eq!(value(&metrics, &on("braid_identity_mismatches_total", "b")), 1.0);
+    assert_eq!(value(&metrics, &on("braid_identity_proofs_total", "b")), 1.0);
+    assert_eq!(value(&metrics, &on("braid_unit_attentions_absorbed_total", "b")), 1.0);
+    assert_eq!(value(&metrics, &target("braid_all_paths_down_total")), 1.0);
+    assert_eq!(value(&metrics, &target("braid_sessions_given_up_total")), 1.0);
+    assert_eq!(value(&metrics, &target("braid_initiator_protocol_errors_total")), 1.0);
+}
+
+#[test]
+fn a_session_takes_its_gauges_with_it_and_leaves_its_counters() {
+    let metrics = metrics();
+    let series = metrics.render().lines().count();
+    let open = format!("braid_sessions{{fanout=\"sessions\",target=\"{IQN}\"}}");
+    let memory = format!("braid_memory_held_bytes{{target=\"{IQN}\"}}");
+    let (mut first, mut second) = (session(&metrics), session(&metrics));
+    for session in [&mut first, &mut second] {
+        session.note(&Notice::PathUp { path: A, home: true });
+        session.in_flight(A, 3);
+        session.memory(1000);
+    }
+    first.memory(400);
+    assert_eq!((value(&metrics, &open), value(&metrics, &memory)), (2.0, 1400.0));
+    drop(second);
+    assert_eq!((value(&metrics, &open), value(&metrics, &memory)), (1.0, 400.0));
+    assert_eq!(value(&metrics, &on("braid_path_commands_in_flight", "a")), 3.0);
+    assert_eq!(value(&metrics, &on("braid_path_connections", "a")), 1.0);
+    drop(first);
+    assert_eq!((value(&metrics, &open), value(&metrics, &memory)), (0.0, 0.0));
+    assert_eq!(value(&metrics, &on("braid_path_connects_total", "a")), 2.0);
+    assert_eq!(metrics.render().lines().count(), series, "sessions must not add series");
+}
+
+#[test]
+fn a_path_beyond_the_plan_is_ignored() {
+    let metrics = metrics();
+    let mut session = session(&metrics);
+    session.note(&Notice::PathUp { path: PathId(9), home: false });
+    session.in_flight(PathId(9), 1);
+}
+
+#[test]
+fn logins_are_counted_by_result_alone() {
+    let metrics = metrics();
+    metrics.login(LoginResult::UnknownTarget);
+    metrics.login(LoginResult::UnknownTarget);
+    assert_eq!(value(&metrics, "braid_logins_total{result=\"unknown_target\"}"), 2.0);
+    assert_eq!(value(&metrics, "braid_logins_total{result=\"accepted\"}"), 0.0);
+}
+
+#[test]
+fn a_target_is_down_when_somebody_waits_for_it() {
+    let metrics = metrics();
+    let health = || metrics.health().remove(0);
+    assert!(!health().is_down(), "nobody waits");
+    let mut session = session(&metrics);
+    assert!(health().is_down());
+    session.note(&Notice::PathUp { path: B, home: true });
+    assert_eq!((health().is_down(), health().usable()), (false, 1));
+    assert_eq!(health().paths, [("a".to_owned(), 0), ("b".to_owned(), 1)]);
+}
