@@ -19,7 +19,7 @@ pub mod show;
 pub mod text;
 
 pub use error::{FrameError, WireError};
-pub use framer::{Framer, FramerLimits};
+pub use framer::{Framer, FramerLimits, Receiver};
 pub use ids::{Cid, Isid, Itt, Lun, Tsih, Ttt};
 pub use payload::Payload;
 pub use pdu::*;

@@ -15,8 +15,8 @@ pub struct Payload {
 impl Payload {
     /// A segment without bytes.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self { chunks: SmallVec::new_const(), len: 0 }
     }
 
     /// Number of bytes.

@@ -2,9 +2,67 @@
 //!
 //! Lengths (TotalAHSLength, DataSegmentLength) are not fields: they follow from the content. Digests belong to the
 //! connection, not to the PDU ([`crate::iscsi::framer`], [`crate::iscsi::sendq`]).
+//!
+//! [`Pdu::parse`] takes any bytes and never panics; of the PDU kinds only a SCSI command with additional header segments
+//! may allocate. Reserved bits are ignored, reserved codes are errors (R141). [`Pdu::encode`] writes what `parse` reads;
+//! the one thing it asks of its caller is a data segment below 2^24 bytes (checked in debug builds).
 
-use super::{Cid, CmdSn, Isid, Itt, Lun, Payload, StatSn, Tsih, Ttt};
-use smallvec::SmallVec;
+mod command;
+mod control;
+mod header;
+mod login;
+mod task;
+mod text;
+mod transfer;
+
+pub use command::{AHS_MAX, Ahs, Cdb, ScsiCommand, ScsiResponse, TaskAttribute};
+pub use control::{AsyncMessage, LogoutRequest, LogoutResponse, NopIn, NopOut, Reject, reject};
+pub use header::{BHS_LEN, ahs_len, data_len, opcode_of, padding};
+pub use login::{LoginRequest, LoginResponse, Stage};
+pub use task::{TaskManagementRequest, TaskManagementResponse, tmf};
+pub use text::{TextRequest, TextResponse};
+pub use transfer::{DataIn, DataOut, R2t, SnackRequest};
+
+use super::{CmdSn, Itt, Payload, Receiver, StatSn, WireError};
+use header::View;
+
+/// The C bit of login and text PDUs.
+const CONTINUE: u8 = 0x40;
+
+/// Opcodes (section 11.2.1.2).
+#[expect(missing_docs, reason = "the RFC's names say it")]
+pub mod opcode {
+    pub const NOP_OUT: u8 = 0x00;
+    pub const SCSI_COMMAND: u8 = 0x01;
+    pub const TASK_MANAGEMENT_REQUEST: u8 = 0x02;
+    pub const LOGIN_REQUEST: u8 = 0x03;
+    pub const TEXT_REQUEST: u8 = 0x04;
+    pub const DATA_OUT: u8 = 0x05;
+    pub const LOGOUT_REQUEST: u8 = 0x06;
+    pub const SNACK_REQUEST: u8 = 0x10;
+    pub const NOP_IN: u8 = 0x20;
+    pub const SCSI_RESPONSE: u8 = 0x21;
+    pub const TASK_MANAGEMENT_RESPONSE: u8 = 0x22;
+    pub const LOGIN_RESPONSE: u8 = 0x23;
+    pub const TEXT_RESPONSE: u8 = 0x24;
+    pub const DATA_IN: u8 = 0x25;
+    pub const LOGOUT_RESPONSE: u8 = 0x26;
+    pub const R2T: u8 = 0x31;
+    pub const ASYNC_MESSAGE: u8 = 0x32;
+    pub const REJECT: u8 = 0x3f;
+
+    /// Which side receives PDUs of this opcode; none if it is unknown or vendor-specific.
+    #[must_use]
+    pub const fn receiver(opcode: u8) -> Option<crate::iscsi::Receiver> {
+        match opcode {
+            NOP_OUT..=LOGOUT_REQUEST | SNACK_REQUEST => Some(crate::iscsi::Receiver::Target),
+            NOP_IN..=LOGOUT_RESPONSE | R2T | ASYNC_MESSAGE | REJECT => {
+                Some(crate::iscsi::Receiver::Initiator)
+            }
+            _ => None,
+        }
+    }
+}
 
 /// Any PDU of either direction.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,507 +88,209 @@ pub enum Pdu {
     Reject(Reject),
 }
 
-/// A command descriptor block: 16 bytes in the header, longer ones with an extended-CDB AHS.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Cdb(pub SmallVec<[u8; 16]>);
+impl Pdu {
+    /// Makes a PDU of its parts: the basic header, the additional header segments and the data segment without padding.
+    /// The lengths that the header itself states are not looked at.
+    ///
+    /// # Errors
+    /// [`WireError::Opcode`] for an opcode that is unknown or of the wrong direction (R142), [`WireError::Field`] for
+    /// reserved codes and impossible fields, [`WireError::Ahs`] for additional header segments that do not parse or do
+    /// not belong to the opcode.
+    pub fn parse(
+        receiver: Receiver,
+        header: &[u8; BHS_LEN],
+        ahs: &[u8],
+        data: Payload,
+    ) -> Result<Self, WireError> {
+        let code = opcode_of(header);
+        if opcode::receiver(code) != Some(receiver) {
+            return Err(WireError::Opcode(code));
+        }
+        let h = View(header);
+        if code == opcode::SCSI_COMMAND {
+            return task_tag(h).and_then(|()| ScsiCommand::parse(h, ahs, data)).map(Self::ScsiCommand);
+        }
+        if !ahs.is_empty() {
+            return Err(WireError::Ahs);
+        }
+        match receiver {
+            Receiver::Target => Self::parse_request(code, h, data),
+            Receiver::Initiator => Self::parse_response(code, h, data),
+        }
+    }
 
-/// Task attribute of a SCSI command (SAM-5 section 8.6).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum TaskAttribute {
-    /// No tag: one at a time.
-    Untagged,
-    /// May be reordered.
-    #[default]
-    Simple,
-    /// Runs after all older and before all younger tasks.
-    Ordered,
-    /// Runs next.
-    HeadOfQueue,
-    /// Auto contingent allegiance.
-    Aca,
+    fn parse_request(code: u8, h: View<'_>, data: Payload) -> Result<Self, WireError> {
+        if !matches!(code, opcode::NOP_OUT | opcode::LOGIN_REQUEST | opcode::SNACK_REQUEST) {
+            task_tag(h)?;
+        }
+        Ok(match code {
+            opcode::NOP_OUT => Self::NopOut(NopOut::parse(h, data)),
+            opcode::LOGIN_REQUEST => Self::LoginRequest(LoginRequest::parse(h, data)?),
+            opcode::TEXT_REQUEST => Self::TextRequest(TextRequest::parse(h, data)?),
+            opcode::DATA_OUT => Self::DataOut(DataOut::parse(h, data)),
+            _ if !data.is_empty() => return Err(WireError::Field("data segment length")),
+            opcode::TASK_MANAGEMENT_REQUEST => Self::TaskManagementRequest(TaskManagementRequest::parse(h)),
+            opcode::LOGOUT_REQUEST => Self::LogoutRequest(LogoutRequest::parse(h)?),
+            opcode::SNACK_REQUEST => Self::SnackRequest(SnackRequest::parse(h)?),
+            _ => return Err(WireError::Opcode(code)),
+        })
+    }
+
+    fn parse_response(code: u8, h: View<'_>, data: Payload) -> Result<Self, WireError> {
+        Ok(match code {
+            opcode::DATA_IN => Self::DataIn(DataIn::parse(h, data)),
+            opcode::SCSI_RESPONSE => Self::ScsiResponse(ScsiResponse::parse(h, data)),
+            opcode::NOP_IN => Self::NopIn(NopIn::parse(h, data)),
+            opcode::LOGIN_RESPONSE => Self::LoginResponse(LoginResponse::parse(h, data)?),
+            opcode::TEXT_RESPONSE => Self::TextResponse(TextResponse::parse(h, data)?),
+            opcode::ASYNC_MESSAGE => Self::AsyncMessage(AsyncMessage::parse(h, data)),
+            opcode::REJECT => Self::Reject(Reject::parse(h, data)),
+            _ if !data.is_empty() => return Err(WireError::Field("data segment length")),
+            opcode::TASK_MANAGEMENT_RESPONSE => {
+                Self::TaskManagementResponse(TaskManagementResponse::parse(h))
+            }
+            opcode::LOGOUT_RESPONSE => Self::LogoutResponse(LogoutResponse::parse(h)),
+            opcode::R2T => Self::R2t(R2t::parse(h)?),
+            _ => return Err(WireError::Opcode(code)),
+        })
+    }
+
+    /// The basic header, with all lengths filled in, and the additional header segments. The data segment is
+    /// [`Pdu::data`]; padding and digests are left to the sender.
+    #[must_use]
+    pub fn encode(&self) -> ([u8; BHS_LEN], Ahs) {
+        let header = match self {
+            Self::ScsiCommand(pdu) => {
+                let (header, ahs) = pdu.emit();
+                return (header.finish(ahs.len(), pdu.data.len()), ahs);
+            }
+            Self::NopOut(pdu) => pdu.emit(),
+            Self::TaskManagementRequest(pdu) => pdu.emit(),
+            Self::LoginRequest(pdu) => pdu.emit(),
+            Self::TextRequest(pdu) => pdu.emit(),
+            Self::DataOut(pdu) => pdu.emit(),
+            Self::LogoutRequest(pdu) => pdu.emit(),
+            Self::SnackRequest(pdu) => pdu.emit(),
+            Self::NopIn(pdu) => pdu.emit(),
+            Self::ScsiResponse(pdu) => pdu.emit(),
+            Self::TaskManagementResponse(pdu) => pdu.emit(),
+            Self::LoginResponse(pdu) => pdu.emit(),
+            Self::TextResponse(pdu) => pdu.emit(),
+            Self::DataIn(pdu) => pdu.emit(),
+            Self::LogoutResponse(pdu) => pdu.emit(),
+            Self::R2t(pdu) => pdu.emit(),
+            Self::AsyncMessage(pdu) => pdu.emit(),
+            Self::Reject(pdu) => pdu.emit(),
+        };
+        (header.finish(0, self.data().len()), Ahs::new())
+    }
+
+    /// The data segment; empty for PDUs that have none.
+    #[must_use]
+    pub const fn data(&self) -> &Payload {
+        static NOTHING: Payload = Payload::new();
+        match self {
+            Self::NopOut(pdu) => &pdu.data,
+            Self::ScsiCommand(pdu) => &pdu.data,
+            Self::LoginRequest(pdu) => &pdu.data,
+            Self::TextRequest(pdu) => &pdu.data,
+            Self::DataOut(pdu) => &pdu.data,
+            Self::NopIn(pdu) => &pdu.data,
+            Self::ScsiResponse(pdu) => &pdu.data,
+            Self::LoginResponse(pdu) => &pdu.data,
+            Self::TextResponse(pdu) => &pdu.data,
+            Self::DataIn(pdu) => &pdu.data,
+            Self::AsyncMessage(pdu) => &pdu.data,
+            Self::Reject(pdu) => &pdu.data,
+            Self::TaskManagementRequest(_)
+            | Self::LogoutRequest(_)
+            | Self::SnackRequest(_)
+            | Self::TaskManagementResponse(_)
+            | Self::LogoutResponse(_)
+            | Self::R2t(_) => &NOTHING,
+        }
+    }
+
+    /// The opcode.
+    #[must_use]
+    pub const fn opcode(&self) -> u8 {
+        match self {
+            Self::NopOut(_) => opcode::NOP_OUT,
+            Self::ScsiCommand(_) => opcode::SCSI_COMMAND,
+            Self::TaskManagementRequest(_) => opcode::TASK_MANAGEMENT_REQUEST,
+            Self::LoginRequest(_) => opcode::LOGIN_REQUEST,
+            Self::TextRequest(_) => opcode::TEXT_REQUEST,
+            Self::DataOut(_) => opcode::DATA_OUT,
+            Self::LogoutRequest(_) => opcode::LOGOUT_REQUEST,
+            Self::SnackRequest(_) => opcode::SNACK_REQUEST,
+            Self::NopIn(_) => opcode::NOP_IN,
+            Self::ScsiResponse(_) => opcode::SCSI_RESPONSE,
+            Self::TaskManagementResponse(_) => opcode::TASK_MANAGEMENT_RESPONSE,
+            Self::LoginResponse(_) => opcode::LOGIN_RESPONSE,
+            Self::TextResponse(_) => opcode::TEXT_RESPONSE,
+            Self::DataIn(_) => opcode::DATA_IN,
+            Self::LogoutResponse(_) => opcode::LOGOUT_RESPONSE,
+            Self::R2t(_) => opcode::R2T,
+            Self::AsyncMessage(_) => opcode::ASYNC_MESSAGE,
+            Self::Reject(_) => opcode::REJECT,
+        }
+    }
+
+    /// The initiator task tag; [`Itt::NONE`] for PDUs that belong to no task.
+    #[must_use]
+    pub const fn itt(&self) -> Itt {
+        match self {
+            Self::NopOut(pdu) => pdu.itt,
+            Self::ScsiCommand(pdu) => pdu.itt,
+            Self::TaskManagementRequest(pdu) => pdu.itt,
+            Self::LoginRequest(pdu) => pdu.itt,
+            Self::TextRequest(pdu) => pdu.itt,
+            Self::DataOut(pdu) => pdu.itt,
+            Self::LogoutRequest(pdu) => pdu.itt,
+            Self::SnackRequest(pdu) => pdu.itt,
+            Self::NopIn(pdu) => pdu.itt,
+            Self::ScsiResponse(pdu) => pdu.itt,
+            Self::TaskManagementResponse(pdu) => pdu.itt,
+            Self::LoginResponse(pdu) => pdu.itt,
+            Self::TextResponse(pdu) => pdu.itt,
+            Self::DataIn(pdu) => pdu.itt,
+            Self::LogoutResponse(pdu) => pdu.itt,
+            Self::R2t(pdu) => pdu.itt,
+            Self::AsyncMessage(_) | Self::Reject(_) => Itt::NONE,
+        }
+    }
+
+    /// StatSN, ExpCmdSN and MaxCmdSN of a target's PDU; none for an initiator's. The StatSN of a Data-In without status
+    /// is reserved: look at [`DataIn::has_status`] first.
+    #[must_use]
+    pub const fn target_numbers(&self) -> Option<(StatSn, CmdSn, CmdSn)> {
+        Some(match self {
+            Self::NopIn(pdu) => (pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn),
+            Self::ScsiResponse(pdu) => (pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn),
+            Self::TaskManagementResponse(pdu) => (pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn),
+            Self::LoginResponse(pdu) => (pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn),
+            Self::TextResponse(pdu) => (pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn),
+            Self::DataIn(pdu) => (pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn),
+            Self::LogoutResponse(pdu) => (pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn),
+            Self::R2t(pdu) => (pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn),
+            Self::AsyncMessage(pdu) => (pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn),
+            Self::Reject(pdu) => (pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn),
+            Self::NopOut(_)
+            | Self::ScsiCommand(_)
+            | Self::TaskManagementRequest(_)
+            | Self::LoginRequest(_)
+            | Self::TextRequest(_)
+            | Self::DataOut(_)
+            | Self::LogoutRequest(_)
+            | Self::SnackRequest(_) => return None,
+        })
+    }
 }
 
-/// SCSI Command (opcode 0x01, section 11.3).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct ScsiCommand {
-    /// Immediate delivery: takes no CmdSN.
-    pub immediate: bool,
-    /// No unsolicited Data-Out PDUs follow.
-    pub final_: bool,
-    /// Data is expected to flow to the initiator.
-    pub read: bool,
-    /// Data is expected to flow to the target.
-    pub write: bool,
-    /// Task attribute.
-    pub attribute: TaskAttribute,
-    /// Logical unit.
-    pub lun: Lun,
-    /// Task tag.
-    pub itt: Itt,
-    /// Expected Data Transfer Length in bytes (of the write part if bidirectional).
-    pub expected_length: u32,
-    /// Command sequence number.
-    pub cmd_sn: CmdSn,
-    /// Acknowledges responses.
-    pub exp_stat_sn: StatSn,
-    /// What to do.
-    pub cdb: Cdb,
-    /// Expected bidirectional read data length AHS, if present.
-    pub bidi_read_length: Option<u32>,
-    /// Immediate data.
-    pub data: Payload,
+/// Requests that start or continue a task must name it.
+fn task_tag(h: View<'_>) -> Result<(), WireError> {
+    if h.itt() == Itt::NONE { Err(WireError::Field("initiator task tag")) } else { Ok(()) }
 }
 
-/// SCSI Response (opcode 0x21, section 11.4).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct ScsiResponse {
-    /// Residual of the bidirectional read part: overflow.
-    pub bidi_overflow: bool,
-    /// Residual of the bidirectional read part: underflow.
-    pub bidi_underflow: bool,
-    /// More data than expected.
-    pub overflow: bool,
-    /// Less data than expected.
-    pub underflow: bool,
-    /// iSCSI service response; 0 = command completed at target.
-    pub response: u8,
-    /// SCSI status, valid with response 0.
-    pub status: u8,
-    /// Task tag.
-    pub itt: Itt,
-    /// SNACK tag, or zero.
-    pub snack_tag: u32,
-    /// Response sequence number.
-    pub stat_sn: StatSn,
-    /// Next command expected.
-    pub exp_cmd_sn: CmdSn,
-    /// Last command accepted.
-    pub max_cmd_sn: CmdSn,
-    /// Number of Data-In and R2T PDUs sent for the command.
-    pub exp_data_sn: u32,
-    /// Residual count of the bidirectional read part.
-    pub bidi_residual: u32,
-    /// Residual count.
-    pub residual: u32,
-    /// Two bytes of SenseLength, sense data, then response data; empty without sense.
-    pub data: Payload,
-}
-
-/// Task Management Function Request (opcode 0x02, section 11.5).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct TaskManagementRequest {
-    /// Immediate delivery.
-    pub immediate: bool,
-    /// Function code: see [`tmf`].
-    pub function: u8,
-    /// Logical unit.
-    pub lun: Lun,
-    /// Own tag.
-    pub itt: Itt,
-    /// Tag of the task concerned.
-    pub referenced_itt: Itt,
-    /// Command sequence number.
-    pub cmd_sn: CmdSn,
-    /// Acknowledges responses.
-    pub exp_stat_sn: StatSn,
-    /// CmdSN of the referenced task.
-    pub ref_cmd_sn: CmdSn,
-    /// First data number not received, for reassignment.
-    pub exp_data_sn: u32,
-}
-
-/// Task management function codes (section 11.5.1; RFC 7144 section 6.3).
-#[expect(missing_docs, reason = "the RFC's names say it")]
-pub mod tmf {
-    pub const ABORT_TASK: u8 = 1;
-    pub const ABORT_TASK_SET: u8 = 2;
-    pub const CLEAR_ACA: u8 = 3;
-    pub const CLEAR_TASK_SET: u8 = 4;
-    pub const LOGICAL_UNIT_RESET: u8 = 5;
-    pub const TARGET_WARM_RESET: u8 = 6;
-    pub const TARGET_COLD_RESET: u8 = 7;
-    pub const TASK_REASSIGN: u8 = 8;
-    pub const QUERY_TASK: u8 = 9;
-    pub const QUERY_TASK_SET: u8 = 10;
-    pub const I_T_NEXUS_RESET: u8 = 11;
-    pub const QUERY_ASYNC_EVENT: u8 = 12;
-
-    /// Responses (section 11.6.1).
-    pub const COMPLETE: u8 = 0;
-    pub const TASK_DOES_NOT_EXIST: u8 = 1;
-    pub const LUN_DOES_NOT_EXIST: u8 = 2;
-    pub const TASK_STILL_ALLEGIANT: u8 = 3;
-    pub const REASSIGN_UNSUPPORTED: u8 = 4;
-    pub const NOT_SUPPORTED: u8 = 5;
-    pub const AUTHORIZATION_FAILED: u8 = 6;
-    pub const REJECTED: u8 = 255;
-}
-
-/// Task Management Function Response (opcode 0x22, section 11.6).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct TaskManagementResponse {
-    /// Outcome: see [`tmf`].
-    pub response: u8,
-    /// Tag of the request.
-    pub itt: Itt,
-    /// Response sequence number.
-    pub stat_sn: StatSn,
-    /// Next command expected.
-    pub exp_cmd_sn: CmdSn,
-    /// Last command accepted.
-    pub max_cmd_sn: CmdSn,
-    /// RFC 7144 additional information: response information, or zero.
-    pub additional: u32,
-}
-
-/// SCSI Data-Out (opcode 0x05, section 11.7).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct DataOut {
-    /// Last PDU of its sequence.
-    pub final_: bool,
-    /// Logical unit, when the transfer tag is valid.
-    pub lun: Lun,
-    /// Task tag.
-    pub itt: Itt,
-    /// Transfer tag of the R2T answered, or none if unsolicited.
-    pub ttt: Ttt,
-    /// Acknowledges responses.
-    pub exp_stat_sn: StatSn,
-    /// Number of the PDU in its sequence.
-    pub data_sn: u32,
-    /// Where in the transfer the data belongs.
-    pub buffer_offset: u32,
-    /// The data.
-    pub data: Payload,
-}
-
-/// SCSI Data-In (opcode 0x25, section 11.7).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct DataIn {
-    /// Last PDU of its sequence.
-    pub final_: bool,
-    /// An acknowledgement by SNACK is asked for (error recovery level 1 and up).
-    pub acknowledge: bool,
-    /// With status: more data than expected.
-    pub overflow: bool,
-    /// With status: less data than expected.
-    pub underflow: bool,
-    /// Status, StatSN and residual count are valid (the S bit).
-    pub has_status: bool,
-    /// SCSI status, if `has_status`.
-    pub status: u8,
-    /// Logical unit, when the transfer tag is valid.
-    pub lun: Lun,
-    /// Task tag.
-    pub itt: Itt,
-    /// Transfer tag, for data acknowledgements.
-    pub ttt: Ttt,
-    /// Response sequence number, if `has_status`; otherwise reserved.
-    pub stat_sn: StatSn,
-    /// Next command expected.
-    pub exp_cmd_sn: CmdSn,
-    /// Last command accepted.
-    pub max_cmd_sn: CmdSn,
-    /// Number of the PDU in its command.
-    pub data_sn: u32,
-    /// Where in the transfer the data belongs.
-    pub buffer_offset: u32,
-    /// Residual count, if `has_status`.
-    pub residual: u32,
-    /// The data.
-    pub data: Payload,
-}
-
-/// Ready To Transfer (opcode 0x31, section 11.8).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct R2t {
-    /// Logical unit.
-    pub lun: Lun,
-    /// Task tag.
-    pub itt: Itt,
-    /// Transfer tag to be returned with the data.
-    pub ttt: Ttt,
-    /// Next StatSN; not advanced.
-    pub stat_sn: StatSn,
-    /// Next command expected.
-    pub exp_cmd_sn: CmdSn,
-    /// Last command accepted.
-    pub max_cmd_sn: CmdSn,
-    /// Number of the R2T in its command.
-    pub r2t_sn: u32,
-    /// First byte wanted.
-    pub buffer_offset: u32,
-    /// Number of bytes wanted.
-    pub desired_length: u32,
-}
-
-/// Asynchronous Message (opcode 0x32, section 11.9).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct AsyncMessage {
-    /// Logical unit, for SCSI events.
-    pub lun: Lun,
-    /// Response sequence number.
-    pub stat_sn: StatSn,
-    /// Next command expected.
-    pub exp_cmd_sn: CmdSn,
-    /// Last command accepted.
-    pub max_cmd_sn: CmdSn,
-    /// 0 SCSI event, 1 logout wanted, 2 connection dropped, 3 session dropped, 4 renegotiation, 5 tasks aborted.
-    pub event: u8,
-    /// Vendor code.
-    pub vendor_code: u8,
-    /// Event's parameters.
-    pub parameters: [u16; 3],
-    /// Sense and event data.
-    pub data: Payload,
-}
-
-/// Text Request (opcode 0x04, section 11.10).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct TextRequest {
-    /// Immediate delivery.
-    pub immediate: bool,
-    /// Nothing more to negotiate from here.
-    pub final_: bool,
-    /// The key list goes on in the next PDU.
-    pub continue_: bool,
-    /// Logical unit, copied from the response.
-    pub lun: Lun,
-    /// Own tag.
-    pub itt: Itt,
-    /// Transfer tag copied from the response, or none.
-    pub ttt: Ttt,
-    /// Command sequence number.
-    pub cmd_sn: CmdSn,
-    /// Acknowledges responses.
-    pub exp_stat_sn: StatSn,
-    /// Keys.
-    pub data: Payload,
-}
-
-/// Text Response (opcode 0x24, section 11.11).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct TextResponse {
-    /// The negotiation is over.
-    pub final_: bool,
-    /// The key list goes on in the next PDU.
-    pub continue_: bool,
-    /// Logical unit.
-    pub lun: Lun,
-    /// Tag of the request.
-    pub itt: Itt,
-    /// Transfer tag, if more is to come.
-    pub ttt: Ttt,
-    /// Response sequence number.
-    pub stat_sn: StatSn,
-    /// Next command expected.
-    pub exp_cmd_sn: CmdSn,
-    /// Last command accepted.
-    pub max_cmd_sn: CmdSn,
-    /// Keys.
-    pub data: Payload,
-}
-
-/// Stage of a login (section 11.12.3).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Stage {
-    /// Security negotiation (0).
-    #[default]
-    Security,
-    /// Operational negotiation (1).
-    Operational,
-    /// Full feature phase (3).
-    FullFeature,
-}
-
-/// Login Request (opcode 0x03, section 11.12); always immediate.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct LoginRequest {
-    /// Transit to the next stage.
-    pub transit: bool,
-    /// The key list goes on in the next PDU.
-    pub continue_: bool,
-    /// Current stage.
-    pub current: Stage,
-    /// Next stage, meaningful with `transit`.
-    pub next: Stage,
-    /// Highest version supported.
-    pub version_max: u8,
-    /// Lowest version supported.
-    pub version_min: u8,
-    /// Initiator's session id.
-    pub isid: Isid,
-    /// Zero for a new session.
-    pub tsih: Tsih,
-    /// Tag of the whole login.
-    pub itt: Itt,
-    /// Connection id.
-    pub cid: Cid,
-    /// Command sequence number.
-    pub cmd_sn: CmdSn,
-    /// Acknowledges login responses.
-    pub exp_stat_sn: StatSn,
-    /// Keys.
-    pub data: Payload,
-}
-
-/// Login Response (opcode 0x23, section 11.13).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct LoginResponse {
-    /// Transit to the next stage.
-    pub transit: bool,
-    /// The key list goes on in the next PDU.
-    pub continue_: bool,
-    /// Current stage.
-    pub current: Stage,
-    /// Next stage, meaningful with `transit`.
-    pub next: Stage,
-    /// Highest version supported.
-    pub version_max: u8,
-    /// Version in use.
-    pub version_active: u8,
-    /// Initiator's session id.
-    pub isid: Isid,
-    /// The session's handle, in the last response.
-    pub tsih: Tsih,
-    /// Tag of the whole login.
-    pub itt: Itt,
-    /// Response sequence number.
-    pub stat_sn: StatSn,
-    /// Next command expected.
-    pub exp_cmd_sn: CmdSn,
-    /// Last command accepted.
-    pub max_cmd_sn: CmdSn,
-    /// 0 success, 1 redirection, 2 initiator error, 3 target error.
-    pub status_class: u8,
-    /// Detail within the class.
-    pub status_detail: u8,
-    /// Keys.
-    pub data: Payload,
-}
-
-/// Logout Request (opcode 0x06, section 11.14).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct LogoutRequest {
-    /// Immediate delivery.
-    pub immediate: bool,
-    /// 0 close the session, 1 close the connection, 2 remove the connection for recovery.
-    pub reason: u8,
-    /// Own tag.
-    pub itt: Itt,
-    /// The connection concerned, for reasons 1 and 2.
-    pub cid: Cid,
-    /// Command sequence number.
-    pub cmd_sn: CmdSn,
-    /// Acknowledges responses.
-    pub exp_stat_sn: StatSn,
-}
-
-/// Logout Response (opcode 0x26, section 11.15).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct LogoutResponse {
-    /// 0 done, 1 CID not found, 2 recovery not supported, 3 cleanup failed.
-    pub response: u8,
-    /// Tag of the request.
-    pub itt: Itt,
-    /// Response sequence number.
-    pub stat_sn: StatSn,
-    /// Next command expected.
-    pub exp_cmd_sn: CmdSn,
-    /// Last command accepted.
-    pub max_cmd_sn: CmdSn,
-    /// Seconds to wait before reconnecting.
-    pub time2wait: u16,
-    /// Seconds for which tasks are kept.
-    pub time2retain: u16,
-}
-
-/// SNACK Request (opcode 0x10, section 11.16).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct SnackRequest {
-    /// 0 Data/R2T, 1 Status, 2 DataACK, 3 R-Data.
-    pub kind: u8,
-    /// Logical unit.
-    pub lun: Lun,
-    /// Task tag, or none.
-    pub itt: Itt,
-    /// Transfer or SNACK tag.
-    pub ttt: Ttt,
-    /// Acknowledges responses.
-    pub exp_stat_sn: StatSn,
-    /// First number wanted.
-    pub begin_run: u32,
-    /// How many; zero = all.
-    pub run_length: u32,
-}
-
-/// Reject (opcode 0x3f, section 11.17).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Reject {
-    /// Why: see [`reject`].
-    pub reason: u8,
-    /// Response sequence number.
-    pub stat_sn: StatSn,
-    /// Next command expected.
-    pub exp_cmd_sn: CmdSn,
-    /// Last command accepted.
-    pub max_cmd_sn: CmdSn,
-    /// DataSN or R2TSN concerned, or zero.
-    pub data_sn: u32,
-    /// The header complained of.
-    pub data: Payload,
-}
-
-/// Reject reasons (section 11.17.1).
-#[expect(missing_docs, reason = "the RFC's names say it")]
-pub mod reject {
-    pub const DATA_DIGEST: u8 = 0x02;
-    pub const SNACK: u8 = 0x03;
-    pub const PROTOCOL_ERROR: u8 = 0x04;
-    pub const NOT_SUPPORTED: u8 = 0x05;
-    pub const IMMEDIATE_REJECTED: u8 = 0x06;
-    pub const TASK_IN_PROGRESS: u8 = 0x07;
-    pub const INVALID_DATA_ACK: u8 = 0x08;
-    pub const INVALID_FIELD: u8 = 0x09;
-    pub const LONG_OPERATION: u8 = 0x0a;
-    pub const NEGOTIATION_RESET: u8 = 0x0b;
-    pub const WAITING_FOR_LOGOUT: u8 = 0x0c;
-}
-
-/// NOP-Out (opcode 0x00, section 11.18).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct NopOut {
-    /// Immediate delivery.
-    pub immediate: bool,
-    /// Logical unit, copied from the NOP-In answered.
-    pub lun: Lun,
-    /// Tag of a ping, or none.
-    pub itt: Itt,
-    /// Tag of the NOP-In answered, or none.
-    pub ttt: Ttt,
-    /// Command sequence number.
-    pub cmd_sn: CmdSn,
-    /// Acknowledges responses.
-    pub exp_stat_sn: StatSn,
-    /// Ping data.
-    pub data: Payload,
-}
-
-/// NOP-In (opcode 0x20, section 11.19).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct NopIn {
-    /// Logical unit, when the transfer tag is valid.
-    pub lun: Lun,
-    /// Tag of the ping answered, or none.
-    pub itt: Itt,
-    /// Tag to be answered with, or none.
-    pub ttt: Ttt,
-    /// Response sequence number; advanced only if a ping is answered.
-    pub stat_sn: StatSn,
-    /// Next command expected.
-    pub exp_cmd_sn: CmdSn,
-    /// Last command accepted.
-    pub max_cmd_sn: CmdSn,
-    /// Ping data returned.
-    pub data: Payload,
-}
+#[cfg(test)]
+mod tests;
