@@ -117,6 +117,8 @@ pub enum Event {
     Connected(ConnId, Box<Negotiated>),
     /// An [`Output::Open`] failed, or an open connection ended.
     Disconnected(ConnId, Cause),
+    /// Back-pressure began or ended: while it lasts, nothing is read from targets, so that no ping is late.
+    Paused(bool),
     /// Finish: no new commands, log out, close.
     Stop,
 }
