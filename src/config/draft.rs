@@ -59,9 +59,18 @@ impl Section {
     }
 
     /// Adds a setting that was given by a flag.
-    pub fn set(&mut self, key: &str, flag: &'static str, value: Value) {
-        let place = Place::Flag(flag);
+    ///
+    /// A key that is there already is replaced: flags win over the file.
+    pub fn set(&mut self, key: &str, flag: &str, value: Value) {
+        let place = Place::Flag(flag.to_owned());
+        self.entries.retain(|(name, _, _)| name != key);
         self.entries.push((key.to_owned(), place.clone(), Placed { place, value }));
+    }
+
+    /// Takes over the settings of another section, which win over those of this one.
+    pub(super) fn overlay(&mut self, flags: &Self) {
+        self.entries.retain(|(name, _, _)| flags.get(name).is_none());
+        self.entries.extend(flags.entries.iter().cloned());
     }
 
     /// The value of a key.

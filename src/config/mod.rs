@@ -180,9 +180,17 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with all problems; an unreadable file is one too.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(file, &draft::Section::new(Place::Flag(String::new())))
+    }
+
+    /// Reads a file, lets `flags` win over its settings, and checks the whole.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with all problems; an unreadable file is one too.
+    pub fn load_with(file: &Path, flags: &draft::Section) -> Result<Self, ConfigError> {
         let name = file.display().to_string();
         match std::fs::read_to_string(file) {
-            Ok(text) => Self::from_toml(&text, &name),
+            Ok(text) => Self::from_text(&text, &name, flags),
             Err(error) => Err(ConfigError::unreadable(name, &error)),
         }
     }
@@ -192,9 +200,14 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with all problems.
     pub fn from_toml(text: &str, file: &str) -> Result<Self, ConfigError> {
-        let (section, mut problems) = draft::parse_toml(text);
+        Self::from_text(text, file, &draft::Section::new(Place::Flag(String::new())))
+    }
+
+    fn from_text(text: &str, file: &str, flags: &draft::Section) -> Result<Self, ConfigError> {
+        let (mut section, mut problems) = draft::parse_toml(text);
         // What is read in spite of a syntax error is guesswork: do not complain about it too.
         ConfigError::unless_empty(std::mem::take(&mut problems), file)?;
+        section.overlay(flags);
         let config = schema::config(&section, &mut problems);
         ConfigError::unless_empty(problems, file).map(|()| config)
     }

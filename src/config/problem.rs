@@ -12,8 +12,8 @@ pub enum Place {
         /// Column in characters.
         column: usize,
     },
-    /// On the command line.
-    Flag(&'static str),
+    /// On the command line: the flag, with as much of its value as helps to find it.
+    Flag(String),
 }
 
 impl fmt::Display for Place {
