@@ -5,6 +5,7 @@
 //! here is shared between calls.
 
 use super::conn::{Conn, ConnError};
+use crate::config::{Local, PathConfig, Target};
 use crate::iscsi::Pdu;
 use crate::iscsi::framer::Receiver;
 use crate::login::{InitiatorLogin, InitiatorStep, LoginError, LoginPlan, Negotiated};
@@ -32,6 +33,17 @@ impl Route {
     }
 }
 
+impl From<&PathConfig> for Route {
+    fn from(path: &PathConfig) -> Self {
+        let (source, interface) = match &path.local {
+            Local::Any => (None, None),
+            Local::Source(address) => (Some(*address), None),
+            Local::Interface(name) => (None, Some(name.clone())),
+        };
+        Self { portal: path.portal.to_string(), source, interface }
+    }
+}
+
 /// How long each step may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timing {
@@ -50,6 +62,12 @@ impl Default for Timing {
             login: Duration::from_secs(15),
             user: Duration::from_secs(10),
         }
+    }
+}
+
+impl From<&Target> for Timing {
+    fn from(target: &Target) -> Self {
+        Self { connect: target.connect_timeout, login: target.login_timeout, user: target.user_timeout }
     }
 }
 
@@ -82,6 +100,9 @@ pub enum DialError {
     /// The target sent something else than login responses (R17).
     #[error("the target sent a PDU that is no login response")]
     NotLogin,
+    /// The target did not agree to a digest that the configuration asks for.
+    #[error("the target does not agree to {0}=CRC32C, which the configuration requires")]
+    Digest(&'static str),
     /// The target redirects in circles.
     #[error("redirected more than {MAX_REDIRECTS} times, last to {0}")]
     Redirects(String),
@@ -95,7 +116,9 @@ impl From<DialError> for Cause {
                 Self::Tcp(text)
             }
             DialError::Lost(ConnError::Frame(_)) | DialError::NotLogin => Self::Protocol(text),
-            DialError::Slow(_) | DialError::Login(_) | DialError::Redirects(_) => Self::Login(text),
+            DialError::Slow(_) | DialError::Login(_) | DialError::Digest(_) | DialError::Redirects(_) => {
+                Self::Login(text)
+            }
         }
     }
 }
@@ -114,14 +137,28 @@ pub enum LoggedIn {
 /// # Errors
 /// [`DialError`]; nothing stays open then.
 pub async fn dial(route: &Route, plan: &LoginPlan, timing: &Timing) -> Result<(Conn, Negotiated), DialError> {
+    let conn = connect(route, timing).await?;
+    log_in(conn, route, plan, timing).await
+}
+
+/// Logs in on a fresh connection over this route, following redirections to further ones.
+///
+/// # Errors
+/// [`DialError`]; nothing stays open then.
+pub async fn log_in(
+    mut conn: Conn,
+    route: &Route,
+    plan: &LoginPlan,
+    timing: &Timing,
+) -> Result<(Conn, Negotiated), DialError> {
     let mut route = route.clone();
     for _ in 0..=MAX_REDIRECTS {
-        let mut conn = connect(&route, timing).await?;
         match login(&mut conn, plan.clone(), timing).await? {
             LoggedIn::Done(agreed) => return Ok((conn, *agreed)),
             LoggedIn::Redirect(address) => {
                 tracing::info!(from = route.portal, to = address, "login redirected");
                 route.portal = address;
+                conn = connect(&route, timing).await?;
             }
         }
     }
@@ -168,6 +205,50 @@ async fn converse(conn: &mut Conn, plan: LoginPlan) -> Result<LoggedIn, DialErro
             }
         }
     }
+}
+
+/// A path of a target as it is dialled.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// Where it leads.
+    pub route: Route,
+    /// How long dialling may take.
+    pub timing: Timing,
+    /// Digests without which the path is not used.
+    pub required: RequiredDigests,
+}
+
+/// Digests that must be agreed on.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct RequiredDigests {
+    /// Of headers.
+    pub header: bool,
+    /// Of data.
+    pub data: bool,
+}
+
+/// Connects over a way and logs in.
+///
+/// # Errors
+/// As [`dial`], and if a required digest was not agreed on.
+pub async fn dial_way(way: &Way, plan: &LoginPlan) -> Result<(Conn, Negotiated), DialError> {
+    let conn = connect(&way.route, &way.timing).await?;
+    log_in_way(conn, way, plan).await
+}
+
+/// Logs in on a connection over a way.
+///
+/// # Errors
+/// As [`dial_way`].
+pub async fn log_in_way(conn: Conn, way: &Way, plan: &LoginPlan) -> Result<(Conn, Negotiated), DialError> {
+    let (conn, agreed) = log_in(conn, &way.route, plan, &way.timing).await?;
+    if way.required.header && !agreed.connection.header_digest {
+        return Err(DialError::Digest("HeaderDigest"));
+    }
+    if way.required.data && !agreed.connection.data_digest {
+        return Err(DialError::Digest("DataDigest"));
+    }
+    Ok((conn, agreed))
 }
 
 /// Tries the portal's addresses in turn.
