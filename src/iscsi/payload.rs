@@ -2,11 +2,13 @@
 
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
+use std::fmt;
 
 /// A data segment without its padding: one slice nearly always, more when it straddled receive buffers.
 ///
 /// Cloning and slicing share the bytes; nothing here copies except [`Payload::contiguous`] of several slices.
-#[derive(Clone, Default, Debug)]
+/// Printing shows length and checksum, not the bytes: they may be secret, and are many.
+#[derive(Clone, Default)]
 pub struct Payload {
     chunks: SmallVec<[Bytes; 1]>,
     len: usize,
@@ -99,6 +101,13 @@ impl From<Bytes> for Payload {
 impl From<Vec<u8>> for Payload {
     fn from(bytes: Vec<u8>) -> Self {
         Self::from(Bytes::from(bytes))
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let crc = self.chunks.iter().fold(0, |crc, chunk| crc32c::crc32c_append(crc, chunk));
+        write!(f, "Payload({} bytes, crc32c {crc:#010x})", self.len)
     }
 }
 
