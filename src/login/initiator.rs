@@ -1,7 +1,17 @@
-//! Login towards a target.
+//! Login towards a target (RFC 7143 section 6.3).
+//!
+//! [`InitiatorLogin::start`] gives the first request; each response goes in with [`InitiatorLogin::handle`], and what is to
+//! be done comes out. The login names both nodes and offers no authentication in the security stage, then offers all its
+//! keys in the operational stage: real targets refuse a leading login without SessionType, and ask for keys that were not
+//! offered, so every key is offered and every proposal answered. Invariants: one request for each response (R18); what is
+//! agreed is within what was offered (R57); the login ends after a bounded number of responses and bytes.
 
+use super::keys::{Id, Sender};
+use super::negotiate::{Book, Fault};
+use super::text::{TextIn, TextOut};
 use super::{ConnectionParams, Negotiated, SessionParams};
-use crate::iscsi::{Cid, CmdSn, Isid, LoginResponse, Pdu, Tsih};
+use crate::iscsi::text::KeyList;
+use crate::iscsi::{Cid, CmdSn, Isid, Itt, LoginRequest, LoginResponse, Pdu, Stage, StatSn, Tsih};
 
 /// What kind of login.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -106,17 +116,60 @@ pub fn status_text(class: u8, detail: u8) -> &'static str {
     }
 }
 
+/// Most responses in one login (R43).
+const MOST_RESPONSES: u32 = 64;
+
+/// iSCSI's well-known port, where an address names none (R238).
+const DEFAULT_PORT: u16 = 3260;
+
+impl From<Fault> for LoginError {
+    fn from(fault: Fault) -> Self {
+        Self::Negotiation { key: fault.key, why: fault.why }
+    }
+}
+
 /// State machine of one login.
 #[derive(Debug)]
 pub struct InitiatorLogin {
     plan: LoginPlan,
+    stage: Stage,
+    responses: u32,
+    exp_stat_sn: StatSn,
+    book: Book,
+    text: TextIn,
+    out: TextOut,
 }
 
 impl InitiatorLogin {
+    /// The task tag of a connection's login: the top of the tag space, so that a login that joins a session does not meet
+    /// a tag that the session is using (R107).
+    #[must_use]
+    pub const fn itt(cid: Cid) -> Itt {
+        Itt(0xfffe_0000 | cid.0 as u32)
+    }
+
     /// The machine and the first PDU to send.
     #[must_use]
     pub fn start(plan: LoginPlan) -> (Self, Pdu) {
-        todo!("{plan:?}")
+        let limits = match &plan.kind {
+            LoginKind::Leading => plan.offer.clone(),
+            LoginKind::Joining { session, .. } => session.clone(),
+            LoginKind::Discovery => SessionParams::default(),
+        };
+        let leading = !matches!(plan.kind, LoginKind::Joining { .. });
+        let ConnectionParams { header_digest, data_digest, .. } = plan.connection;
+        let mut login = Self {
+            stage: Stage::Security,
+            responses: 0,
+            exp_stat_sn: StatSn(0),
+            book: Book::new(Sender::Initiator, leading, &limits, header_digest, data_digest),
+            text: TextIn::default(),
+            out: TextOut::default(),
+            plan,
+        };
+        login.introduce();
+        let first = login.request();
+        (login, first)
     }
 
     /// Takes a login response.
@@ -124,6 +177,208 @@ impl InitiatorLogin {
     /// # Errors
     /// [`LoginError`]: close the connection.
     pub fn handle(&mut self, response: LoginResponse) -> Result<InitiatorStep, LoginError> {
-        todo!("{response:?} {:?}", self.plan)
+        self.responses += 1;
+        if self.responses > MOST_RESPONSES {
+            return Err(protocol("the login does not come to an end"));
+        }
+        match response.status_class {
+            0 => {}
+            1 => return redirect(&response),
+            class @ (2 | 3) => return Err(LoginError::Refused { class, detail: response.status_detail }),
+            class => return Err(protocol(format!("unknown status class {class}"))),
+        }
+        self.check_header(&response)?;
+        self.exp_stat_sn = response.stat_sn.next();
+        if !self.out.is_empty() {
+            // Own list goes on; the target has nothing to say meanwhile (R26).
+            if response.continue_ || response.transit || !response.data.is_empty() {
+                return Err(protocol("the target interrupts a list of keys"));
+            }
+            return Ok(InitiatorStep::Send(self.request()));
+        }
+        self.text.push(&response.data).map_err(protocol)?;
+        if response.continue_ {
+            return Ok(InitiatorStep::Send(self.request()));
+        }
+        let keys = self.text.finish().map_err(protocol)?;
+        self.take(&keys, &response)
     }
+
+    /// Takes a whole list of keys, and goes on to the stage the target agreed to.
+    fn take(&mut self, keys: &KeyList, response: &LoginResponse) -> Result<InitiatorStep, LoginError> {
+        let answers = self.book.take(keys, self.stage)?;
+        if response.transit {
+            if let Some(open) = answers.iter().find(|answer| !answer.optional) {
+                return Err(protocol(format!(
+                    "the target proposes {} and ends the stage at once",
+                    open.name
+                )));
+            }
+            self.book.close_stage(self.stage)?;
+            self.stage = response.next;
+            if self.stage == Stage::FullFeature {
+                return self.finish(response);
+            }
+            self.offer();
+        } else {
+            let mut reply = KeyList::new();
+            for answer in answers {
+                reply.push(answer.name, answer.value);
+            }
+            self.out.add(&reply);
+        }
+        Ok(InitiatorStep::Send(self.request()))
+    }
+
+    /// R19, R23, R24, R26, R30: a response must belong to this login and go nowhere it was not asked to.
+    fn check_header(&self, response: &LoginResponse) -> Result<(), LoginError> {
+        if response.itt != Self::itt(self.plan.cid) {
+            return Err(protocol("wrong task tag"));
+        }
+        if response.isid != self.plan.isid {
+            return Err(protocol("wrong session id"));
+        }
+        if response.version_active != 0 {
+            return Err(protocol("unknown version"));
+        }
+        if response.current != self.stage {
+            return Err(protocol("wrong stage"));
+        }
+        if response.transit && (response.continue_ || response.next != self.next_stage()) {
+            return Err(protocol("wrong change of stage"));
+        }
+        Ok(())
+    }
+
+    const fn next_stage(&self) -> Stage {
+        match self.stage {
+            Stage::Security => Stage::Operational,
+            Stage::Operational | Stage::FullFeature => Stage::FullFeature,
+        }
+    }
+
+    /// The names, and that no authentication is wanted (R21).
+    fn introduce(&mut self) {
+        let mut keys = KeyList::new();
+        keys.push("InitiatorName", self.plan.initiator_name.clone());
+        match self.plan.kind {
+            LoginKind::Leading => keys.push("SessionType", "Normal"),
+            LoginKind::Discovery => keys.push("SessionType", "Discovery"),
+            LoginKind::Joining { .. } => {}
+        }
+        if !self.plan.target_name.is_empty() {
+            keys.push("TargetName", self.plan.target_name.clone());
+        }
+        self.propose(&mut keys, &[Id::AuthMethod]);
+        self.out.add(&keys);
+    }
+
+    /// All keys of the operational stage (R41: those of the session on its first connection only).
+    fn offer(&mut self) {
+        let mut keys = KeyList::new();
+        self.propose(&mut keys, &[Id::HeaderDigest, Id::DataDigest]);
+        keys.push("MaxRecvDataSegmentLength", self.plan.connection.max_recv_data_segment.to_string());
+        if self.plan.kind == LoginKind::Leading {
+            let session = [
+                Id::MaxConnections,
+                Id::InitialR2T,
+                Id::ImmediateData,
+                Id::MaxBurstLength,
+                Id::FirstBurstLength,
+                Id::DefaultTime2Wait,
+                Id::DefaultTime2Retain,
+                Id::MaxOutstandingR2T,
+                Id::DataPduInOrder,
+                Id::DataSequenceInOrder,
+                Id::ErrorRecoveryLevel,
+            ];
+            self.propose(&mut keys, &session);
+        }
+        self.out.add(&keys);
+    }
+
+    fn propose(&mut self, keys: &mut KeyList, ids: &[Id]) {
+        for (name, value) in ids.iter().filter_map(|id| self.book.propose(*id)) {
+            keys.push(name, value);
+        }
+    }
+
+    /// The next request: what is left of the own list, and with its end the wish to move on (R27).
+    fn request(&mut self) -> Pdu {
+        let (data, more) = self.out.piece();
+        let tsih = match self.plan.kind {
+            LoginKind::Joining { tsih, .. } => tsih,
+            LoginKind::Leading | LoginKind::Discovery => Tsih(0),
+        };
+        Pdu::LoginRequest(LoginRequest {
+            transit: !more,
+            continue_: more,
+            current: self.stage,
+            next: if more { Stage::default() } else { self.next_stage() },
+            version_max: 0,
+            version_min: 0,
+            isid: self.plan.isid,
+            tsih,
+            itt: Self::itt(self.plan.cid),
+            cid: self.plan.cid,
+            cmd_sn: self.plan.cmd_sn,
+            exp_stat_sn: self.exp_stat_sn,
+            data,
+        })
+    }
+
+    fn finish(&mut self, response: &LoginResponse) -> Result<InitiatorStep, LoginError> {
+        self.book.check()?;
+        let session = match &self.plan.kind {
+            LoginKind::Joining { session, tsih } if *tsih == response.tsih => session.clone(),
+            LoginKind::Joining { .. } => return Err(protocol("another session's handle")),
+            LoginKind::Leading if response.tsih == Tsih(0) => return Err(protocol("no session handle")),
+            LoginKind::Leading | LoginKind::Discovery => self.book.session(),
+        };
+        let declared = |id| self.book.declared(id).map(str::to_owned);
+        Ok(InitiatorStep::Done(Box::new(Negotiated {
+            session,
+            connection: self.book.connection(self.plan.connection.max_recv_data_segment),
+            discovery: self.plan.kind == LoginKind::Discovery,
+            initiator_name: self.plan.initiator_name.clone(),
+            target_name: self.plan.target_name.clone(),
+            target_alias: declared(Id::TargetAlias),
+            tpgt: declared(Id::TargetPortalGroupTag).and_then(|tag| tag.parse().ok()),
+            isid: self.plan.isid,
+            tsih: response.tsih,
+            cid: self.plan.cid,
+            cmd_sn: self.plan.cmd_sn,
+            max_cmd_sn: response.max_cmd_sn,
+            stat_sn: self.exp_stat_sn,
+        })))
+    }
+}
+
+fn protocol(what: impl Into<String>) -> LoginError {
+    LoginError::Protocol(what.into())
+}
+
+/// Status class 1: the response names the address to go to (R39).
+fn redirect(response: &LoginResponse) -> Result<InitiatorStep, LoginError> {
+    let keys = KeyList::parse(&response.data.contiguous()).map_err(|error| protocol(error.to_string()))?;
+    let permanent = match response.status_detail {
+        1 => false,
+        2 => true,
+        detail => return Err(protocol(format!("unknown redirection {detail}"))),
+    };
+    match keys.value("TargetAddress").map(str::trim) {
+        Some(address) if !address.is_empty() => {
+            // No tag belongs here, but a target that adds one means the same address.
+            let address = address.split_once(',').map_or(address, |(address, _)| address);
+            Ok(InitiatorStep::Redirect { address: with_port(address), permanent })
+        }
+        _ => Err(protocol("redirection without an address")),
+    }
+}
+
+/// `host:port`, with iSCSI's port filled in where none is given; IPv6 addresses stand in brackets (R238).
+pub(super) fn with_port(address: &str) -> String {
+    let host_end = address.rfind(']').map_or(0, |end| end + 1);
+    let has_port = address.get(host_end..).is_some_and(|rest| rest.contains(':'));
+    if has_port { address.to_owned() } else { format!("{address}:{DEFAULT_PORT}") }
 }

@@ -5,12 +5,19 @@
 //! - [`initiator`]: Braid towards a target.
 //! - [`target`]: Braid (or the lab target) towards an initiator.
 //! - [`discovery`]: SendTargets, asked and answered.
+//! - [`name`]: what an iSCSI name may be.
+//! - `negotiate`: one side's proposals, limits and results; `text`: key lists longer than one PDU.
 
 pub mod discovery;
 pub mod initiator;
 pub mod keys;
+pub mod name;
+mod negotiate;
 pub mod params;
 pub mod target;
+#[cfg(test)]
+mod tests;
+mod text;
 
 pub use initiator::{InitiatorLogin, InitiatorStep, LoginError, LoginKind, LoginPlan};
 pub use params::{ConnectionParams, Negotiated, SessionParams};

@@ -48,6 +48,9 @@ impl Default for SessionParams {
     }
 }
 
+/// MaxRecvDataSegmentLength of a side that has not declared it, in bytes (RFC 7143 section 13.12).
+pub(super) const DEFAULT_SEGMENT: u32 = 8192;
+
 /// Parameters of one connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ConnectionParams {
@@ -66,8 +69,8 @@ impl Default for ConnectionParams {
         Self {
             header_digest: false,
             data_digest: false,
-            max_recv_data_segment: 8192,
-            max_send_data_segment: 8192,
+            max_recv_data_segment: DEFAULT_SEGMENT,
+            max_send_data_segment: DEFAULT_SEGMENT,
         }
     }
 }
