@@ -25,3 +25,6 @@ pub use payload::Payload;
 pub use pdu::*;
 pub use sendq::SendQueue;
 pub use serial::{CmdSn, StatSn};
+
+#[cfg(test)]
+mod properties;

@@ -258,3 +258,39 @@ fn bad_pdus_are_rejected_with_their_reason_and_skipped() {
         assert_eq!(feed(&mut Framer::new(Receiver::Target), &stream), [rejected, Ok(nop(b"abcdef"))]);
     }
 }
+
+/// Bytes a framer holds on to: what it has not handed out, and its receive buffers.
+fn held(framer: &Framer) -> usize {
+    let payload = framer.segment.as_ref().map_or(0, |segment| segment.payload.len());
+    payload + framer.buffer.capacity() + framer.retired.capacity()
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_it_panic_or_hoard(
+        noise in proptest::collection::vec((0..66u8, 0..3u8, 0..3u8, proptest::num::u8::ANY, 0..200usize), 1..60),
+        digests: bool,
+        initiator: bool,
+    ) {
+        let limit = 50_000;
+        let receiver = if initiator { Receiver::Initiator } else { Receiver::Target };
+        let mut framer = Framer::new(receiver);
+        framer.set_limits(FramerLimits { max_data: limit, header_digest: digests, data_digest: digests });
+        for (code, ahs, high, low, repeat) in noise {
+            // Something like a header, then something like data.
+            let mut bytes = vec![low; 48];
+            bytes[0] = code;
+            bytes[4] = ahs;
+            bytes[5] = high / 2;
+            bytes[6] = high;
+            if digests {
+                bytes.extend(crc32c(&bytes).to_le_bytes());
+            }
+            bytes.extend(vec![low; repeat * 100]);
+            let outcomes = feed(&mut framer, &bytes);
+            let lost = matches!(outcomes.last(), Some(Err(FrameError::Fatal(_))));
+            proptest::prop_assert_eq!(lost, framer.lost.is_some());
+            proptest::prop_assert!(held(&framer) <= limit + 2 * BUFFER_MAX);
+        }
+    }
+}
