@@ -58,14 +58,8 @@ const NOT_IN_CORE: &[&str] = &[
 ];
 
 /// What no file may contain, comments included. In two halves, so that this file does not contain it.
-const NOWHERE: &[(&str, &str)] = &[
-    ("TO", "DO"),
-    ("FIX", "ME"),
-    ("XX", "X"),
-    ("unimple", "mented!"),
-    ("db", "g!"),
-    ("#[ign", "ore"),
-];
+const NOWHERE: &[(&str, &str)] =
+    &[("TO", "DO"), ("FIX", "ME"), ("XX", "X"), ("unimple", "mented!"), ("db", "g!"), ("#[ign", "ore")];
 
 /// Lines of a file, and of a file without its tests.
 const MOST_LINES: usize = 1000;

@@ -117,6 +117,7 @@ struct Families {
     commands: IntCounterVec,
     in_flight: IntGaugeVec,
     moved: IntCounterVec,
+    unknown: IntCounterVec,
     fences: IntCounterVec,
     fence_seconds: CounterVec,
     identity_proofs: IntCounterVec,
@@ -150,6 +151,7 @@ impl Families {
             commands: counter("braid_path_commands_total", "Commands completed, by the path that carried them last.", PATH),
             in_flight: gauge("braid_path_commands_in_flight", "Commands under way now.", PATH),
             moved: counter("braid_path_commands_moved_total", "Commands moved to other paths because this one was lost.", PATH),
+            unknown: counter("braid_path_outcomes_unknown_total", "Commands answered with ABORTED COMMAND because their path was lost and they must not run twice.", PATH),
             fences: counter("braid_fences_total", "Fences of lost nexuses, by method.", &["target", "path", "method"]),
             fence_seconds: register(registry, CounterVec::new(fence_seconds, PATH)),
             identity_proofs: counter("braid_identity_proofs_total", "Logical units proved to be the same over a path as over home.", PATH),
@@ -331,6 +333,7 @@ struct PathSeries {
     written: IntCounter,
     commands: IntCounter,
     moved: IntCounter,
+    unknown: IntCounter,
     fences: [IntCounter; FENCES.len()],
     fence_seconds: Counter,
     identity_proofs: IntCounter,
@@ -354,6 +357,7 @@ impl PathSeries {
             written: families.written.with_label_values(labels),
             commands: families.commands.with_label_values(labels),
             moved: families.moved.with_label_values(labels),
+            unknown: families.unknown.with_label_values(labels),
             fences: FENCES.map(|method| families.fences.with_label_values(&[target, path, method])),
             fence_seconds: families.fence_seconds.with_label_values(labels),
             identity_proofs: families.identity_proofs.with_label_values(labels),
@@ -414,6 +418,7 @@ impl SessionMetrics {
             | Notice::IdentityMismatch { path, .. }
             | Notice::IdentityProved { path, .. }
             | Notice::Completed { path, .. }
+            | Notice::OutcomeUnknown { path }
             | Notice::UnitAttentionAbsorbed { path } => {
                 if let Some(series) = self.paths.get_mut(path.0) {
                     series.note(notice);
@@ -469,6 +474,7 @@ impl PathSeries {
                 self.duration.observe(took.as_secs_f64());
             }
             Notice::UnitAttentionAbsorbed { .. } => self.absorbed.inc(),
+            Notice::OutcomeUnknown { .. } => self.unknown.inc(),
             Notice::DownstreamProtocol(_) | Notice::AllPathsDown | Notice::GaveUp => {}
         }
     }

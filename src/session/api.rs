@@ -1,9 +1,10 @@
 //! What goes into and comes out of the engine.
 
 use crate::iscsi::Pdu;
+use crate::iscsi::text::KeyList;
 use crate::login::{LoginPlan, Negotiated};
 use crate::path::select::Policy;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A path of the session: index into [`SessionPlan::paths`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -79,6 +80,8 @@ pub struct SessionPlan {
     pub memory_budget: u64,
     /// Seed for jitter.
     pub seed: u64,
+    /// Answer to SendTargets on this session: this target only, with Braid's own portal (R232).
+    pub send_targets: KeyList,
 }
 
 impl SessionPlan {
@@ -186,6 +189,11 @@ pub enum Notice {
         /// How long it took.
         took: Duration,
     },
+    /// A task with an unknown outcome was answered with a check condition because it must not run twice.
+    OutcomeUnknown {
+        /// Path lost.
+        path: PathId,
+    },
     /// A path's logical unit is not the one home shows: the path stays out for this unit.
     IdentityMismatch {
         /// Path.
@@ -225,6 +233,3 @@ pub enum Notice {
     /// The session is being closed because no path came back in time.
     GaveUp,
 }
-
-/// A point in time at which `handle_timeout` wants to be called.
-pub type Deadline = Instant;

@@ -1,14 +1,246 @@
 //! The multipath engine of one downstream session: a pure state machine.
 //!
 //! # Contract
-//! The driver owns sockets and the clock. It calls one `handle_*` method at a time with the current time (which never
-//! goes back), then [`Session::poll`] until it returns none, then waits for the next event or for
+//! The driver owns sockets and the clock. It calls [`Session::handle`] or [`Session::handle_timeout`] with the current
+//! time (which never goes back), then [`Session::poll`] until it returns none, then waits for the next event or for
 //! [`Session::next_deadline`]. Outputs are done in the order given: a PDU for a connection is queued behind those
 //! already queued for it.
 //!
 //! Connections are named by [`ConnId`], given out by the engine and never used twice, so that events of a connection
-//! already given up are recognised and ignored.
+//! already given up are recognised and ignored. After [`Output::Close`] nothing more is sent to it.
+//!
+//! # Inside
+//! - [`tasks`]: every task from arrival to response. [`data`]: its data, cut for the receiver.
+//! - [`sequence`]: CmdSN and StatSN of both sides.
+//! - [`order`]: which command waits for which. [`select`]: which path takes the next one.
+//! - [`downstream`], [`upstream`]: what the initiator and the targets send. [`tmf`]: task management.
+//! - [`nexus`]: upstream sessions and connections. [`identity`]: whether two nexuses show the same unit.
+//! - [`recover`]: a nexus is lost: moved commands, ghosts, fences. [`finish`]: the end.
+//!
+//! # One WRITE
+//! `downstream::command` files the task, `order` says whether it waits, `downstream::solicit` asks the initiator for its
+//! data. When enough is there, `select` chooses a connection, takes a CmdSN and sends command and first data;
+//! `upstream::r2t` and every further Data-Out send the rest. `upstream::completed` passes the status on under the
+//! initiator's own numbers, and `conclude` lets go what waited.
 
 pub mod api;
+mod check;
+mod data;
+mod downstream;
+mod finish;
+mod identity;
+mod nexus;
+mod order;
+mod recover;
+mod select;
+mod sequence;
+mod tasks;
+mod tmf;
+mod upstream;
 
 pub use api::*;
+
+use crate::iscsi::Lun;
+use crate::iscsi::text::TextCollector;
+use crate::path::select::{PathLoad, Selector};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+/// Tasks of any kind at a time; task tags have room for this many.
+const MOST_TASKS: usize = 0x8000;
+
+/// The engine of one downstream session.
+#[derive(Debug)]
+pub struct Session {
+    plan: SessionPlan,
+    /// The latest time told.
+    now: Instant,
+    front: sequence::Front,
+    text: TextCollector,
+    tasks: tasks::Tasks,
+    order: order::Order,
+    /// Commands ready to be sent: block I/O that any path may take, what only home may take, Braid's own.
+    any_queue: VecDeque<tasks::TaskKey>,
+    home_queue: VecDeque<tasks::TaskKey>,
+    own_queue: VecDeque<tasks::TaskKey>,
+    /// Writes that the memory budget keeps from being solicited.
+    unsolicited: VecDeque<tasks::TaskKey>,
+    /// Bytes of write data held, and asked for but not received.
+    held: u64,
+    promised: u64,
+    nexuses: Vec<nexus::Nexus>,
+    conns: Vec<nexus::Conn>,
+    paths: Vec<nexus::PathSlot>,
+    /// Load of each path, and scratch for the choice among them.
+    loads: Vec<PathLoad>,
+    usable: Vec<bool>,
+    selector: Selector,
+    units: BTreeMap<Lun, identity::Unit>,
+    checks: Vec<identity::Check>,
+    ghosts: Vec<recover::Ghost>,
+    fences: Vec<recover::Fence>,
+    fence_retry_at: Option<Instant>,
+    functions: Vec<tmf::Function>,
+    home_lost_since: Option<Instant>,
+    finishing: Option<finish::Finishing>,
+    /// Nothing is read from targets at the moment.
+    paused: bool,
+    /// Connections, nexuses or ghosts changed: [`Session::maintain`] has something to look at.
+    changed: bool,
+    seq: u64,
+    next_conn: u32,
+    next_ttt: u32,
+    next_check: u64,
+    next_ghost: u64,
+    control: u32,
+    outputs: VecDeque<Output>,
+}
+
+impl Session {
+    /// The engine of a session whose two leading logins have just succeeded.
+    #[must_use]
+    pub fn new(plan: SessionPlan, now: Instant) -> Self {
+        let front =
+            sequence::Front::new(plan.downstream.cmd_sn, plan.downstream.max_cmd_sn, plan.downstream.stat_sn);
+        let mut session = Self {
+            now,
+            front,
+            text: TextCollector::new(),
+            tasks: tasks::Tasks::default(),
+            order: order::Order::default(),
+            any_queue: VecDeque::new(),
+            home_queue: VecDeque::new(),
+            own_queue: VecDeque::new(),
+            unsolicited: VecDeque::new(),
+            held: 0,
+            promised: 0,
+            nexuses: Vec::new(),
+            conns: Vec::new(),
+            paths: Vec::new(),
+            loads: plan.paths.iter().map(|p| PathLoad::new(p.weight)).collect(),
+            usable: Vec::new(),
+            selector: Selector::new(plan.policy),
+            units: BTreeMap::new(),
+            checks: Vec::new(),
+            ghosts: Vec::new(),
+            fences: Vec::new(),
+            fence_retry_at: None,
+            functions: Vec::new(),
+            home_lost_since: None,
+            finishing: None,
+            paused: false,
+            changed: true,
+            seq: 0,
+            next_conn: 0,
+            next_ttt: 1,
+            next_check: 0,
+            next_ghost: 0,
+            control: 0,
+            outputs: VecDeque::new(),
+            plan,
+        };
+        session.build_nexuses(now);
+        session.maintain(now);
+        session
+    }
+
+    /// Something happened.
+    pub fn handle(&mut self, event: Event, now: Instant) {
+        self.now = now;
+        match event {
+            Event::Downstream(pdu) => {
+                if self.finishing.is_none() {
+                    self.take_downstream(pdu, now);
+                }
+            }
+            Event::DownstreamRejectable { header, reason } => self.reject_header(&header, reason),
+            Event::DownstreamClosed | Event::Stop => {
+                if self.finishing.is_none() {
+                    self.outputs.push_back(Output::CloseDownstream);
+                    self.begin_finish(now);
+                }
+            }
+            Event::Upstream(conn, pdu) => self.take_upstream(conn, pdu, now),
+            Event::Connected(conn, negotiated) => {
+                self.changed = true;
+                self.connected(conn, &negotiated, now);
+            }
+            Event::Disconnected(conn, cause) => {
+                self.changed = true;
+                self.disconnected(conn, cause, now);
+            }
+            Event::Paused(paused) => self.set_paused(paused, now),
+        }
+        self.dispatch(now);
+        if std::mem::take(&mut self.changed) || self.finishing.is_some() {
+            self.look_around(now);
+        }
+    }
+
+    /// A deadline has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        self.expire_ghosts(now);
+        self.check_health(now);
+        self.give_up_in_time(now);
+        self.dispatch(now);
+        self.look_around(now);
+    }
+
+    /// What changes with the state of connections rather than with data.
+    fn look_around(&mut self, now: Instant) {
+        self.check_drains(now);
+        self.maintain(now);
+        self.progress_finish(now);
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Session::handle_timeout`] is due, if nothing happens before.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let all =
+            [self.nexus_deadline(), self.ghost_deadline(), self.home_deadline(), self.finish_deadline()];
+        all.into_iter().flatten().filter(|at| *at > self.now).min()
+    }
+
+    /// Bytes of write data held and asked for.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.held + self.promised
+    }
+
+    /// Number of the path's commands in flight.
+    #[must_use]
+    pub fn in_flight(&self, path: PathId) -> u32 {
+        self.loads.get(path.0).map_or(0, |l| l.commands)
+    }
+
+    fn set_paused(&mut self, paused: bool, now: Instant) {
+        self.paused = paused;
+        for conn in &mut self.conns {
+            conn.last_heard = now;
+        }
+    }
+
+    fn home_deadline(&self) -> Option<Instant> {
+        let waiting = self.home_lost_since.filter(|_| self.finishing.is_none());
+        waiting.map(|since| since + self.plan.queue_time)
+    }
+
+    /// Home did not come back in time: the initiator must help itself (DESIGN: all paths down).
+    fn give_up_in_time(&mut self, now: Instant) {
+        if self.home_deadline().is_some_and(|at| at <= now) {
+            self.note(Notice::GaveUp);
+            self.outputs.push_back(Output::CloseDownstream);
+            self.begin_finish(now);
+        }
+    }
+
+    fn note(&mut self, notice: Notice) {
+        self.outputs.push_back(Output::Note(notice));
+    }
+}

@@ -1,0 +1,52 @@
+//! Invariants of the whole engine, for tests and the simulator: what must hold between any two events.
+
+use super::Session;
+use super::nexus::ConnState;
+use super::tasks::Origin;
+
+impl Session {
+    /// Checks the state as a whole.
+    ///
+    /// # Errors
+    /// Names the first invariant that does not hold.
+    pub fn check(&self) -> Result<(), String> {
+        for (key, task) in self.tasks.iter() {
+            let blockers = self.order.blockers_of(key);
+            if task.blockers != blockers {
+                return Err(format!(
+                    "task {key} counts {} blockers, the order has {blockers}",
+                    task.blockers
+                ));
+            }
+            if task.run.is_some() && (task.queued || task.blockers > 0) {
+                return Err(format!("task {key} runs although it is queued or held back"));
+            }
+            if let Some(run) = &task.run {
+                let conn = self
+                    .conn(run.conn)
+                    .ok_or_else(|| format!("task {key} runs on a connection that is gone"))?;
+                if conn.state == ConnState::Opening {
+                    return Err(format!("task {key} runs on a connection that is not open"));
+                }
+            }
+            let queues = [&self.any_queue, &self.home_queue].iter().filter(|q| q.contains(&key)).count();
+            let initiator = matches!(task.origin, Origin::Initiator { .. });
+            if initiator && queues != usize::from(task.queued) {
+                return Err(format!("task {key} stands in {queues} queues, queued = {}", task.queued));
+            }
+        }
+        let held: u64 = self.tasks.iter().map(|(_, t)| u64::from(t.inbound.received())).sum();
+        let promised: u64 = self.tasks.iter().map(|(_, t)| t.inbound.outstanding()).sum();
+        if (held, promised) != (self.held, self.promised) {
+            return Err(format!("memory: {}/{} booked, {held}/{promised} held", self.held, self.promised));
+        }
+        for (index, load) in self.loads.iter().enumerate() {
+            let running =
+                self.tasks.iter().filter(|(_, t)| t.run.as_ref().is_some_and(|r| r.path.0 == index)).count();
+            if load.commands as usize != running {
+                return Err(format!("path {index} counts {} commands, {running} run", load.commands));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,379 @@
+//! What the initiator sends: commands and their data, pings, text, logout, and what it must not send.
+
+use super::Session;
+use super::api::{Notice, Output};
+use super::data::DataFault;
+use super::order::Footprint;
+use super::sequence::Admission;
+use super::tasks::{Task, TaskKey};
+use crate::iscsi::text::KeyList;
+use crate::iscsi::{
+    CmdSn, DataOut, Itt, LogoutRequest, LogoutResponse, NopIn, NopOut, Payload, Pdu, R2t, Reject,
+    ScsiCommand, ScsiResponse, TextRequest, TextResponse, Ttt, reject,
+};
+use crate::scsi::Class;
+use crate::scsi::sense::status;
+use std::time::Instant;
+
+/// Immediate commands that may be open at a time; more are rejected (R104).
+const MOST_IMMEDIATE: usize = 32;
+
+impl Session {
+    /// A PDU from the initiator.
+    pub(super) fn take_downstream(&mut self, pdu: Pdu, now: Instant) {
+        if let Some(cmd_sn) = numbered(&pdu) {
+            match self.front.admit(cmd_sn, &pdu) {
+                Admission::Now => {}
+                Admission::Kept | Admission::Ignored => return,
+            }
+        }
+        self.act(pdu, now);
+        while let Some(pdu) = self.front.next_early() {
+            self.act(pdu, now);
+        }
+    }
+
+    fn act(&mut self, pdu: Pdu, now: Instant) {
+        match pdu {
+            Pdu::ScsiCommand(command) => self.command(command, now),
+            Pdu::DataOut(data) => self.data_out(&data, now),
+            Pdu::TaskManagementRequest(request) => self.task_management(&request, now),
+            Pdu::NopOut(nop) => self.nop_out(nop),
+            Pdu::TextRequest(request) => self.text(&request),
+            Pdu::LogoutRequest(request) => self.logout(&request, now),
+            Pdu::SnackRequest(_) => self.reject(&pdu, reject::NOT_SUPPORTED),
+            Pdu::LoginRequest(_) => {
+                // No second login on a connection (R15).
+                self.reject(&pdu, reject::PROTOCOL_ERROR);
+                self.downstream_broken("login request in full feature phase", now);
+            }
+            Pdu::NopIn(_)
+            | Pdu::ScsiResponse(_)
+            | Pdu::TaskManagementResponse(_)
+            | Pdu::LoginResponse(_)
+            | Pdu::TextResponse(_)
+            | Pdu::DataIn(_)
+            | Pdu::LogoutResponse(_)
+            | Pdu::R2t(_)
+            | Pdu::AsyncMessage(_)
+            | Pdu::Reject(_) => self.reject(&pdu, reject::PROTOCOL_ERROR),
+        }
+    }
+
+    /// The initiator broke a rule after which its numbers can no longer be trusted (R180).
+    fn downstream_broken(&mut self, what: &str, now: Instant) {
+        self.note(Notice::DownstreamProtocol(what.into()));
+        self.outputs.push_back(Output::CloseDownstream);
+        self.begin_finish(now);
+    }
+
+    /// Rejects a PDU with its header.
+    pub(super) fn reject(&mut self, pdu: &Pdu, reason: u8) {
+        let (header, _) = pdu.encode();
+        self.reject_header(&header, reason);
+    }
+
+    /// Rejects a PDU by its header as received.
+    pub(super) fn reject_header(&mut self, header: &[u8; 48], reason: u8) {
+        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
+        let data = Payload::from(header.to_vec());
+        let reject = Reject { reason, stat_sn, exp_cmd_sn, max_cmd_sn, data_sn: 0, data };
+        self.outputs.push_back(Output::ToInitiator(Pdu::Reject(reject)));
+        self.note(Notice::DownstreamProtocol(format!("rejected a PDU, reason {reason:#04x}")));
+    }
+
+    fn command(&mut self, command: ScsiCommand, now: Instant) {
+        if command.itt == Itt::NONE || self.tasks.find(command.itt).is_some() {
+            // R107: a tag names one task at a time.
+            self.reject(&Pdu::ScsiCommand(command), reject::TASK_IN_PROGRESS);
+            return;
+        }
+        let immediate = command.immediate && self.tasks.immediate() >= MOST_IMMEDIATE;
+        if immediate || self.tasks.len() >= super::MOST_TASKS {
+            self.reject(&Pdu::ScsiCommand(command), reject::IMMEDIATE_REJECTED);
+            return;
+        }
+        if !self.sound(&command) {
+            self.reject(&Pdu::ScsiCommand(command), reject::PROTOCOL_ERROR);
+            return;
+        }
+        self.seq += 1;
+        let mut task = Task::from_initiator(&command, self.seq, now);
+        let announced = command.write && !command.final_;
+        self.held += command.data.len() as u64;
+        task.inbound.begin(command.data, announced);
+        let key = self.tasks.insert(task);
+        self.open_window();
+        if self.report_attention(key, now) {
+            return;
+        }
+        self.enter_order(key);
+        self.solicit(key);
+        self.queue_if_ready(key);
+    }
+
+    /// Immediate data and flags within what was negotiated (R121, R122, R131).
+    fn sound(&self, command: &ScsiCommand) -> bool {
+        let session = &self.plan.downstream.session;
+        let data = u32::try_from(command.data.len()).unwrap_or(u32::MAX);
+        let within = data <= command.expected_length && data <= session.first_burst_length;
+        let allowed = data == 0 || (session.immediate_data && command.write && within);
+        let announced = !command.final_;
+        allowed && !(announced && (session.initial_r2t || !command.write))
+    }
+
+    /// Answers with a unit attention that the target reported to Braid instead of to the initiator.
+    fn report_attention(&mut self, key: TaskKey, now: Instant) -> bool {
+        let Some(task) = self.tasks.get(key) else { return false };
+        let lun = task.lun;
+        if task.command.class == Class::Stateless && task.command.name != "TEST UNIT READY" {
+            return false;
+        }
+        let Some(sense) = self.take_attention(lun) else { return false };
+        self.respond(key, ScsiResponse::check_condition(&sense), now);
+        true
+    }
+
+    fn enter_order(&mut self, key: TaskKey) {
+        let Some(task) = self.tasks.get(key) else { return };
+        let footprint =
+            Footprint { lun: task.lun, class: task.command.class.clone(), attribute: task.attribute };
+        let blockers = self.order.arrive(key, footprint);
+        if let Some(task) = self.tasks.get_mut(key) {
+            task.blockers = blockers;
+        }
+    }
+
+    fn data_out(&mut self, pdu: &DataOut, now: Instant) {
+        let Some(key) = self.tasks.find(pdu.itt) else {
+            if !self.tasks.ended_lately(pdu.itt) {
+                self.reject(&Pdu::DataOut(pdu.clone()), reject::INVALID_FIELD);
+            }
+            return;
+        };
+        let first_burst = self.plan.downstream.session.first_burst_length;
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let solicited = pdu.ttt != Ttt::NONE;
+        match task.inbound.accept(pdu, task.expected, first_burst) {
+            Ok(()) => {}
+            Err(DataFault::UnknownTransfer) => {
+                self.reject(&Pdu::DataOut(pdu.clone()), reject::INVALID_FIELD);
+                return;
+            }
+            Err(DataFault::OutOfSequence) => {
+                self.reject(&Pdu::DataOut(pdu.clone()), reject::PROTOCOL_ERROR);
+                self.downstream_broken("Data-Out out of sequence", now);
+                return;
+            }
+        }
+        let (length, due) = (pdu.data.len() as u64, task.data_due());
+        self.held += length;
+        if solicited {
+            self.promised = self.promised.saturating_sub(length);
+        }
+        let held = task.held_response.take_if(|_| !due);
+        if let Some(response) = held {
+            self.respond(key, *response, now);
+            return;
+        }
+        self.solicit(key);
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        if task.run.is_some() { self.answer_r2ts(key) } else { self.resume(key) }
+    }
+
+    /// A write that has no run: its data may now suffice to send it, for the first time or again.
+    fn resume(&mut self, key: TaskKey) {
+        let Some(task) = self.tasks.get(key) else { return };
+        if task.losses > 0 && task.blockers == 0 && !task.queued && task.held_response.is_none() {
+            self.requeue(key);
+        } else {
+            self.queue_if_ready(key);
+        }
+    }
+
+    /// Asks the initiator for write data, ahead of the target's asking, as far as the memory budget goes.
+    pub(super) fn solicit(&mut self, key: TaskKey) {
+        let session = &self.plan.downstream.session;
+        let (burst, outstanding) = (session.max_burst_length.max(512), session.max_outstanding_r2t.max(1));
+        loop {
+            let ttt = Ttt(self.next_ttt);
+            let Some(task) = self.tasks.get_mut(key) else { return };
+            if !task.write || task.held_response.is_some() {
+                return;
+            }
+            let Some((offset, length)) = task.inbound.want(task.expected, burst, usize::from(outstanding))
+            else {
+                return;
+            };
+            // The oldest write always gets its data, or nothing would ever complete and free memory.
+            let fits = self.held + self.promised + u64::from(length) <= self.plan.memory_budget;
+            if !fits && self.promised > 0 {
+                if !self.unsolicited.contains(&key) {
+                    self.unsolicited.push_back(key);
+                }
+                return;
+            }
+            let Some(task) = self.tasks.get_mut(key) else { return };
+            let r2t_sn = task.inbound.ask(ttt, offset, length);
+            let (itt, lun) = (task.initiator_tag(), task.lun);
+            self.next_ttt = (self.next_ttt + 1) % u32::MAX;
+            self.promised += u64::from(length);
+            let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.peek();
+            let r2t = R2t {
+                lun,
+                itt,
+                ttt,
+                stat_sn,
+                exp_cmd_sn,
+                max_cmd_sn,
+                r2t_sn,
+                buffer_offset: offset,
+                desired_length: length,
+            };
+            self.outputs.push_back(Output::ToInitiator(Pdu::R2t(r2t)));
+        }
+    }
+
+    /// Memory was freed: goes on asking for data where the budget had stopped it.
+    pub(super) fn solicit_more(&mut self) {
+        for _ in 0..self.unsolicited.len() {
+            if let Some(key) = self.unsolicited.pop_front() {
+                self.solicit(key);
+            }
+        }
+    }
+
+    /// Admits as many commands as there are places and memory for their unsolicited data.
+    pub(super) fn open_window(&mut self) {
+        let first_burst = u64::from(self.plan.downstream.session.first_burst_length.max(1));
+        let memory = self.plan.memory_budget.saturating_sub(self.held + self.promised) / first_burst;
+        let places = self.plan.max_window.saturating_sub(self.tasks.commands());
+        let idle = self.tasks.commands() == 0;
+        let free = places.min(u32::try_from(memory).unwrap_or(u32::MAX)).max(u32::from(idle));
+        self.front.open(free);
+    }
+
+    fn nop_out(&mut self, nop: NopOut) {
+        if nop.itt == Itt::NONE {
+            return;
+        }
+        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
+        let most = self.plan.downstream.connection.max_send_data_segment as usize;
+        let data = nop.data.slice(0, most);
+        let answer =
+            NopIn { lun: nop.lun, itt: nop.itt, ttt: Ttt::NONE, stat_sn, exp_cmd_sn, max_cmd_sn, data };
+        self.outputs.push_back(Output::ToInitiator(Pdu::NopIn(answer)));
+    }
+
+    fn text(&mut self, request: &TextRequest) {
+        let keys = match self.text.push(&request.data, request.continue_) {
+            Ok(Some(keys)) => keys,
+            Ok(None) => {
+                // The list goes on: ask for the rest.
+                self.text_response(request, &KeyList::new(), Ttt(1));
+                return;
+            }
+            Err(_) => {
+                self.reject(&Pdu::TextRequest(request.clone()), reject::PROTOCOL_ERROR);
+                return;
+            }
+        };
+        let answer = self.text_answer(&keys);
+        self.text_response(request, &answer, Ttt::NONE);
+    }
+
+    /// In a normal session: SendTargets for this target; everything else stays as agreed at login (R232).
+    fn text_answer(&self, keys: &KeyList) -> KeyList {
+        let mut answer = KeyList::new();
+        for (key, value) in keys.iter() {
+            if key != "SendTargets" {
+                let known = crate::login::keys::Key::named(key).is_some();
+                answer.push(key, if known { "Reject" } else { "NotUnderstood" });
+            } else if value.is_empty() || value == self.plan.downstream.target_name {
+                for (key, value) in self.plan.send_targets.iter() {
+                    answer.push(key, value);
+                }
+            } else {
+                answer.push(key, "Reject");
+            }
+        }
+        answer
+    }
+
+    fn text_response(&mut self, request: &TextRequest, keys: &KeyList, ttt: Ttt) {
+        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
+        let response = TextResponse {
+            final_: ttt == Ttt::NONE,
+            continue_: false,
+            lun: request.lun,
+            itt: request.itt,
+            ttt,
+            stat_sn,
+            exp_cmd_sn,
+            max_cmd_sn,
+            data: Payload::from(keys.to_bytes()),
+        };
+        self.outputs.push_back(Output::ToInitiator(Pdu::TextResponse(response)));
+    }
+
+    fn logout(&mut self, request: &LogoutRequest, now: Instant) {
+        let own = request.cid == self.plan.downstream.cid;
+        let response = match request.reason {
+            0 => 0,
+            1 if own => 0,
+            1 => 1,
+            2 => 2,
+            _ => {
+                self.reject(&Pdu::LogoutRequest(request.clone()), reject::INVALID_FIELD);
+                return;
+            }
+        };
+        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
+        let answer = LogoutResponse {
+            response,
+            itt: request.itt,
+            stat_sn,
+            exp_cmd_sn,
+            max_cmd_sn,
+            time2wait: 0,
+            time2retain: 0,
+        };
+        self.outputs.push_back(Output::ToInitiator(Pdu::LogoutResponse(answer)));
+        if response == 0 {
+            self.outputs.push_back(Output::CloseDownstream);
+            self.begin_finish(now);
+        }
+    }
+}
+
+/// The CmdSN of a PDU that takes a place in the order of commands; none for immediate PDUs and data.
+fn numbered(pdu: &Pdu) -> Option<CmdSn> {
+    let (immediate, cmd_sn) = match pdu {
+        Pdu::ScsiCommand(p) => (p.immediate, p.cmd_sn),
+        Pdu::TaskManagementRequest(p) => (p.immediate, p.cmd_sn),
+        Pdu::NopOut(p) => (p.immediate, p.cmd_sn),
+        Pdu::TextRequest(p) => (p.immediate, p.cmd_sn),
+        Pdu::LogoutRequest(p) => (p.immediate, p.cmd_sn),
+        Pdu::LoginRequest(_)
+        | Pdu::DataOut(_)
+        | Pdu::SnackRequest(_)
+        | Pdu::NopIn(_)
+        | Pdu::ScsiResponse(_)
+        | Pdu::TaskManagementResponse(_)
+        | Pdu::LoginResponse(_)
+        | Pdu::TextResponse(_)
+        | Pdu::DataIn(_)
+        | Pdu::LogoutResponse(_)
+        | Pdu::R2t(_)
+        | Pdu::AsyncMessage(_)
+        | Pdu::Reject(_) => return None,
+    };
+    (!immediate).then_some(cmd_sn)
+}
+
+impl ScsiResponse {
+    /// CHECK CONDITION with this sense data, for an answer of Braid's own.
+    pub(super) fn check_condition(sense: &[u8]) -> Self {
+        Self { status: status::CHECK_CONDITION, data: Self::sense_data(sense), ..Self::default() }
+    }
+}

@@ -1,0 +1,88 @@
+//! The end of a session: what runs is finished or fenced, then every upstream connection is logged out.
+//!
+//! The initiator is not waited for: what has not been sent is dropped, and a write whose data did not come whole is
+//! given up with its nexus. Ghosts are fenced before the session ends, so that a successor of the same initiator finds
+//! none ([`super::recover`]).
+
+use super::Session;
+use super::api::{How, Output};
+use super::nexus::{ConnState, NexusId};
+use super::tasks::Origin;
+use std::time::{Duration, Instant};
+
+/// How long commands that are at the targets may take to end.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Where the end stands.
+#[derive(Debug)]
+pub(super) struct Finishing {
+    drain_until: Instant,
+    told: bool,
+}
+
+impl Session {
+    /// No more is taken from the initiator; the session winds up.
+    pub(super) fn begin_finish(&mut self, now: Instant) {
+        if self.finishing.is_some() {
+            return;
+        }
+        self.changed = true;
+        self.finishing = Some(Finishing { drain_until: now + DRAIN, told: false });
+        self.functions.clear();
+        self.checks.clear();
+        for key in self.tasks.select(|t| t.run.is_none() && !matches!(t.origin, Origin::Fence(_))) {
+            self.conclude(key, now);
+        }
+        let opening: Vec<_> =
+            self.conns.iter().filter(|c| c.state == ConnState::Opening).map(|c| c.id).collect();
+        for id in opening {
+            self.close_conn(id, How::Reset);
+        }
+    }
+
+    /// Takes the next step towards the end if it can be taken.
+    pub(super) fn progress_finish(&mut self, now: Instant) {
+        let Some(finishing) = &self.finishing else { return };
+        if finishing.told {
+            return;
+        }
+        let late = now >= finishing.drain_until;
+        let mut hopeless: Vec<NexusId> = Vec::new();
+        let mut running = false;
+        for (_, task) in self.tasks.iter() {
+            let Some(run) = &task.run else { continue };
+            running = true;
+            let starving = task.write && task.inbound.received() < task.expected;
+            if (late || starving) && !hopeless.contains(&run.nexus) {
+                hopeless.push(run.nexus);
+            }
+        }
+        for nexus in &hopeless {
+            if let Some(path) = self.conns.iter().find(|c| c.nexus == *nexus).map(|c| c.path) {
+                self.nexus_lost(*nexus, path, now);
+            }
+        }
+        if running && hopeless.is_empty() || !self.ghosts.is_empty() {
+            self.open_fences(now);
+            return;
+        }
+        if !hopeless.is_empty() {
+            return;
+        }
+        let up: Vec<_> = self.conns.iter().filter(|c| c.state == ConnState::Up).map(|c| c.id).collect();
+        for id in up {
+            self.log_out(id, now);
+        }
+        if self.conns.is_empty() {
+            self.outputs.push_back(Output::Finished);
+            if let Some(finishing) = &mut self.finishing {
+                finishing.told = true;
+            }
+        }
+    }
+
+    /// When the draining gives way.
+    pub(super) fn finish_deadline(&self) -> Option<Instant> {
+        self.finishing.as_ref().filter(|f| !f.told).map(|f| f.drain_until)
+    }
+}

@@ -1,0 +1,412 @@
+//! Whether two nexuses show the same logical unit, and the unit attentions of Braid's own questions.
+//!
+//! Before a further nexus carries data of a unit, what the unit says of itself there (device identification, serial
+//! number, capacity, block size) must equal what it says on home. Home is asked once the initiator uses the unit; a
+//! further nexus when it comes up, and again after it reported a unit attention.
+//!
+//! A question may meet a unit attention. On a further nexus it is dropped: home has its own. On home it is kept and
+//! reported to the initiator with its next command, as the target would have done; only the attention that Braid's own
+//! new login caused (29h) is dropped.
+
+use super::Session;
+use super::api::{Notice, PathId};
+use super::nexus::{HOME, NexusId, NexusState};
+use super::tasks::{Origin, Task};
+use crate::iscsi::{Cdb, Lun, ScsiResponse};
+use crate::scsi::Sense;
+use crate::scsi::inquiry::{self, Capacity, Identity, Inquiry};
+use crate::scsi::sense::{key, status};
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+/// What a logical unit says of itself.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Facts {
+    inquiry: Option<Inquiry>,
+    names: Option<Identity>,
+    serial: Option<String>,
+    capacity: Option<Capacity>,
+}
+
+impl Facts {
+    /// What differs, in words; none if the two are provably the same unit.
+    fn difference(&self, other: &Self) -> Option<String> {
+        let named = self.names.as_ref().is_some_and(Identity::is_unique);
+        if !named && self.serial.is_none() {
+            return Some(
+                "the unit has neither a unique designator (VPD 83h) nor a serial number (VPD 80h)".into(),
+            );
+        }
+        if self.names != other.names {
+            let text = |n: &Option<Identity>| n.as_ref().map_or_else(|| "none".into(), ToString::to_string);
+            return Some(format!(
+                "designators differ: home {}, here {}",
+                text(&self.names),
+                text(&other.names)
+            ));
+        }
+        if self.serial != other.serial {
+            return Some(format!("serial numbers differ: home {:?}, here {:?}", self.serial, other.serial));
+        }
+        if self.capacity.is_none() || self.capacity != other.capacity {
+            return Some(format!("capacities differ: home {:?}, here {:?}", self.capacity, other.capacity));
+        }
+        let kind =
+            |f: &Self| f.inquiry.as_ref().map(|i| (i.device_type, i.vendor.clone(), i.product.clone()));
+        (kind(self) != kind(other)).then(|| "device type, vendor or product differ".into())
+    }
+}
+
+/// How far a further nexus is with a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Proof {
+    #[default]
+    Unknown,
+    Checking,
+    Proved,
+    /// Another unit, or one with registrations that only home may use.
+    Refused,
+}
+
+/// A logical unit that the initiator uses.
+#[derive(Debug, Default)]
+pub(super) struct Unit {
+    facts: Option<Facts>,
+    learning: bool,
+    /// Its reservations bind it to home.
+    reserved: bool,
+    registered: bool,
+    proofs: BTreeMap<NexusId, Proof>,
+    /// Sense data of unit attentions that the initiator must still see.
+    attentions: VecDeque<Bytes>,
+}
+
+/// Questions in the order they are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Ready,
+    Inquiry,
+    Names,
+    Serial,
+    Capacity16,
+    Capacity10,
+    Keys,
+    Done,
+}
+
+/// One unit being asked on one nexus.
+#[derive(Debug)]
+pub(super) struct Check {
+    id: u64,
+    nexus: NexusId,
+    lun: Lun,
+    step: Step,
+    facts: Facts,
+    /// Somebody holds a persistent registration: other nexuses than the registered one may be shut out or, worse, miss
+    /// a preemption.
+    registered: bool,
+    /// Questions asked in vain (busy, unit attention).
+    repeats: u32,
+}
+
+/// So often one check repeats questions before it gives up.
+const MOST_REPEATS: u32 = 32;
+/// Units beyond this number stay on home.
+const MOST_UNITS: usize = 1024;
+/// Longest answer taken, in bytes.
+const ANSWER: u16 = 1024;
+
+impl Session {
+    /// Whether plain block I/O for `lun` may go over `nexus`.
+    pub(super) fn unit_usable(&self, lun: Lun, nexus: NexusId) -> bool {
+        if nexus == HOME {
+            return true;
+        }
+        self.units
+            .get(&lun)
+            .is_some_and(|u| !u.reserved && !u.registered && u.proofs.get(&nexus) == Some(&Proof::Proved))
+    }
+
+    /// Plain block I/O went well on home: the unit is in use and ready, and home can be asked who it is.
+    pub(super) fn unit_used(&mut self, lun: Lun, now: Instant) {
+        if self.nexuses.len() <= 1 || (self.units.len() >= MOST_UNITS && !self.units.contains_key(&lun)) {
+            return;
+        }
+        let unit = self.units.entry(lun).or_default();
+        if unit.facts.is_none() && !unit.learning {
+            unit.learning = true;
+            self.start_check(HOME, lun, Step::Inquiry, now);
+        }
+    }
+
+    /// A reservation command ended well (by its name): RESERVE binds the unit to home until RELEASE, a persistent
+    /// registration for as long as the session lasts.
+    pub(super) fn unit_reservation(&mut self, lun: Lun, name: &str) {
+        let unit = self.units.entry(lun).or_default();
+        match name {
+            "RESERVE(6)" | "RESERVE(10)" => unit.reserved = true,
+            "RELEASE(6)" | "RELEASE(10)" => unit.reserved = false,
+            _ => unit.registered = true,
+        }
+    }
+
+    /// A unit attention that the initiator must see before its next command runs, as sense data.
+    pub(super) fn take_attention(&mut self, lun: Lun) -> Option<Bytes> {
+        self.units.get_mut(&lun)?.attentions.pop_front()
+    }
+
+    /// A further nexus reported a unit attention: what was proved there may no longer hold.
+    pub(super) fn unit_doubted(&mut self, lun: Lun, nexus: NexusId, now: Instant) {
+        if let Some(unit) = self.units.get_mut(&lun)
+            && unit.proofs.get(&nexus) == Some(&Proof::Proved)
+        {
+            unit.proofs.insert(nexus, Proof::Unknown);
+            self.prove(nexus, lun, now);
+        }
+    }
+
+    /// A further nexus came up: asks it for every unit that home has told about.
+    pub(super) fn check_nexus(&mut self, nexus: NexusId, now: Instant) {
+        for lun in self.units.keys().copied().collect::<Vec<_>>() {
+            self.prove(nexus, lun, now);
+        }
+    }
+
+    /// Home was reinstated: clears the attention of the new login on each unit, and makes sure that it still is the
+    /// same unit. Returns whether there is anything to wait for.
+    pub(super) fn check_home_again(&mut self, now: Instant) -> bool {
+        let luns: Vec<Lun> = self.units.keys().copied().collect();
+        for lun in luns {
+            if let Some(unit) = self.units.get_mut(&lun)
+                && (unit.reserved || unit.registered)
+            {
+                // The nexus that held the reservation is gone: the initiator must know (P5).
+                let loss = Sense { key: key::UNIT_ATTENTION, asc: 0x29, ascq: 0x07 };
+                unit.attentions.push_back(Bytes::copy_from_slice(&loss.to_fixed()));
+                unit.reserved = false;
+            }
+            self.start_check(HOME, lun, Step::Ready, now);
+        }
+        self.checks.iter().any(|c| c.nexus == HOME)
+    }
+
+    /// Checks on a lost nexus end; what was proved there no longer holds.
+    pub(super) fn forget_checks(&mut self, nexus: NexusId) {
+        for check in self.checks.iter().filter(|c| c.nexus == nexus) {
+            if let Some(unit) = self.units.get_mut(&check.lun) {
+                unit.learning = unit.learning && nexus != HOME;
+            }
+        }
+        self.checks.retain(|c| c.nexus != nexus);
+        for unit in self.units.values_mut() {
+            unit.proofs.remove(&nexus);
+        }
+    }
+
+    fn prove(&mut self, nexus: NexusId, lun: Lun, now: Instant) {
+        let ready = self.nexus(nexus).is_some_and(|n| n.state == NexusState::Up);
+        let Some(unit) = self.units.get_mut(&lun) else { return };
+        let disk = unit.facts.as_ref().and_then(|f| f.inquiry.as_ref()).is_some_and(Inquiry::is_disk);
+        let proof = unit.proofs.entry(nexus).or_default();
+        if nexus != HOME && ready && disk && *proof == Proof::Unknown {
+            *proof = Proof::Checking;
+            self.start_check(nexus, lun, Step::Ready, now);
+        }
+    }
+
+    fn start_check(&mut self, nexus: NexusId, lun: Lun, step: Step, now: Instant) {
+        self.next_check += 1;
+        let id = self.next_check;
+        self.checks.push(Check {
+            id,
+            nexus,
+            lun,
+            step,
+            facts: Facts::default(),
+            registered: false,
+            repeats: 0,
+        });
+        self.ask(id, now);
+    }
+
+    /// Sends the question of a check's current step.
+    fn ask(&mut self, id: u64, now: Instant) {
+        let Some(check) = self.checks.iter().find(|c| c.id == id) else { return };
+        let (nexus, lun) = (check.nexus, check.lun);
+        let (cdb, expected) = match check.step {
+            Step::Ready => (inquiry::test_unit_ready_cdb(), 0),
+            Step::Inquiry => (inquiry::inquiry_cdb(None, ANSWER), ANSWER),
+            Step::Names => (inquiry::inquiry_cdb(Some(inquiry::PAGE_IDENTIFICATION), ANSWER), ANSWER),
+            Step::Serial => (inquiry::inquiry_cdb(Some(inquiry::PAGE_SERIAL), ANSWER), ANSWER),
+            Step::Capacity16 => (inquiry::read_capacity_16_cdb(32), 32),
+            Step::Capacity10 => (inquiry::read_capacity_10_cdb(), 8),
+            Step::Keys => (inquiry::read_keys_cdb(ANSWER), ANSWER),
+            Step::Done => return,
+        };
+        let cdb = Cdb(cdb.into_iter().collect());
+        self.submit_own(Task::own(Origin::Check(id), nexus, lun, cdb, u32::from(expected), now), now);
+    }
+
+    /// An answer to a check's question.
+    pub(super) fn check_answered(&mut self, id: u64, task: &Task, response: &ScsiResponse, now: Instant) {
+        let sense = response.sense();
+        let parsed = sense.as_ref().and_then(|s| Sense::parse(s));
+        let attention = parsed.filter(|s| s.is_unit_attention());
+        let Some(at) = self.checks.iter().position(|c| c.id == id) else { return };
+        let Some(check) = self.checks.get_mut(at) else { return };
+        let busy = matches!(response.status, status::BUSY | status::TASK_SET_FULL);
+        if attention.is_some() || busy {
+            check.repeats += 1;
+            let (lun, nexus, worn_out) = (check.lun, check.nexus, check.repeats > MOST_REPEATS);
+            let own_doing = check.step == Step::Ready && attention.is_some_and(|s| s.asc == 0x29);
+            if let (Some(sense), true, false) =
+                (sense.filter(|_| attention.is_some()), nexus == HOME, own_doing)
+                && let Some(unit) = self.units.get_mut(&lun)
+            {
+                unit.attentions.push_back(sense);
+            }
+            if worn_out {
+                let check = self.checks.remove(at);
+                self.check_failed(&check, "the unit stays busy", now);
+            } else {
+                self.ask(id, now);
+            }
+            return;
+        }
+        check.take(&task.collected, response.status == status::GOOD);
+        if check.step == Step::Keys && check.nexus == HOME {
+            check.step = Step::Done;
+        }
+        if check.step == Step::Done {
+            let check = self.checks.remove(at);
+            self.check_done(check, now);
+        } else {
+            self.ask(id, now);
+        }
+    }
+
+    fn check_failed(&mut self, check: &Check, why: &str, now: Instant) {
+        let path = self.path_of(check.nexus);
+        self.note(Notice::IdentityMismatch { path, lun: check.lun.number(), what: why.into() });
+        if let Some(unit) = self.units.get_mut(&check.lun) {
+            unit.proofs.insert(check.nexus, Proof::Refused);
+        }
+        if check.nexus == HOME {
+            self.home_checked(now);
+        }
+    }
+
+    /// All questions are answered: learn, or compare.
+    fn check_done(&mut self, check: Check, now: Instant) {
+        let path = self.path_of(check.nexus);
+        let lun = check.lun.number();
+        let Some(unit) = self.units.get_mut(&check.lun) else { return };
+        let Some(known) = unit.facts.clone() else {
+            if check.nexus == HOME {
+                unit.facts = Some(check.facts);
+                unit.learning = false;
+                for nexus in 1..self.nexuses.len() {
+                    self.prove(nexus, check.lun, now);
+                }
+                self.home_checked(now);
+            }
+            return;
+        };
+        let difference = known.difference(&check.facts);
+        if check.nexus == HOME {
+            if let Some(what) = difference {
+                self.note(Notice::IdentityMismatch { path, lun, what });
+                // Home itself shows another unit than before: nothing the initiator believes holds any more.
+                self.begin_finish(now);
+                return;
+            }
+            self.home_checked(now);
+            return;
+        }
+        let proof = if difference.is_some() || check.registered { Proof::Refused } else { Proof::Proved };
+        unit.proofs.insert(check.nexus, proof);
+        self.note(match difference {
+            Some(what) => Notice::IdentityMismatch { path, lun, what },
+            None if check.registered => Notice::IdentityMismatch {
+                path,
+                lun,
+                what: "the unit has persistent reservations: it stays on home".into(),
+            },
+            None => Notice::IdentityProved { path, lun },
+        });
+    }
+
+    /// Home goes into service when its last unit was checked again.
+    fn home_checked(&mut self, now: Instant) {
+        let settling = self.home_state() == NexusState::Settling;
+        if settling && !self.checks.iter().any(|c| c.nexus == HOME) {
+            self.nexus_ready(HOME, now);
+        }
+    }
+
+    /// The path a nexus is carried by, for notices.
+    fn path_of(&self, nexus: NexusId) -> PathId {
+        let carried = self.conns.iter().find(|c| c.nexus == nexus).map(|c| c.path);
+        carried.unwrap_or_else(|| PathId(nexus.saturating_sub(1)))
+    }
+}
+
+impl Check {
+    /// Takes the answer of the current step and goes on to the next.
+    fn take(&mut self, data: &[u8], good: bool) {
+        let data = if good { data } else { &[] };
+        self.step = match self.step {
+            Step::Ready => Step::Inquiry,
+            Step::Inquiry => {
+                self.facts.inquiry = Inquiry::parse(data);
+                Step::Names
+            }
+            Step::Names => {
+                self.facts.names = Identity::parse(data);
+                Step::Serial
+            }
+            Step::Serial => {
+                self.facts.serial = inquiry::parse_serial(data);
+                Step::Capacity16
+            }
+            Step::Capacity16 => {
+                self.facts.capacity = Capacity::parse_16(data);
+                if self.facts.capacity.is_some() { Step::Keys } else { Step::Capacity10 }
+            }
+            Step::Capacity10 => {
+                self.facts.capacity = Capacity::parse_10(data);
+                Step::Keys
+            }
+            Step::Keys => {
+                let length = data.get(4..8).unwrap_or_default();
+                self.registered = length.iter().any(|b| *b != 0);
+                Step::Done
+            }
+            Step::Done => Step::Done,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(serial: &str, last_lba: u64) -> Facts {
+        Facts {
+            inquiry: None,
+            names: None,
+            serial: Some(serial.into()),
+            capacity: Some(Capacity { last_lba, block_size: 512 }),
+        }
+    }
+
+    #[test]
+    fn equal_only_if_everything_is() {
+        assert_eq!(facts("a", 9).difference(&facts("a", 9)), None);
+        assert!(facts("a", 9).difference(&facts("b", 9)).is_some_and(|d| d.contains("serial")));
+        assert!(facts("a", 9).difference(&facts("a", 8)).is_some_and(|d| d.contains("capacities")));
+        let nameless = Facts { serial: None, ..facts("a", 9) };
+        assert!(nameless.difference(&nameless.clone()).is_some(), "nothing proves that the two are one");
+    }
+}

@@ -1,0 +1,567 @@
+//! Upstream sessions and their connections: what exists, what is to be opened, and whether it lives.
+//!
+//! Nexus 0 is **home**: the initiator's own ISID; everything that is not plain block I/O goes there. Nexus `p + 1` is
+//! the further nexus of path `p`, with an ISID derived from the initiator's by rule, so that a restarted Braid
+//! reinstates the sessions of its predecessor. A path that carries home (alone, or as a connection of an MC/S session)
+//! has no use for its own nexus.
+
+use super::Session;
+use super::api::{Cause, ConnId, Fanout, How, Notice, Output, PathId};
+use super::sequence::UpstreamWindow;
+use super::tasks::CONTROL_TAG;
+use crate::iscsi::{Cid, CmdSn, Isid, Itt, LogoutRequest, NopOut, Pdu, StatSn, Tsih};
+use crate::login::{LoginKind, LoginPlan, Negotiated, SessionParams};
+use crate::path::backoff::Backoff;
+use std::time::Instant;
+
+/// Index into [`Session::nexuses`].
+pub(super) type NexusId = usize;
+
+/// The nexus that carries everything that is not plain block I/O.
+pub(super) const HOME: NexusId = 0;
+
+/// Life of a nexus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NexusState {
+    /// No session at the target that is known to live.
+    Down,
+    /// The leading login is under way.
+    Opening,
+    /// Logged in, but not usable yet: ghosts are being fenced, or (home) unit attentions of the login cleared.
+    Settling,
+    /// Carries commands.
+    Up,
+}
+
+/// One upstream session.
+#[derive(Debug)]
+pub(super) struct Nexus {
+    pub(super) isid: Isid,
+    pub(super) tsih: Tsih,
+    pub(super) tpgt: Option<u16>,
+    pub(super) state: NexusState,
+    pub(super) window: UpstreamWindow,
+    pub(super) params: SessionParams,
+    next_cid: u16,
+}
+
+impl Nexus {
+    fn new(isid: Isid) -> Self {
+        Self {
+            isid,
+            tsih: Tsih(0),
+            tpgt: None,
+            state: NexusState::Down,
+            window: UpstreamWindow::new(CmdSn(1), CmdSn(0)),
+            params: SessionParams::default(),
+            next_cid: 0,
+        }
+    }
+}
+
+/// What a connection was opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Leading connection of its nexus.
+    Leading,
+    /// A further connection of home's session.
+    Joining,
+    /// Reinstates a further nexus over a foreign path, only to fence it; closed afterwards.
+    Fencing,
+}
+
+/// Life of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ConnState {
+    Opening,
+    Up,
+    /// No new commands; logs out when idle, at the latest at the deadline.
+    Draining(Instant),
+    /// Logout sent; closed when answered, at the latest at the deadline.
+    LoggingOut(Instant),
+}
+
+/// One upstream connection.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) id: ConnId,
+    pub(super) path: PathId,
+    pub(super) nexus: NexusId,
+    pub(super) role: Role,
+    pub(super) state: ConnState,
+    pub(super) cid: Cid,
+    pub(super) exp_stat_sn: StatSn,
+    /// Longest data segment the target accepts, in bytes.
+    pub(super) max_send: u32,
+    pub(super) up_since: Instant,
+    pub(super) last_heard: Instant,
+    pub(super) ping: Option<(Itt, Instant)>,
+}
+
+/// What is known of a path, whatever it carries.
+#[derive(Debug)]
+pub(super) struct PathSlot {
+    backoff: Backoff,
+    retry_at: Option<Instant>,
+    /// Cannot join home's session (MC/S refused, other portal group, no room): carries a nexus of its own.
+    pub(super) own_nexus: bool,
+    pub(super) tpgt: Option<u16>,
+    pub(super) up: bool,
+}
+
+/// Seconds given to a logout before the connection is closed regardless.
+const LOGOUT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// The ISID of a path's own nexus: type 10b ("random"), the rest a hash of names that do not change over a restart
+/// (R3, R7, R8).
+fn derived_isid(home: Isid, initiator: &str, path: &str, taken: &[Isid]) -> Isid {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in home.0.iter().copied().chain(initiator.bytes()).chain([0]).chain(path.bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    loop {
+        let [_, _, _, b, c, d, e, f] = hash.to_be_bytes();
+        let isid = Isid([0x80, b, c, d, e, f]);
+        if !taken.contains(&isid) {
+            return isid;
+        }
+        hash = hash.wrapping_add(1);
+    }
+}
+
+impl Session {
+    /// Home as logged in by the driver, and one nexus for each path.
+    pub(super) fn build_nexuses(&mut self, now: Instant) {
+        let mut isids = vec![self.plan.home.isid];
+        self.nexuses.push(Nexus::new(self.plan.home.isid));
+        for (index, path) in self.plan.paths.iter().enumerate() {
+            let isid = derived_isid(self.plan.home.isid, &self.plan.home.initiator_name, &path.name, &isids);
+            isids.push(isid);
+            self.nexuses.push(Nexus::new(isid));
+            let (first, longest) = self.plan.reconnect;
+            self.paths.push(PathSlot {
+                backoff: Backoff::new(first, longest, self.plan.seed.wrapping_add(index as u64)),
+                retry_at: None,
+                own_nexus: self.plan.fanout == Fanout::Sessions,
+                tpgt: None,
+                up: false,
+            });
+        }
+        let (path, negotiated) = (self.plan.home_path, self.plan.home.clone());
+        self.next_conn = 1;
+        self.conns.push(self.new_conn(super::SessionPlan::HOME_CONN, path, HOME, Role::Leading, now));
+        self.adopt(super::SessionPlan::HOME_CONN, &negotiated, now);
+        if let Some(home) = self.nexuses.get_mut(HOME) {
+            home.state = NexusState::Up;
+        }
+    }
+
+    fn new_conn(&self, id: ConnId, path: PathId, nexus: NexusId, role: Role, now: Instant) -> Conn {
+        Conn {
+            id,
+            path,
+            nexus,
+            role,
+            state: ConnState::Opening,
+            cid: Cid(0),
+            exp_stat_sn: StatSn(0),
+            max_send: 8192,
+            up_since: now,
+            last_heard: now,
+            ping: None,
+        }
+    }
+
+    pub(super) fn conn(&self, id: ConnId) -> Option<&Conn> {
+        self.conns.iter().find(|c| c.id == id)
+    }
+
+    pub(super) fn conn_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.conns.iter_mut().find(|c| c.id == id)
+    }
+
+    pub(super) fn nexus(&self, id: NexusId) -> Option<&Nexus> {
+        self.nexuses.get(id)
+    }
+
+    pub(super) fn home_state(&self) -> NexusState {
+        self.nexus(HOME).map_or(NexusState::Down, |n| n.state)
+    }
+
+    pub(super) fn set_nexus_state(&mut self, id: NexusId, state: NexusState) {
+        if let Some(nexus) = self.nexuses.get_mut(id) {
+            nexus.state = state;
+        }
+    }
+
+    /// Opens what is missing and may be opened now. Called after every event; does nothing while finishing, except
+    /// that fences still need their connections.
+    pub(super) fn maintain(&mut self, now: Instant) {
+        if self.finishing.is_none() {
+            self.open_home(now);
+            for index in 0..self.paths.len() {
+                self.open_path(PathId(index), now);
+            }
+        }
+        self.open_fences(now);
+    }
+
+    fn path_ready(&self, path: PathId, now: Instant) -> bool {
+        self.paths.get(path.0).is_some_and(|p| p.retry_at.is_none_or(|at| at <= now))
+    }
+
+    /// Home must be somewhere: over a path that works if there is one, else over any that may be tried.
+    fn open_home(&mut self, now: Instant) {
+        if self.home_state() != NexusState::Down {
+            return;
+        }
+        let living = self.conns.iter().find(|c| c.state == ConnState::Up && self.home_path_ok(c.path));
+        let path = living.map(|c| c.path).or_else(|| {
+            let ready = |index: &usize| self.path_ready(PathId(*index), now);
+            (0..self.paths.len()).find(ready).map(PathId)
+        });
+        // A path over which the last attempt failed waits for its turn, even if other sessions live on it.
+        let Some(path) = path.filter(|p| self.path_ready(*p, now)) else { return };
+        self.set_nexus_state(HOME, NexusState::Opening);
+        self.open(path, HOME, Role::Leading, now);
+    }
+
+    /// Reinstating a nexus needs a portal of its own portal group (R9).
+    fn home_path_ok(&self, path: PathId) -> bool {
+        let wanted = self.nexus(HOME).and_then(|n| n.tpgt);
+        self.paths.get(path.0).is_some_and(|p| p.tpgt == wanted)
+    }
+
+    fn open_path(&mut self, path: PathId, now: Instant) {
+        let busy = |c: &Conn| c.path == path && c.role != Role::Fencing;
+        if !self.path_ready(path, now) || self.conns.iter().any(busy) {
+            return;
+        }
+        let Some(slot) = self.paths.get(path.0) else { return };
+        let room = self.conns.iter().filter(|c| c.nexus == HOME).count()
+            < self.nexus(HOME).map_or(0, |n| usize::from(n.params.max_connections));
+        if !slot.own_nexus && room {
+            if self.home_state() == NexusState::Up {
+                self.open(path, HOME, Role::Joining, now);
+            }
+            return;
+        }
+        let own = path.0 + 1;
+        if self.nexus(own).is_some_and(|n| n.state == NexusState::Down)
+            && (slot.own_nexus || self.home_state() == NexusState::Up)
+        {
+            self.set_nexus_state(own, NexusState::Opening);
+            self.open(path, own, Role::Leading, now);
+        }
+    }
+
+    /// Starts a login over `path`.
+    pub(super) fn open(&mut self, path: PathId, nexus: NexusId, role: Role, now: Instant) {
+        let id = ConnId(self.next_conn);
+        self.next_conn += 1;
+        let mut conn = self.new_conn(id, path, nexus, role, now);
+        let Some(target) = self.nexuses.get_mut(nexus) else { return };
+        if role == Role::Joining {
+            target.next_cid += 1;
+            conn.cid = Cid(target.next_cid);
+        }
+        let plan = login_plan(&self.plan.home_login, target, role, nexus, conn.cid);
+        self.conns.push(conn);
+        self.outputs.push_back(Output::Open(id, path, Box::new(plan)));
+    }
+
+    /// A login succeeded.
+    pub(super) fn connected(&mut self, id: ConnId, negotiated: &Negotiated, now: Instant) {
+        let Some(conn) = self.conn(id) else {
+            self.outputs.push_back(Output::Close(id, How::Graceful));
+            return;
+        };
+        let (path, nexus, role) = (conn.path, conn.nexus, conn.role);
+        let expected = self.nexus(nexus).and_then(|n| n.tpgt);
+        if role != Role::Leading
+            && expected.is_some()
+            && negotiated.tpgt.is_some()
+            && negotiated.tpgt != expected
+        {
+            // Another portal group cannot carry this nexus (R5): the path gets a nexus of its own.
+            self.close_conn(id, How::Graceful);
+            if let Some(slot) = self.paths.get_mut(path.0) {
+                slot.own_nexus = true;
+                slot.tpgt = negotiated.tpgt;
+            }
+            return;
+        }
+        self.adopt(id, negotiated, now);
+        match role {
+            Role::Joining => {}
+            Role::Leading | Role::Fencing => self.settle(nexus, now),
+        }
+    }
+
+    /// Takes over what a login agreed.
+    fn adopt(&mut self, id: ConnId, negotiated: &Negotiated, now: Instant) {
+        let Some(conn) = self.conns.iter_mut().find(|c| c.id == id) else { return };
+        conn.state = ConnState::Up;
+        conn.exp_stat_sn = negotiated.stat_sn;
+        conn.max_send = negotiated.connection.max_send_data_segment.max(512);
+        conn.up_since = now;
+        conn.last_heard = now;
+        conn.cid = negotiated.cid;
+        let (path, nexus, role) = (conn.path, conn.nexus, conn.role);
+        if let Some(target) = self.nexuses.get_mut(nexus) {
+            if role == Role::Joining {
+                target.window.update(target.window.current(), negotiated.max_cmd_sn);
+            } else {
+                target.window = UpstreamWindow::new(negotiated.cmd_sn, negotiated.max_cmd_sn);
+                target.params = negotiated.session.clone();
+                target.tsih = negotiated.tsih;
+                target.tpgt = negotiated.tpgt.or(target.tpgt);
+                target.next_cid = negotiated.cid.0;
+            }
+        }
+        if let Some(slot) = self.paths.get_mut(path.0) {
+            slot.tpgt = negotiated.tpgt.or(slot.tpgt);
+            if role != Role::Fencing {
+                slot.retry_at = None;
+                slot.up = true;
+                self.note(Notice::PathUp { path, home: nexus == HOME });
+            }
+        }
+    }
+
+    /// A connection could not be made or was lost.
+    pub(super) fn disconnected(&mut self, id: ConnId, cause: Cause, now: Instant) {
+        let Some(conn) = self.conn(id) else { return };
+        let (path, nexus, role, state) = (conn.path, conn.nexus, conn.role, conn.state);
+        let was_up = state != ConnState::Opening;
+        if !was_up && role == Role::Joining && matches!(cause, Cause::Login(_)) {
+            // The target does not take it into the session (R46): the path gets a nexus of its own.
+            if let Some(slot) = self.paths.get_mut(path.0) {
+                slot.own_nexus = true;
+            }
+        }
+        self.conns.retain(|c| c.id != id);
+        self.note(Notice::PathDown { path, was_up: was_up && role != Role::Fencing, cause });
+        self.path_failed(path, now);
+        if matches!(state, ConnState::LoggingOut(_)) {
+            self.nexus_emptied(nexus);
+        } else if was_up {
+            self.nexus_lost(nexus, path, now);
+        } else if role != Role::Joining {
+            self.set_nexus_state(nexus, NexusState::Down);
+        }
+    }
+
+    /// The next attempt over this path waits.
+    fn path_failed(&mut self, path: PathId, now: Instant) {
+        let still_up = self.conns.iter().any(|c| c.path == path && c.state == ConnState::Up);
+        if let Some(slot) = self.paths.get_mut(path.0) {
+            slot.up = still_up;
+            slot.retry_at = Some(now + slot.backoff.next_delay());
+        }
+    }
+
+    /// Something was answered: once a connection has lived longer than the longest delay, the next failure of its path
+    /// is tried again soon.
+    pub(super) fn path_answered(&mut self, id: ConnId, now: Instant) {
+        let Some((path, since)) = self.conn(id).map(|c| (c.path, c.up_since)) else { return };
+        if now >= since + self.plan.reconnect.1
+            && let Some(slot) = self.paths.get_mut(path.0)
+        {
+            slot.backoff.reset();
+        }
+    }
+
+    /// Gives up a connection from this side.
+    pub(super) fn fail_conn(&mut self, id: ConnId, cause: Cause, now: Instant) {
+        self.outputs.push_back(Output::Close(id, How::Reset));
+        self.disconnected(id, cause, now);
+    }
+
+    /// Closes a connection that carries nothing.
+    pub(super) fn close_conn(&mut self, id: ConnId, how: How) {
+        let Some(conn) = self.conn(id) else { return };
+        let (nexus, path) = (conn.nexus, conn.path);
+        if conn.state != ConnState::Opening && conn.role != Role::Fencing {
+            let cause = Cause::Protocol("logged out".into());
+            self.note(Notice::PathDown { path, was_up: true, cause });
+        }
+        self.conns.retain(|c| c.id != id);
+        self.outputs.push_back(Output::Close(id, how));
+        self.changed = true;
+        if self.finishing.is_none() {
+            self.path_failed(path, self.now);
+        }
+        self.nexus_emptied(nexus);
+    }
+
+    /// A connection of this nexus ended as it should; without any the nexus is down.
+    fn nexus_emptied(&mut self, nexus: NexusId) {
+        if !self.conns.iter().any(|c| c.nexus == nexus) {
+            self.set_nexus_state(nexus, NexusState::Down);
+        }
+    }
+
+    /// Tag for a control PDU (ping, task management, logout).
+    pub(super) fn control_tag(&mut self) -> Itt {
+        self.control = (self.control + 1) % (CONTROL_TAG - 1);
+        Itt(CONTROL_TAG | self.control)
+    }
+
+    /// CmdSN and immediate flag for a control PDU, or none while neither is safe: the window is closed and an
+    /// immediate PDU would carry a number that some targets do not accept (TARGETS: immediate PDUs).
+    pub(super) fn control_number(&mut self, nexus: NexusId) -> Option<(CmdSn, bool)> {
+        let window = &mut self.nexuses.get_mut(nexus)?.window;
+        if window.is_open() {
+            return Some((window.take(), false));
+        }
+        window.all_acknowledged().then(|| (window.current(), true))
+    }
+
+    /// Pings connections that were silent, and gives up those whose ping was not answered.
+    pub(super) fn check_health(&mut self, now: Instant) {
+        if self.paused {
+            return;
+        }
+        let interval = self.plan.ping_interval;
+        let timeout = self.plan.ping_timeout;
+        let dead = |c: &Conn| c.ping.is_some_and(|(_, at)| now >= c.last_heard.max(at) + timeout);
+        while let Some(id) =
+            self.conns.iter().find(|c| c.state != ConnState::Opening && dead(c)).map(|c| c.id)
+        {
+            self.fail_conn(id, Cause::Tcp("ping unanswered".into()), now);
+        }
+        let silent =
+            |c: &&Conn| c.state == ConnState::Up && c.ping.is_none() && now >= c.last_heard + interval;
+        let due: Vec<ConnId> = self.conns.iter().filter(silent).map(|c| c.id).collect();
+        for id in due {
+            self.ping(id, now);
+        }
+        self.check_drains(now);
+    }
+
+    /// Sends a ping; false if none can be sent now.
+    pub(super) fn ping(&mut self, id: ConnId, now: Instant) -> Option<Itt> {
+        let nexus = self.conn(id)?.nexus;
+        let itt = self.control_tag();
+        let number = self.control_number(nexus);
+        let conn = self.conn_mut(id)?;
+        let Some((cmd_sn, immediate)) = number else {
+            // Nothing can be asked now; look again after another interval.
+            conn.last_heard = now;
+            return None;
+        };
+        conn.ping = Some((itt, now));
+        let exp_stat_sn = conn.exp_stat_sn;
+        let nop = NopOut { immediate, itt, cmd_sn, exp_stat_sn, ..NopOut::default() };
+        self.outputs.push_back(Output::ToTarget(id, Pdu::NopOut(nop)));
+        Some(itt)
+    }
+
+    /// Connections that are to leave: logout once idle, close once logged out.
+    pub(super) fn check_drains(&mut self, now: Instant) {
+        for id in self.conns.iter().map(|c| c.id).collect::<Vec<_>>() {
+            let Some(conn) = self.conn(id) else { continue };
+            match conn.state {
+                ConnState::Draining(until) => {
+                    if !self.tasks.iter().any(|(_, t)| t.run.as_ref().is_some_and(|r| r.conn == id)) {
+                        self.log_out(id, now);
+                    } else if now >= until {
+                        self.fail_conn(
+                            id,
+                            Cause::Protocol("drain asked by the target took too long".into()),
+                            now,
+                        );
+                    }
+                }
+                ConnState::LoggingOut(until) if now >= until => self.close_conn(id, How::Graceful),
+                ConnState::LoggingOut(_) | ConnState::Opening | ConnState::Up => {}
+            }
+        }
+    }
+
+    /// Logs a connection out: the session if it is the nexus' only one, else the connection itself, and never another
+    /// one (TARGETS: logout for another CID).
+    pub(super) fn log_out(&mut self, id: ConnId, now: Instant) {
+        let Some(conn) = self.conn(id) else { return };
+        let (nexus, cid, exp_stat_sn) = (conn.nexus, conn.cid, conn.exp_stat_sn);
+        let alone = self.conns.iter().filter(|c| c.nexus == nexus).count() == 1;
+        let window = self.nexus(nexus).map(|n| n.window);
+        // Immediate if that is safe: a non-immediate one would leave a hole for the other connections on some targets.
+        let immediate = window.is_some_and(|w| w.all_acknowledged());
+        let cmd_sn = match self.nexuses.get_mut(nexus) {
+            Some(n) if immediate => n.window.current(),
+            Some(n) => n.window.take(),
+            None => return,
+        };
+        let itt = self.control_tag();
+        let reason = u8::from(!alone);
+        let logout = LogoutRequest { immediate, reason, itt, cid, cmd_sn, exp_stat_sn };
+        if let Some(conn) = self.conn_mut(id) {
+            conn.state = ConnState::LoggingOut(now + LOGOUT_PATIENCE);
+        }
+        self.outputs.push_back(Output::ToTarget(id, Pdu::LogoutRequest(logout)));
+    }
+
+    /// The earliest time at which something here is due.
+    pub(super) fn nexus_deadline(&self) -> Option<Instant> {
+        let mut earliest: Option<Instant> = None;
+        let mut consider = |at: Option<Instant>| {
+            // What is overdue was looked at when that time came, and waits for an event.
+            if let Some(at) = at.filter(|at| *at > self.now) {
+                earliest = Some(earliest.map_or(at, |e| e.min(at)));
+            }
+        };
+        for conn in &self.conns {
+            consider(match (conn.state, conn.ping) {
+                (ConnState::Draining(at) | ConnState::LoggingOut(at), _) => Some(at),
+                (ConnState::Opening, _) => None,
+                (ConnState::Up, _) if self.paused => None,
+                (ConnState::Up, Some((_, at))) => Some(conn.last_heard.max(at) + self.plan.ping_timeout),
+                (ConnState::Up, None) => Some(conn.last_heard + self.plan.ping_interval),
+            });
+        }
+        if self.finishing.is_none() {
+            for (index, slot) in self.paths.iter().enumerate() {
+                let idle = !self.conns.iter().any(|c| c.path == PathId(index));
+                consider(slot.retry_at.filter(|_| idle || self.home_state() == NexusState::Down));
+            }
+        }
+        earliest
+    }
+}
+
+/// The login of a further connection, derived from home's.
+fn login_plan(home: &LoginPlan, nexus: &Nexus, role: Role, id: NexusId, cid: Cid) -> LoginPlan {
+    let mut plan = home.clone();
+    plan.isid = nexus.isid;
+    plan.cid = cid;
+    match role {
+        Role::Joining => {
+            plan.kind = LoginKind::Joining { session: nexus.params.clone(), tsih: nexus.tsih };
+            plan.cmd_sn = nexus.window.current();
+        }
+        Role::Leading | Role::Fencing => {
+            plan.kind = LoginKind::Leading;
+            if id != HOME {
+                plan.offer.max_connections = 1;
+            }
+        }
+    }
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn isids_are_stable_distinct_and_of_type_random_r8() {
+        let home = Isid([0, 2, 0x3d, 1, 2, 3]);
+        let first = derived_isid(home, "iqn.2026-11.org.example:a", "p1", &[home]);
+        assert_eq!(first, derived_isid(home, "iqn.2026-11.org.example:a", "p1", &[home]));
+        assert_ne!(first, derived_isid(home, "iqn.2026-11.org.example:a", "p2", &[home]));
+        assert_ne!(first, derived_isid(home, "iqn.2026-11.org.example:a", "p1", &[home, first]));
+        assert_eq!(first.0[0] & 0xc0, 0x80);
+    }
+}

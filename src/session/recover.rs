@@ -1,0 +1,347 @@
+//! What to do when a nexus is lost (DESIGN: failure and recovery), in its safe form.
+//!
+//! A nexus is lost with any of its connections: what targets do with an MC/S session that lost one differs too much
+//! (TARGETS section 3) to build on. Then:
+//! 1. its other connections are reset;
+//! 2. each unanswered command that may run twice goes back to its place in the queue; for the others the initiator is
+//!    told that the outcome is unknown (P5);
+//! 3. each unanswered command that changes the medium leaves a **ghost**: newer commands that it could overwrite wait
+//!    until the nexus is fenced, or until `fence_time` has passed since the loss;
+//! 4. the nexus is reinstated over a living portal of its group: after that nothing more can arrive from the old
+//!    connections. What makes sure that nothing still runs depends on the target ([`FenceMethod`]).
+
+use super::Session;
+use super::api::{Cause, FenceMethod, How, Notice, Output, PathId};
+use super::nexus::{Conn, ConnState, HOME, NexusId, NexusState, Role};
+use super::order::Holder;
+use super::tasks::{Origin, Task, TaskKey};
+use crate::iscsi::{Cdb, Lun, ScsiResponse, TaskAttribute};
+use crate::scsi::inquiry::Inquiry;
+use crate::scsi::sense::{key, status};
+use crate::scsi::{Sense, inquiry};
+use std::time::Instant;
+
+/// A command that may still execute over a nexus that was given up.
+#[derive(Debug)]
+pub(super) struct Ghost {
+    pub(super) id: u64,
+    pub(super) nexus: NexusId,
+    pub(super) lun: Lun,
+    pub(super) path: PathId,
+    pub(super) since: Instant,
+}
+
+/// A fence under way: one logical unit after the other.
+#[derive(Debug)]
+pub(super) struct Fence {
+    pub(super) nexus: NexusId,
+    units: Vec<Lun>,
+    /// What the unit in front said it is, once asked (only for [`FenceMethod::Auto`]).
+    method: FenceMethod,
+    attempts: u32,
+}
+
+/// A unit attention may answer the fence's own command; so often it is sent again.
+const FENCE_ATTEMPTS: u32 = 16;
+/// A command that met so many lost nexuses is ended instead of being moved once more.
+const MOST_LOSSES: u32 = 16;
+
+/// What completes a fence on targets whose behaviour was measured (TARGETS section 4), by vendor and product.
+fn known_fence(identity: &Inquiry) -> FenceMethod {
+    match (identity.vendor.as_str(), identity.product.as_str()) {
+        // A write inside the backing store outlives reinstatement; ORDERED waits for it.
+        ("IET", _) => FenceMethod::Ordered,
+        // The login itself waits for the device; an ORDERED command could wedge the unit.
+        ("LIO-ORG", _) => FenceMethod::Reinstate,
+        // istgt: the login waits for the device.
+        ("FreeBSD", _) => FenceMethod::Reinstate,
+        // The lab target: reinstatement ends the old session's tasks before it is answered.
+        ("BRAID", _) => FenceMethod::Reinstate,
+        _ => FenceMethod::Time,
+    }
+}
+
+impl Session {
+    /// A nexus lost a connection that was up: everything it carried is given up.
+    pub(super) fn nexus_lost(&mut self, nexus: NexusId, path: PathId, now: Instant) {
+        let others: Vec<_> =
+            self.conns.iter().filter(|c| c.nexus == nexus).map(|c| (c.id, c.path, c.state)).collect();
+        for (id, other, state) in others {
+            if state != ConnState::Opening {
+                let cause = Cause::Protocol("its session lost another connection".into());
+                self.note(Notice::PathDown { path: other, was_up: true, cause });
+            }
+            self.outputs.push_back(Output::Close(id, How::Reset));
+            self.conns.retain(|c| c.id != id);
+            let still = self.conns.iter().any(|c| c.path == other && c.state == ConnState::Up);
+            if let Some(slot) = self.paths.get_mut(other.0) {
+                slot.up = still;
+            }
+        }
+        self.set_nexus_state(nexus, NexusState::Down);
+        self.fences.retain(|f| f.nexus != nexus);
+        self.forget_checks(nexus);
+        self.give_up_runs(nexus, path, now);
+        if nexus == HOME {
+            self.home_lost_since.get_or_insert(now);
+            if self.finishing.is_none() && !self.conns.iter().any(|c| c.state == ConnState::Up) {
+                self.note(Notice::AllPathsDown);
+            }
+        }
+        self.tmf_nexus_lost(nexus, now);
+    }
+
+    fn give_up_runs(&mut self, nexus: NexusId, path: PathId, now: Instant) {
+        let lost = self.tasks.select(|t| t.run.as_ref().is_some_and(|r| r.nexus == nexus));
+        let mut moved = 0;
+        for task_key in lost.into_iter().rev() {
+            moved += usize::from(self.give_up_run(task_key, nexus, path, now));
+        }
+        if moved > 0 {
+            self.note(Notice::Moved { path, commands: moved });
+        }
+    }
+
+    /// Gives up one run; returns whether the command will run again.
+    fn give_up_run(&mut self, task_key: TaskKey, nexus: NexusId, path: PathId, now: Instant) -> bool {
+        let finishing = self.finishing.is_some();
+        let Some(task) = self.tasks.get_mut(task_key) else { return false };
+        let Some(run) = task.run.take() else { return false };
+        task.losses += 1;
+        let (lun, ghost, answered) = (task.lun, task.leaves_ghost(), task.held_response.is_some());
+        let (own, twice) = (!matches!(task.origin, Origin::Initiator { .. }), task.may_run_twice());
+        let worn_out = task.losses > MOST_LOSSES;
+        if let Some(load) = self.loads.get_mut(run.path.0) {
+            load.forgotten(run.load);
+        }
+        if answered {
+            return false;
+        }
+        if own {
+            self.conclude(task_key, now);
+            return false;
+        }
+        if ghost {
+            self.leave_ghost(task_key, Ghost { id: 0, nexus, lun, path, since: now });
+        }
+        if finishing {
+            self.conclude(task_key, now);
+            return false;
+        }
+        if twice && !worn_out {
+            self.requeue(task_key);
+            return true;
+        }
+        self.note(Notice::OutcomeUnknown { path });
+        self.answer_unknown_outcome(task_key, now);
+        false
+    }
+
+    /// The target may or may not have run it, and running it again is not the same (P5). ABORTED COMMAND says that
+    /// the outcome is open; a unit attention would say that the command did not run.
+    fn answer_unknown_outcome(&mut self, task_key: TaskKey, now: Instant) {
+        let sense = Sense { key: key::ABORTED_COMMAND, asc: 0x29, ascq: 0x07 };
+        let response = ScsiResponse::check_condition(&sense.to_fixed());
+        self.respond(task_key, response, now);
+    }
+
+    fn leave_ghost(&mut self, task_key: TaskKey, ghost: Ghost) {
+        self.next_ghost += 1;
+        let ghost = Ghost { id: self.next_ghost, ..ghost };
+        for waiting in self.order.haunt(task_key, ghost.id) {
+            if let Some(task) = self.tasks.get_mut(waiting) {
+                task.blockers += 1;
+            }
+        }
+        self.ghosts.push(ghost);
+    }
+
+    /// Ghosts of `nexus` (all units, or one) are gone.
+    fn lay_ghosts(&mut self, gone: impl Fn(&Ghost) -> bool) {
+        let (laid, left) = std::mem::take(&mut self.ghosts).into_iter().partition(|g| gone(g));
+        self.ghosts = left;
+        let laid: Vec<Ghost> = laid;
+        for ghost in laid {
+            let waiting = self.order.leave(Holder::Ghost(ghost.id));
+            self.release(&waiting);
+        }
+    }
+
+    /// After `fence_time` the target must have dropped the old tasks; newer writes no longer wait.
+    pub(super) fn expire_ghosts(&mut self, now: Instant) {
+        let limit = self.plan.fence_time;
+        let expired: Vec<(PathId, Instant)> =
+            self.ghosts.iter().filter(|g| now >= g.since + limit).map(|g| (g.path, g.since)).collect();
+        if let Some((path, since)) = expired.first().copied() {
+            self.note(Notice::Fenced {
+                path,
+                method: FenceMethod::Time,
+                took: now.saturating_duration_since(since),
+            });
+            self.lay_ghosts(|g| now >= g.since + limit);
+            let left: Vec<NexusId> = self.ghosts.iter().map(|g| g.nexus).collect();
+            let done: Vec<NexusId> =
+                self.fences.iter().map(|f| f.nexus).filter(|n| !left.contains(n)).collect();
+            for nexus in done {
+                self.fence_done(nexus, now);
+            }
+        }
+    }
+
+    /// When the first ghost expires.
+    pub(super) fn ghost_deadline(&self) -> Option<Instant> {
+        self.ghosts.iter().map(|g| g.since + self.plan.fence_time).min()
+    }
+
+    /// Lost further nexuses with ghosts are reinstated over a living path of their portal group, without waiting for
+    /// their own path. (Home is reinstated anyway, as long as the session goes on.)
+    pub(super) fn open_fences(&mut self, now: Instant) {
+        for nexus in 0..self.nexuses.len() {
+            let wanted = self.ghosts.iter().any(|g| g.nexus == nexus)
+                && self.nexus(nexus).is_some_and(|n| n.state == NexusState::Down)
+                && (nexus != HOME || self.finishing.is_some());
+            let Some(path) = self.fence_path(nexus).filter(|_| wanted) else { continue };
+            if self.fence_retry_at.is_some_and(|at| at > now) {
+                continue;
+            }
+            self.fence_retry_at = Some(now + self.plan.reconnect.0);
+            self.set_nexus_state(nexus, NexusState::Opening);
+            self.open(path, nexus, Role::Fencing, now);
+        }
+    }
+
+    fn fence_path(&self, nexus: NexusId) -> Option<PathId> {
+        let group = self.nexus(nexus)?.tpgt;
+        let same_group =
+            |c: &&Conn| c.state == ConnState::Up && self.paths.get(c.path.0).is_some_and(|p| p.tpgt == group);
+        let living = self.conns.iter().find(same_group).map(|c| c.path);
+        // With no other path left, the nexus' own may come back.
+        let own = || self.ghosts.iter().find(|g| g.nexus == nexus).map(|g| g.path);
+        living.or_else(|| own().filter(|_| self.finishing.is_some()))
+    }
+
+    /// A leading login of `nexus` succeeded: old connections of it are gone at the target. Makes the nexus usable once
+    /// its ghosts are laid and, for home, the attentions of the new login are cleared.
+    pub(super) fn settle(&mut self, nexus: NexusId, now: Instant) {
+        self.set_nexus_state(nexus, NexusState::Settling);
+        let mut units: Vec<Lun> = Vec::new();
+        for ghost in self.ghosts.iter().filter(|g| g.nexus == nexus) {
+            if !units.contains(&ghost.lun) {
+                units.push(ghost.lun);
+            }
+        }
+        self.fences.retain(|f| f.nexus != nexus);
+        self.fences.push(Fence { nexus, units, method: self.plan.fence, attempts: 0 });
+        self.next_fence_step(nexus, now);
+    }
+
+    /// Sends what the fence needs next for its first unit, or finishes.
+    fn next_fence_step(&mut self, nexus: NexusId, now: Instant) {
+        let Some(fence) = self.fences.iter().find(|f| f.nexus == nexus) else { return };
+        let (method, unit) = (fence.method, fence.units.first().copied());
+        let Some(lun) = unit else {
+            self.fence_done(nexus, now);
+            return;
+        };
+        match method {
+            FenceMethod::Auto => {
+                let cdb = Cdb(inquiry::inquiry_cdb(None, 96).into_iter().collect());
+                self.submit_own(Task::own(Origin::Fence(nexus), nexus, lun, cdb, 96, now), now);
+            }
+            FenceMethod::Ordered => {
+                let cdb = Cdb(inquiry::test_unit_ready_cdb().into_iter().collect());
+                let mut task = Task::own(Origin::Fence(nexus), nexus, lun, cdb, 0, now);
+                task.attribute = TaskAttribute::Ordered;
+                self.submit_own(task, now);
+            }
+            FenceMethod::Reinstate => self.unit_fenced(nexus, lun, now),
+            // Ghosts expire by themselves; the connection is of no further use for them.
+            FenceMethod::Time => self.fence_done(nexus, now),
+        }
+    }
+
+    /// An answer to a fence's own command.
+    pub(super) fn fence_answered(
+        &mut self,
+        nexus: NexusId,
+        task: &Task,
+        response: &ScsiResponse,
+        now: Instant,
+    ) {
+        let plan = self.plan.fence;
+        let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) else { return };
+        let Some(lun) = fence.units.first().copied() else { return };
+        match fence.method {
+            FenceMethod::Auto => {
+                let identity = Inquiry::parse(&task.collected);
+                fence.method = identity.map_or(FenceMethod::Time, |i| known_fence(&i));
+            }
+            FenceMethod::Ordered => {
+                let attention = response.status == status::CHECK_CONDITION
+                    && response
+                        .sense()
+                        .and_then(|s| Sense::parse(&s))
+                        .is_none_or(|s| s.key == key::UNIT_ATTENTION);
+                let busy = matches!(response.status, status::BUSY | status::TASK_SET_FULL);
+                fence.attempts += 1;
+                // A unit attention may be reported before the command takes its place in the task set.
+                if (!attention && !busy) || fence.attempts >= FENCE_ATTEMPTS {
+                    fence.method = plan;
+                    fence.attempts = 0;
+                    if !attention && !busy {
+                        self.unit_fenced(nexus, lun, now);
+                        return;
+                    }
+                    fence.units.remove(0);
+                }
+            }
+            FenceMethod::Reinstate | FenceMethod::Time => {}
+        }
+        self.next_fence_step(nexus, now);
+    }
+
+    /// Nothing of the lost nexus can still run on this unit.
+    fn unit_fenced(&mut self, nexus: NexusId, lun: Lun, now: Instant) {
+        let oldest = self.ghosts.iter().find(|g| g.nexus == nexus && g.lun == lun).map(|g| (g.path, g.since));
+        let mut used = FenceMethod::Reinstate;
+        if let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) {
+            fence.units.retain(|u| *u != lun);
+            if fence.method != FenceMethod::Reinstate {
+                used = FenceMethod::Ordered;
+            }
+            fence.method = self.plan.fence;
+        }
+        if let Some((path, since)) = oldest {
+            self.note(Notice::Fenced { path, method: used, took: now.saturating_duration_since(since) });
+        }
+        self.lay_ghosts(|g| g.nexus == nexus && g.lun == lun);
+        self.next_fence_step(nexus, now);
+    }
+
+    /// The fence is as complete as it can be: the nexus goes into service, or its fencing connection away.
+    fn fence_done(&mut self, nexus: NexusId, now: Instant) {
+        self.fences.retain(|f| f.nexus != nexus);
+        let fencing = self.conns.iter().find(|c| c.nexus == nexus && c.role == Role::Fencing).map(|c| c.id);
+        if let Some(id) = fencing {
+            self.log_out(id, now);
+            return;
+        }
+        if self.nexus(nexus).is_none_or(|n| n.state != NexusState::Settling) {
+            return;
+        }
+        if nexus == HOME && self.check_home_again(now) {
+            return;
+        }
+        self.nexus_ready(nexus, now);
+    }
+
+    /// A nexus goes into service.
+    pub(super) fn nexus_ready(&mut self, nexus: NexusId, now: Instant) {
+        self.set_nexus_state(nexus, NexusState::Up);
+        if nexus == HOME {
+            self.home_lost_since = None;
+        } else {
+            self.check_nexus(nexus, now);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Which path takes the next command, and sending it there.
+//!
+//! Commands wait in two queues in order of arrival: block I/O that any path may take, and what only home may take.
+//! A command leaves its queue at the moment it gets a CmdSN, so that numbering and queueing are one step (R93).
+
+use super::Session;
+use super::api::{ConnId, Output, PathId};
+use super::nexus::{Conn, ConnState, HOME, NexusId, NexusState};
+use super::tasks::{Run, Task, TaskKey};
+use crate::iscsi::{DataOut, Payload, Pdu, ScsiCommand, Ttt};
+use std::collections::VecDeque;
+use std::time::Instant;
+
+impl Session {
+    /// Puts a command into its queue if nothing holds it back any more.
+    pub(super) fn queue_if_ready(&mut self, key: TaskKey) {
+        let unsolicited = self.nexus(HOME).map_or(0, |n| n.params.first_burst_length);
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        // A write starts with what it may send unasked; once a path was lost under it, only with all its data, so that
+        // a slow initiator cannot make a target lose patience twice.
+        let needed = if task.losses > 0 { task.expected } else { task.expected.min(unsolicited) };
+        let has_data = !task.write || task.inbound.received() >= needed;
+        if task.queued || task.run.is_some() || task.blockers > 0 || !has_data || task.held_response.is_some()
+        {
+            return;
+        }
+        task.queued = true;
+        let home_only = task.home_only;
+        let queue = if home_only { &mut self.home_queue } else { &mut self.any_queue };
+        queue.push_back(key);
+    }
+
+    /// Puts a command whose nexus was lost back to the place that its order of arrival gives it.
+    pub(super) fn requeue(&mut self, key: TaskKey) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        if task.write && task.inbound.received() < task.expected {
+            return;
+        }
+        task.queued = true;
+        let (seq, home_only) = (task.seq, task.home_only);
+        let queue = if home_only { &mut self.home_queue } else { &mut self.any_queue };
+        let tasks = &self.tasks;
+        let at = queue.partition_point(|k| tasks.get(*k).is_some_and(|t| t.seq < seq));
+        queue.insert(at, key);
+    }
+
+    /// Takes a command out of the queues.
+    pub(super) fn unqueue(&mut self, key: TaskKey) {
+        for queue in [&mut self.any_queue, &mut self.home_queue, &mut self.own_queue] {
+            queue.retain(|k| *k != key);
+        }
+    }
+
+    /// A task of Braid's own: goes out on its nexus as soon as there is room.
+    pub(super) fn submit_own(&mut self, task: Task, now: Instant) {
+        let key = self.tasks.insert(task);
+        self.own_queue.push_back(key);
+        self.dispatch(now);
+    }
+
+    /// Sends what can be sent.
+    pub(super) fn dispatch(&mut self, now: Instant) {
+        self.dispatch_own(now);
+        while let Some(key) = self.home_queue.front().copied() {
+            let Some(conn) = self.choose_home(key) else { break };
+            self.home_queue.pop_front();
+            self.send(key, conn, now);
+        }
+        while let Some(key) = self.any_queue.front().copied() {
+            let Some(conn) = self.choose_any(key) else { break };
+            self.any_queue.pop_front();
+            self.send(key, conn, now);
+        }
+    }
+
+    fn dispatch_own(&mut self, now: Instant) {
+        let waiting: VecDeque<TaskKey> = std::mem::take(&mut self.own_queue);
+        for key in waiting {
+            let nexus = self.tasks.get(key).and_then(|t| t.only_nexus);
+            let Some(nexus) = nexus else { continue };
+            let open = self.nexus(nexus).is_some_and(|n| n.window.is_open());
+            let conn = self.conns.iter().find(|c| c.nexus == nexus && c.state == ConnState::Up).map(|c| c.id);
+            match conn.filter(|_| open) {
+                Some(conn) => self.send(key, conn, now),
+                None => self.own_queue.push_back(key),
+            }
+        }
+    }
+
+    fn takes_commands(&self, conn: &Conn, nexus: NexusId) -> bool {
+        conn.nexus == nexus
+            && conn.state == ConnState::Up
+            && self.nexus(nexus).is_some_and(|n| n.state == NexusState::Up && n.window.is_open())
+    }
+
+    /// The connection of home with the least to do.
+    fn choose_home(&self, key: TaskKey) -> Option<ConnId> {
+        self.tasks.get(key)?;
+        let load = |c: &&Conn| self.loads.get(c.path.0).map_or(0, |l| l.commands);
+        self.conns.iter().filter(|c| self.takes_commands(c, HOME)).min_by_key(load).map(|c| c.id)
+    }
+
+    /// A connection on a path chosen by policy, whose nexus may carry the unit. A path with two connections (its own
+    /// nexus and, after a loss, home) prefers its own nexus.
+    fn choose_any(&mut self, key: TaskKey) -> Option<ConnId> {
+        let task = self.tasks.get(key)?;
+        let (lun, bytes) = (task.lun, u64::from(task.expected));
+        let mut usable = std::mem::take(&mut self.usable);
+        usable.clear();
+        usable.resize(self.paths.len(), false);
+        for conn in &self.conns {
+            if self.takes_commands(conn, conn.nexus)
+                && self.unit_usable(lun, conn.nexus)
+                && let Some(slot) = usable.get_mut(conn.path.0)
+            {
+                *slot = true;
+            }
+        }
+        let chosen = self.selector.choose(&self.loads, &usable, bytes).map(PathId);
+        self.usable = usable;
+        let path = chosen?;
+        let fits =
+            |c: &&Conn| c.path == path && self.takes_commands(c, c.nexus) && self.unit_usable(lun, c.nexus);
+        self.conns.iter().filter(fits).max_by_key(|c| c.nexus).map(|c| c.id)
+    }
+
+    /// Sends a task as a new run over a connection.
+    fn send(&mut self, key: TaskKey, conn: ConnId, now: Instant) {
+        let itt = self.tasks.tag(key);
+        let Some(conn) = self.conns.iter().find(|c| c.id == conn) else { return };
+        let Some(nexus) = self.nexuses.get_mut(conn.nexus) else { return };
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let params = &nexus.params;
+        let burst = task.expected.min(params.first_burst_length);
+        let may_send = if task.write { burst.min(task.inbound.received()) } else { 0 };
+        let immediate = if params.immediate_data { may_send.min(conn.max_send) } else { 0 };
+        // Unsolicited data goes out whole or not at all (R121).
+        let unsolicited = !params.initial_r2t && task.write && may_send == burst && burst > immediate;
+        let cmd_sn = nexus.window.take();
+        let command = ScsiCommand {
+            immediate: false,
+            final_: !unsolicited,
+            read: task.read,
+            write: task.write,
+            attribute: task.attribute,
+            lun: task.lun,
+            itt,
+            expected_length: task.expected,
+            cmd_sn,
+            exp_stat_sn: conn.exp_stat_sn,
+            cdb: task.cdb.clone(),
+            bidi_read_length: task.bidi_read,
+            data: if immediate > 0 { task.inbound.slice(0, immediate) } else { Payload::new() },
+        };
+        let load = u64::from(task.expected) + u64::from(task.bidi_read.unwrap_or(0));
+        task.queued = false;
+        task.run = Some(Run {
+            conn: conn.id,
+            path: conn.path,
+            nexus: conn.nexus,
+            itt,
+            cmd_sn,
+            sent_at: now,
+            received: 0,
+            next_sn: 0,
+            solicited: VecDeque::new(),
+            load,
+        });
+        if let Some(path) = self.loads.get_mut(conn.path.0) {
+            path.started(load);
+        }
+        self.outputs.push_back(Output::ToTarget(conn.id, Pdu::ScsiCommand(command)));
+        if unsolicited {
+            let range = Transfer {
+                ttt: Ttt::NONE,
+                lun: task.lun,
+                from: immediate,
+                to: burst,
+                end: burst,
+                data_sn: 0,
+            };
+            send_data(&mut self.outputs, conn, task, range);
+        }
+    }
+
+    /// Answers the target's R2Ts with what has arrived from the initiator.
+    pub(super) fn answer_r2ts(&mut self, key: TaskKey) {
+        loop {
+            let Some(task) = self.tasks.get_mut(key) else { return };
+            let received = task.inbound.received();
+            let lun = task.lun;
+            let Some(run) = task.run.as_mut() else { return };
+            let id = run.conn;
+            let Some(asked) = run.solicited.front() else { return };
+            let to = asked.end.min(received);
+            if to <= asked.next {
+                return;
+            }
+            let lun = if asked.lun.0 == 0 { lun } else { asked.lun };
+            let range = Transfer {
+                ttt: asked.ttt,
+                lun,
+                from: asked.next,
+                to,
+                end: asked.end,
+                data_sn: asked.data_sn,
+            };
+            let Some(conn) = self.conns.iter().find(|c| c.id == id) else { return };
+            let data_sn = send_data(&mut self.outputs, conn, task, range);
+            let Some(run) = task.run.as_mut() else { return };
+            if let Some(asked) = run.solicited.front_mut() {
+                asked.next = to;
+                asked.data_sn = data_sn;
+                if to == asked.end {
+                    run.solicited.pop_front();
+                }
+            }
+        }
+    }
+}
+
+/// A part of a Data-Out sequence.
+struct Transfer {
+    ttt: Ttt,
+    lun: crate::iscsi::Lun,
+    from: u32,
+    to: u32,
+    /// End of the whole sequence.
+    end: u32,
+    data_sn: u32,
+}
+
+/// Sends `from..to` in PDUs the target accepts; returns the next DataSN.
+fn send_data(outputs: &mut VecDeque<Output>, conn: &Conn, task: &Task, range: Transfer) -> u32 {
+    let Some(itt) = task.run.as_ref().map(|r| r.itt) else { return range.data_sn };
+    let (mut at, mut data_sn) = (range.from, range.data_sn);
+    while at < range.to {
+        let length = (range.to - at).min(conn.max_send);
+        let pdu = DataOut {
+            final_: at + length == range.end,
+            lun: if range.ttt == Ttt::NONE { crate::iscsi::Lun(0) } else { range.lun },
+            itt,
+            ttt: range.ttt,
+            exp_stat_sn: conn.exp_stat_sn,
+            data_sn,
+            buffer_offset: at,
+            data: task.inbound.slice(at, length),
+        };
+        outputs.push_back(Output::ToTarget(conn.id, Pdu::DataOut(pdu)));
+        at += length;
+        data_sn += 1;
+    }
+    data_sn
+}

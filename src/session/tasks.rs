@@ -1,0 +1,284 @@
+//! Every task from arrival to response: what it is, its data, and where it runs.
+//!
+//! A task of the initiator lives from the arrival of its command until its response was sent (or a task management
+//! function ended it). A task of Braid's own (identity checks, fences) has no initiator behind it. Each sending of a
+//! task over a connection is a [`Run`] with its own tag, so that answers to an earlier run are recognised as stale.
+
+use super::api::{ConnId, PathId};
+use super::data::{ReadProgress, WriteBuffer};
+use super::nexus::NexusId;
+use crate::iscsi::{Cdb, CmdSn, Itt, Lun, ScsiCommand, ScsiResponse, TaskAttribute, Ttt};
+use crate::scsi::{Class, Command};
+use slab::Slab;
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// Index into the task table; reused after the task has ended.
+pub(super) type TaskKey = usize;
+
+/// Who wants the task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Origin {
+    /// The initiator, under this tag and number.
+    Initiator { itt: Itt, cmd_sn: CmdSn, immediate: bool },
+    /// An identity check, by its id.
+    Check(u64),
+    /// A fence step of a nexus, for a logical unit.
+    Fence(NexusId),
+}
+
+/// An R2T of the target that is being answered.
+#[derive(Debug)]
+pub(super) struct Solicited {
+    pub(super) ttt: Ttt,
+    pub(super) lun: Lun,
+    /// Next byte to send.
+    pub(super) next: u32,
+    /// First byte behind the range.
+    pub(super) end: u32,
+    pub(super) data_sn: u32,
+}
+
+/// One sending of a task over a connection.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) conn: ConnId,
+    pub(super) path: PathId,
+    pub(super) nexus: NexusId,
+    pub(super) itt: Itt,
+    pub(super) cmd_sn: CmdSn,
+    pub(super) sent_at: Instant,
+    /// Data-In bytes seen in this run; they come in order.
+    pub(super) received: u32,
+    /// Next DataSN expected (R126).
+    pub(super) next_sn: u32,
+    /// R2Ts not fully answered yet, in order of receipt (R123).
+    pub(super) solicited: VecDeque<Solicited>,
+    /// Bytes counted as load of the path.
+    pub(super) load: u64,
+}
+
+/// A task.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) origin: Origin,
+    pub(super) lun: Lun,
+    pub(super) cdb: Cdb,
+    pub(super) attribute: TaskAttribute,
+    pub(super) read: bool,
+    pub(super) write: bool,
+    /// Expected Data Transfer Length in bytes.
+    pub(super) expected: u32,
+    pub(super) bidi_read: Option<u32>,
+    pub(super) command: Command,
+    /// Position in the order of arrival.
+    pub(super) seq: u64,
+    pub(super) arrived: Instant,
+    /// Entries of the order it still waits for.
+    pub(super) blockers: u32,
+    /// Whether it stands in a send queue.
+    pub(super) queued: bool,
+    /// Only home will do: not block I/O, or a further nexus had something to say that home must say itself.
+    pub(super) home_only: bool,
+    /// Times it was given up with a lost nexus.
+    pub(super) losses: u32,
+    pub(super) inbound: WriteBuffer,
+    pub(super) outbound: ReadProgress,
+    pub(super) run: Option<Run>,
+    /// A response that waits until the initiator has sent the data it owes (R138).
+    pub(super) held_response: Option<Box<ScsiResponse>>,
+    /// Data-In of Braid's own tasks.
+    pub(super) collected: Vec<u8>,
+    /// For Braid's own tasks: the nexus to use.
+    pub(super) only_nexus: Option<NexusId>,
+}
+
+impl Task {
+    /// A task from the initiator's command.
+    pub(super) fn from_initiator(command: &ScsiCommand, seq: u64, now: Instant) -> Self {
+        let meaning = Command::parse(&command.cdb.0);
+        let plain_block_io = matches!(meaning.class, Class::Read(_) | Class::Write(_))
+            && command.attribute == TaskAttribute::Simple
+            && command.bidi_read_length.is_none();
+        Self {
+            origin: Origin::Initiator {
+                itt: command.itt,
+                cmd_sn: command.cmd_sn,
+                immediate: command.immediate,
+            },
+            lun: command.lun,
+            cdb: command.cdb.clone(),
+            attribute: command.attribute,
+            read: command.read,
+            write: command.write,
+            expected: command.expected_length,
+            bidi_read: command.bidi_read_length,
+            command: meaning,
+            seq,
+            arrived: now,
+            blockers: 0,
+            queued: false,
+            home_only: !plain_block_io,
+            losses: 0,
+            inbound: WriteBuffer::default(),
+            outbound: ReadProgress::default(),
+            run: None,
+            held_response: None,
+            collected: Vec::new(),
+            only_nexus: None,
+        }
+    }
+
+    /// A task of Braid's own, bound to a nexus; reads at most `expected` bytes.
+    pub(super) fn own(
+        origin: Origin,
+        nexus: NexusId,
+        lun: Lun,
+        cdb: Cdb,
+        expected: u32,
+        now: Instant,
+    ) -> Self {
+        let command =
+            ScsiCommand { read: expected > 0, lun, expected_length: expected, cdb, ..ScsiCommand::default() };
+        Self { origin, only_nexus: Some(nexus), ..Self::from_initiator(&command, 0, now) }
+    }
+
+    /// Whether it may be sent again after its outcome became unknown.
+    pub(super) fn may_run_twice(&self) -> bool {
+        self.command.class.may_run_twice()
+    }
+
+    /// Whether an unanswered run of it can leave something behind on the medium.
+    pub(super) fn leaves_ghost(&self) -> bool {
+        match self.command.class {
+            Class::Write(_)
+            | Class::WriteAnywhere
+            | Class::WriteOnce(_)
+            | Class::Reservation
+            | Class::Barrier => true,
+            Class::Read(_) | Class::Flush | Class::Query | Class::Stateless => false,
+        }
+    }
+
+    /// Whether the initiator still owes data that it was asked for or announced.
+    pub(super) fn data_due(&self) -> bool {
+        self.write && self.inbound.is_due()
+    }
+
+    /// The initiator's tag; none for a task of Braid's own.
+    pub(super) fn initiator_tag(&self) -> Itt {
+        match self.origin {
+            Origin::Initiator { itt, .. } => itt,
+            Origin::Check(_) | Origin::Fence(_) => Itt::NONE,
+        }
+    }
+
+    /// Bytes of read data the initiator expects.
+    pub(super) fn read_length(&self) -> u32 {
+        if self.write { self.bidi_read.unwrap_or(0) } else { self.expected }
+    }
+}
+
+/// All tasks, and the tags by which runs of them are found.
+#[derive(Debug, Default)]
+pub(super) struct Tasks {
+    slab: Slab<Task>,
+    generation: u32,
+    by_itt: rustc_hash::FxHashMap<Itt, TaskKey>,
+    /// Tags of the initiator whose tasks ended a short while ago, with their data perhaps still under way.
+    concluded: VecDeque<Itt>,
+    commands: u32,
+}
+
+/// How many ended tags are remembered.
+const CONCLUDED_KEPT: usize = 256;
+/// Tags of runs have this bit clear; tags of control PDUs have it set.
+pub(super) const CONTROL_TAG: u32 = 0x8000_0000;
+
+impl Tasks {
+    pub(super) fn insert(&mut self, task: Task) -> TaskKey {
+        let origin = task.origin;
+        let key = self.slab.insert(task);
+        if let Origin::Initiator { itt, immediate, .. } = origin {
+            self.by_itt.insert(itt, key);
+            self.commands += u32::from(!immediate);
+        }
+        key
+    }
+
+    pub(super) fn remove(&mut self, key: TaskKey) -> Option<Task> {
+        let task = self.slab.try_remove(key)?;
+        if let Origin::Initiator { itt, immediate, .. } = task.origin {
+            self.by_itt.remove(&itt);
+            self.commands -= u32::from(!immediate);
+            if self.concluded.len() == CONCLUDED_KEPT {
+                self.concluded.pop_front();
+            }
+            if task.write {
+                self.concluded.push_back(itt);
+            }
+        }
+        Some(task)
+    }
+
+    pub(super) fn get(&self, key: TaskKey) -> Option<&Task> {
+        self.slab.get(key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: TaskKey) -> Option<&mut Task> {
+        self.slab.get_mut(key)
+    }
+
+    /// The initiator's task with this tag.
+    pub(super) fn find(&self, itt: Itt) -> Option<TaskKey> {
+        self.by_itt.get(&itt).copied()
+    }
+
+    /// Whether a task with this tag ended a short while ago.
+    pub(super) fn ended_lately(&self, itt: Itt) -> bool {
+        self.concluded.contains(&itt)
+    }
+
+    /// Non-immediate commands of the initiator that have not completed.
+    pub(super) fn commands(&self) -> u32 {
+        self.commands
+    }
+
+    /// Immediate commands of the initiator that have not completed.
+    pub(super) fn immediate(&self) -> usize {
+        self.by_itt.len().saturating_sub(self.commands as usize)
+    }
+
+    /// Tasks of any kind.
+    pub(super) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// All tasks, in no particular order that matters.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TaskKey, &Task)> {
+        self.slab.iter()
+    }
+
+    /// A tag for a new run of `key`: never the same for two runs that could meet.
+    pub(super) fn tag(&mut self, key: TaskKey) -> Itt {
+        self.generation = (self.generation + 1) & 0x7fff;
+        let index = u32::try_from(key & 0xffff).unwrap_or(0);
+        Itt(self.generation << 16 | index)
+    }
+
+    /// The task whose current run over `conn` has this tag.
+    pub(super) fn running(&mut self, conn: ConnId, itt: Itt) -> Option<(TaskKey, &mut Task)> {
+        let key = (itt.0 & 0xffff) as usize;
+        let task = self.slab.get_mut(key)?;
+        let run = task.run.as_ref()?;
+        (itt.0 & CONTROL_TAG == 0 && run.itt == itt && run.conn == conn).then_some((key, task))
+    }
+
+    /// Keys of tasks that satisfy `wanted`, in order of arrival.
+    pub(super) fn select(&self, wanted: impl Fn(&Task) -> bool) -> Vec<TaskKey> {
+        let mut keys: Vec<(u64, TaskKey)> =
+            self.slab.iter().filter(|(_, t)| wanted(t)).map(|(k, t)| (t.seq, k)).collect();
+        keys.sort_unstable();
+        keys.into_iter().map(|(_, k)| k).collect()
+    }
+}

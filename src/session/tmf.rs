@@ -1,0 +1,248 @@
+//! Task management (RFC 7143 section 11.5): wherever the task is.
+//!
+//! ABORT TASK follows its task: one that waits inside Braid ends at once, one at a target is aborted there, over the
+//! connection that carries it (R147). Set-wide functions end what waits inside Braid, go to the nexuses concerned, and
+//! are answered when all of them have answered and every other connection has echoed a ping, so that responses sent
+//! before are passed on before (R163); what then is still open on the unit has been ended by the target.
+
+use super::Session;
+use super::api::{ConnId, Output};
+use super::nexus::{ConnState, HOME, NexusId};
+use super::tasks::{Origin, TaskKey};
+use crate::iscsi::{CmdSn, Itt, Lun, Pdu, TaskManagementRequest, TaskManagementResponse, tmf};
+use std::time::Instant;
+
+/// What a function ends once it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Task(TaskKey, u64),
+    Unit(Lun),
+    Target,
+    Nothing,
+}
+
+/// A function on its way.
+#[derive(Debug)]
+pub(super) struct Function {
+    /// Tag of the initiator's request.
+    itt: Itt,
+    scope: Scope,
+    /// Commands that came after the request are not concerned.
+    before: u64,
+    /// Answers awaited: connection and control tag.
+    awaited: Vec<(ConnId, Itt)>,
+    /// First answer that was not "complete".
+    response: u8,
+    /// A reset: it has happened only if home answered.
+    reset: bool,
+    /// Echoes of the other connections are awaited, or have come.
+    echoing: bool,
+}
+
+/// Functions open at a time; more are rejected.
+const MOST_FUNCTIONS: usize = 32;
+
+impl Session {
+    /// A request from the initiator.
+    pub(super) fn task_management(&mut self, request: &TaskManagementRequest, now: Instant) {
+        if self.functions.len() >= MOST_FUNCTIONS {
+            self.answer_tmf(request.itt, tmf::REJECTED);
+            return;
+        }
+        match request.function {
+            tmf::ABORT_TASK => self.abort_task(request, now),
+            tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET => {
+                let nexuses = self.nexuses_with(request.lun);
+                self.set_wide(request, Scope::Unit(request.lun), &nexuses, now);
+            }
+            tmf::LOGICAL_UNIT_RESET => self.set_wide(request, Scope::Unit(request.lun), &[HOME], now),
+            tmf::TARGET_WARM_RESET | tmf::TARGET_COLD_RESET => {
+                self.set_wide(request, Scope::Target, &[HOME], now);
+            }
+            tmf::CLEAR_ACA => self.set_wide(request, Scope::Nothing, &[HOME], now),
+            tmf::TASK_REASSIGN => self.answer_tmf(request.itt, tmf::REASSIGN_UNSUPPORTED),
+            tmf::QUERY_TASK..=tmf::QUERY_ASYNC_EVENT => self.answer_tmf(request.itt, tmf::NOT_SUPPORTED),
+            _ => self.answer_tmf(request.itt, tmf::REJECTED),
+        }
+    }
+
+    fn abort_task(&mut self, request: &TaskManagementRequest, now: Instant) {
+        let Some(key) = self.tasks.find(request.referenced_itt) else {
+            // A command that may still come counts as received (R149); one that is gone does not exist.
+            let coming = self.front.may_still_arrive(request.ref_cmd_sn);
+            self.answer_tmf(request.itt, if coming { tmf::COMPLETE } else { tmf::TASK_DOES_NOT_EXIST });
+            return;
+        };
+        let Some(task) = self.tasks.get(key) else { return };
+        let seq = task.seq;
+        let run = task.run.as_ref().map(|r| (r.conn, r.nexus, r.itt, r.cmd_sn));
+        let Some((conn, nexus, run_itt, cmd_sn)) = run else {
+            self.conclude(key, now);
+            self.answer_tmf(request.itt, tmf::COMPLETE);
+            return;
+        };
+        let mut function = self.function(request.itt, Scope::Task(key, seq));
+        let upstream = TaskManagementRequest {
+            function: tmf::ABORT_TASK,
+            lun: request.lun,
+            referenced_itt: run_itt,
+            ref_cmd_sn: cmd_sn,
+            ..TaskManagementRequest::default()
+        };
+        self.send_tmf(&mut function, conn, nexus, upstream);
+        self.functions.push(function);
+        self.finish_functions(now);
+    }
+
+    fn function(&self, itt: Itt, scope: Scope) -> Function {
+        let (awaited, response) = (Vec::new(), tmf::COMPLETE);
+        Function { itt, scope, before: self.seq, awaited, response, reset: false, echoing: false }
+    }
+
+    /// Nexuses that carry tasks of a unit, and home.
+    fn nexuses_with(&self, lun: Lun) -> Vec<NexusId> {
+        let mut found = vec![HOME];
+        for (_, task) in self.tasks.iter().filter(|(_, t)| t.lun == lun) {
+            if let Some(nexus) = task.run.as_ref().map(|r| r.nexus).filter(|n| !found.contains(n)) {
+                found.push(nexus);
+            }
+        }
+        found
+    }
+
+    fn set_wide(&mut self, request: &TaskManagementRequest, scope: Scope, nexuses: &[NexusId], now: Instant) {
+        let mut function = self.function(request.itt, scope);
+        function.reset = matches!(
+            request.function,
+            tmf::LOGICAL_UNIT_RESET | tmf::TARGET_WARM_RESET | tmf::TARGET_COLD_RESET
+        );
+        for key in self.covered(&function) {
+            if self.tasks.get(key).is_some_and(|t| t.run.is_none()) {
+                self.conclude(key, now);
+            }
+        }
+        for nexus in nexuses {
+            let conn =
+                self.conns.iter().find(|c| c.nexus == *nexus && c.state == ConnState::Up).map(|c| c.id);
+            let Some(conn) = conn else {
+                // Home is being reinstated, which ends its tasks too; the reset itself cannot be promised.
+                if function.reset {
+                    function.response = tmf::REJECTED;
+                }
+                continue;
+            };
+            let upstream = TaskManagementRequest {
+                function: request.function,
+                lun: request.lun,
+                ..TaskManagementRequest::default()
+            };
+            self.send_tmf(&mut function, conn, *nexus, upstream);
+        }
+        self.functions.push(function);
+        self.finish_functions(now);
+    }
+
+    /// Sends a function to a target, non-immediate where the window allows: some targets lose their CmdSN order over
+    /// an immediate one.
+    fn send_tmf(
+        &mut self,
+        function: &mut Function,
+        id: ConnId,
+        nexus: NexusId,
+        request: TaskManagementRequest,
+    ) {
+        let itt = self.control_tag();
+        let (cmd_sn, immediate) = self
+            .control_number(nexus)
+            .unwrap_or_else(|| (self.nexus(nexus).map_or(CmdSn(0), |n| n.window.current()), true));
+        let Some(conn) = self.conn(id) else { return };
+        let exp_stat_sn = conn.exp_stat_sn;
+        function.awaited.push((id, itt));
+        let request = TaskManagementRequest { immediate, itt, cmd_sn, exp_stat_sn, ..request };
+        self.outputs.push_back(Output::ToTarget(id, Pdu::TaskManagementRequest(request)));
+    }
+
+    /// An answer with a control tag came; returns whether a function waited for it.
+    pub(super) fn tmf_answered(&mut self, id: ConnId, itt: Itt, response: u8, now: Instant) -> bool {
+        let waits = |f: &&mut Function| f.awaited.contains(&(id, itt));
+        let Some(function) = self.functions.iter_mut().find(waits) else { return false };
+        function.awaited.retain(|a| *a != (id, itt));
+        if function.response == tmf::COMPLETE {
+            function.response = response;
+        }
+        let drained = function.awaited.is_empty() && !function.echoing;
+        let itt = function.itt;
+        if drained && matches!(function.scope, Scope::Unit(_) | Scope::Target) {
+            self.ping_the_rest(itt, now);
+        }
+        self.finish_functions(now);
+        true
+    }
+
+    /// All targets have answered: responses that further connections still carry must be passed on first.
+    fn ping_the_rest(&mut self, itt: Itt, now: Instant) {
+        let Some(function) = self.functions.iter().find(|f| f.itt == itt) else { return };
+        let mut conns: Vec<ConnId> = Vec::new();
+        for key in self.covered(function) {
+            let conn = self.tasks.get(key).and_then(|t| t.run.as_ref()).map(|r| r.conn);
+            if let Some(conn) = conn.filter(|c| !conns.contains(c)) {
+                conns.push(conn);
+            }
+        }
+        let mut echoes = Vec::new();
+        for conn in conns {
+            if let Some(echo) = self.ping(conn, now) {
+                echoes.push((conn, echo));
+            }
+        }
+        if let Some(function) = self.functions.iter_mut().find(|f| f.itt == itt) {
+            function.awaited = echoes;
+            function.echoing = true;
+        }
+    }
+
+    /// Tasks of the initiator that a function ends.
+    fn covered(&self, function: &Function) -> Vec<TaskKey> {
+        self.tasks.select(|task| {
+            let ours = matches!(task.origin, Origin::Initiator { .. }) && task.seq <= function.before;
+            ours && match function.scope {
+                Scope::Unit(lun) => task.lun == lun,
+                Scope::Target => true,
+                Scope::Task(_, seq) => task.seq == seq,
+                Scope::Nothing => false,
+            }
+        })
+    }
+
+    /// Answers every function that waits for nothing more.
+    fn finish_functions(&mut self, now: Instant) {
+        while let Some(at) = self.functions.iter().position(|f| f.awaited.is_empty()) {
+            let function = self.functions.remove(at);
+            if function.response == tmf::COMPLETE {
+                for key in self.covered(&function) {
+                    self.conclude(key, now);
+                }
+            }
+            self.answer_tmf(function.itt, function.response);
+        }
+    }
+
+    /// Connections of a lost nexus will not answer: its tasks have ended there, or will with the fence.
+    pub(super) fn tmf_nexus_lost(&mut self, _nexus: NexusId, now: Instant) {
+        let alive: Vec<ConnId> = self.conns.iter().map(|c| c.id).collect();
+        for function in &mut self.functions {
+            let before = function.awaited.len();
+            function.awaited.retain(|(conn, _)| alive.contains(conn));
+            if function.reset && !function.echoing && function.awaited.len() < before {
+                function.response = tmf::REJECTED;
+            }
+        }
+        self.finish_functions(now);
+    }
+
+    fn answer_tmf(&mut self, itt: Itt, response: u8) {
+        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
+        let answer = TaskManagementResponse { response, itt, stat_sn, exp_cmd_sn, max_cmd_sn, additional: 0 };
+        self.outputs.push_back(Output::ToInitiator(Pdu::TaskManagementResponse(answer)));
+    }
+}

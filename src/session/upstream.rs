@@ -1,0 +1,407 @@
+//! What targets send: read data and responses are passed on under the initiator's own numbers, R2Ts are answered from
+//! the write buffer, and everything else is Braid's own business.
+
+use super::Session;
+use super::api::{Cause, ConnId, How, Notice, Output};
+use super::nexus::{ConnState, HOME};
+use super::order::Holder;
+use super::tasks::{Origin, Solicited, TaskKey};
+use crate::iscsi::{
+    AsyncMessage, DataIn, Itt, NopIn, NopOut, Payload, Pdu, R2t, Reject, ScsiResponse, StatSn, Ttt,
+};
+use crate::scsi::sense::status;
+use crate::scsi::{Class, Sense};
+use std::time::{Duration, Instant};
+
+/// A target that breaks the protocol: its connection is given up with this reason.
+type Fault = &'static str;
+
+impl Session {
+    /// A PDU from a target.
+    pub(super) fn take_upstream(&mut self, id: ConnId, pdu: Pdu, now: Instant) {
+        if self.conn(id).is_none() {
+            return;
+        }
+        if let Err(fault) = self.take_numbers(id, &pdu, now).and_then(|fresh| match fresh {
+            true => self.act_on(id, pdu, now),
+            false => Ok(()),
+        }) {
+            self.fail_conn(id, Cause::Protocol(fault.into()), now);
+        }
+    }
+
+    /// Books StatSN, ExpCmdSN and MaxCmdSN; false for a response that was taken before.
+    fn take_numbers(&mut self, id: ConnId, pdu: &Pdu, now: Instant) -> Result<bool, Fault> {
+        let Some((stat_sn, exp_cmd_sn, max_cmd_sn)) = pdu.target_numbers() else {
+            return Err("an initiator's PDU came from the target");
+        };
+        let Some(conn) = self.conn_mut(id) else { return Ok(false) };
+        conn.last_heard = now;
+        let nexus = conn.nexus;
+        if counts_status(pdu) {
+            if stat_sn.is_before(conn.exp_stat_sn) {
+                return Ok(false);
+            }
+            if stat_sn != conn.exp_stat_sn {
+                // At error recovery level 0 a lost response ends the connection (R115).
+                return Err("a response is missing (StatSN)");
+            }
+            conn.exp_stat_sn = StatSn(stat_sn.0).next();
+        }
+        if let Some(nexus) = self.nexuses.get_mut(nexus) {
+            nexus.window.update(exp_cmd_sn, max_cmd_sn);
+        }
+        Ok(true)
+    }
+
+    fn act_on(&mut self, id: ConnId, pdu: Pdu, now: Instant) -> Result<(), Fault> {
+        match pdu {
+            Pdu::DataIn(data) => self.data_in(id, data, now),
+            Pdu::ScsiResponse(response) => {
+                if let Some((key, _)) = self.tasks.running(id, response.itt) {
+                    self.completed(key, id, response, now);
+                }
+                Ok(())
+            }
+            Pdu::R2t(r2t) => self.r2t(id, r2t),
+            Pdu::NopIn(nop) => {
+                self.nop_in(id, nop, now);
+                Ok(())
+            }
+            Pdu::TaskManagementResponse(response) => {
+                self.tmf_answered(id, response.itt, response.response, now);
+                Ok(())
+            }
+            Pdu::LogoutResponse(_) => {
+                if self.conn(id).is_some_and(|c| matches!(c.state, ConnState::LoggingOut(_))) {
+                    self.close_conn(id, How::Graceful);
+                }
+                Ok(())
+            }
+            Pdu::AsyncMessage(message) => self.async_message(id, &message, now),
+            Pdu::Reject(reject) => self.rejected(id, &reject, now),
+            Pdu::TextResponse(_) => Err("a text response that was not asked for"),
+            Pdu::LoginResponse(_) => Err("a login response in full feature phase"),
+            Pdu::NopOut(_)
+            | Pdu::ScsiCommand(_)
+            | Pdu::TaskManagementRequest(_)
+            | Pdu::LoginRequest(_)
+            | Pdu::TextRequest(_)
+            | Pdu::DataOut(_)
+            | Pdu::LogoutRequest(_)
+            | Pdu::SnackRequest(_) => Err("an initiator's PDU came from the target"),
+        }
+    }
+
+    fn data_in(&mut self, id: ConnId, pdu: DataIn, now: Instant) -> Result<(), Fault> {
+        let Some((key, task)) = self.tasks.running(id, pdu.itt) else { return Ok(()) };
+        let expected = task.read_length();
+        let Some(run) = task.run.as_mut() else { return Ok(()) };
+        let length = u32::try_from(pdu.data.len()).map_err(|_| "a data segment is too long")?;
+        let end = pdu.buffer_offset.checked_add(length).ok_or("a data offset is out of range")?;
+        if pdu.data_sn != run.next_sn || (pdu.buffer_offset != run.received && length > 0) {
+            return Err("read data is out of sequence");
+        }
+        if end > expected {
+            return Err("more read data than expected");
+        }
+        run.next_sn += 1;
+        run.received = run.received.max(end);
+        if matches!(task.origin, Origin::Initiator { .. }) {
+            self.pass_on(key, &pdu, end == expected);
+        } else {
+            for chunk in pdu.data.chunks() {
+                task.collected.extend_from_slice(chunk);
+            }
+        }
+        if pdu.has_status {
+            let response = ScsiResponse {
+                status: pdu.status,
+                overflow: pdu.overflow,
+                underflow: pdu.underflow,
+                residual: pdu.residual,
+                ..ScsiResponse::default()
+            };
+            self.completed(key, id, response, now);
+        }
+        Ok(())
+    }
+
+    /// Sends read data to the initiator, cut for it. Status that came with the data travels in a response of its own.
+    fn pass_on(&mut self, key: TaskKey, pdu: &DataIn, complete: bool) {
+        let session = &self.plan.downstream.session;
+        let segment = self.plan.downstream.connection.max_send_data_segment.max(512);
+        let (_, exp_cmd_sn, max_cmd_sn) = self.front.peek();
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let Origin::Initiator { itt, .. } = task.origin else { return };
+        let outputs = &mut self.outputs;
+        let last = pdu.final_ || complete;
+        task.outbound.cut(
+            pdu.buffer_offset,
+            &pdu.data,
+            segment,
+            session.max_burst_length.max(512),
+            last,
+            |piece| {
+                outputs.push_back(Output::ToInitiator(Pdu::DataIn(DataIn {
+                    final_: piece.final_,
+                    itt,
+                    ttt: Ttt::NONE,
+                    exp_cmd_sn,
+                    max_cmd_sn,
+                    data_sn: piece.data_sn,
+                    buffer_offset: piece.offset,
+                    data: piece.data,
+                    ..DataIn::default()
+                })));
+            },
+        );
+    }
+
+    fn r2t(&mut self, id: ConnId, r2t: R2t) -> Result<(), Fault> {
+        let Some(conn) = self.conn(id) else { return Ok(()) };
+        let burst = self.nexus(conn.nexus).map_or(0, |n| n.params.max_burst_length);
+        let Some((key, task)) = self.tasks.running(id, r2t.itt) else { return Ok(()) };
+        let expected = task.expected;
+        let end = r2t.buffer_offset.checked_add(r2t.desired_length).ok_or("an R2T is out of range")?;
+        let Some(run) = task.run.as_mut() else { return Ok(()) };
+        if !task.write || r2t.desired_length == 0 || r2t.desired_length > burst || end > expected {
+            return Err("an R2T asks for data beyond the command or the burst length");
+        }
+        if r2t.ttt == Ttt::NONE || run.solicited.len() >= 64 {
+            return Err("an R2T has no transfer tag, or there are too many");
+        }
+        run.solicited.push_back(Solicited {
+            ttt: r2t.ttt,
+            lun: r2t.lun,
+            next: r2t.buffer_offset,
+            end,
+            data_sn: 0,
+        });
+        self.answer_r2ts(key);
+        Ok(())
+    }
+
+    fn nop_in(&mut self, id: ConnId, nop: NopIn, now: Instant) {
+        if nop.itt != Itt::NONE {
+            if let Some(conn) = self.conn_mut(id)
+                && conn.ping.is_some_and(|(itt, _)| itt == nop.itt)
+            {
+                conn.ping = None;
+            }
+            self.path_answered(id, now);
+            self.tmf_answered(id, nop.itt, crate::iscsi::tmf::COMPLETE, now);
+        }
+        if nop.ttt == Ttt::NONE {
+            return;
+        }
+        let Some(conn) = self.conn(id) else { return };
+        let (exp_stat_sn, nexus) = (conn.exp_stat_sn, conn.nexus);
+        let Some(cmd_sn) = self.nexus(nexus).map(|n| n.window.current()) else { return };
+        // An answer has no task tag and is always immediate (R225, R226).
+        let answer = NopOut {
+            immediate: true,
+            lun: nop.lun,
+            itt: Itt::NONE,
+            ttt: nop.ttt,
+            cmd_sn,
+            exp_stat_sn,
+            data: Payload::new(),
+        };
+        self.outputs.push_back(Output::ToTarget(id, Pdu::NopOut(answer)));
+    }
+
+    fn async_message(&mut self, id: ConnId, message: &AsyncMessage, now: Instant) -> Result<(), Fault> {
+        let [cid, _, patience] = message.parameters;
+        let Some(conn) = self.conn_mut(id) else { return Ok(()) };
+        let nexus = conn.nexus;
+        match message.event {
+            0 if nexus == HOME => {
+                let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
+                let message = AsyncMessage { stat_sn, exp_cmd_sn, max_cmd_sn, ..message.clone() };
+                self.outputs.push_back(Output::ToInitiator(Pdu::AsyncMessage(message)));
+            }
+            // Logout wanted, or a renegotiation that is declined by leaving (R218, R220).
+            1 | 4 => conn.state = ConnState::Draining(now + Duration::from_secs(u64::from(patience.max(1)))),
+            2 => {
+                let dropped = self.conns.iter().find(|c| c.nexus == nexus && c.cid.0 == cid).map(|c| c.id);
+                if let Some(dropped) = dropped {
+                    self.fail_conn(dropped, Cause::Protocol("the target dropped the connection".into()), now);
+                }
+            }
+            3 => return Err("the target drops the session"),
+            // Other initiators' doing, told by unit attentions too; and vendors' own events (R222).
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The target refused a PDU of Braid's.
+    fn rejected(&mut self, id: ConnId, reject: &Reject, now: Instant) -> Result<(), Fault> {
+        let header = reject.data.contiguous();
+        let tag = header.get(16..20).and_then(|b| b.first_chunk()).map(|b| Itt(u32::from_be_bytes(*b)));
+        let Some(itt) = tag else { return Err("the target rejected something it does not name") };
+        if let Some(conn) = self.conn_mut(id)
+            && conn.ping.is_some_and(|(ping, _)| ping == itt)
+        {
+            conn.ping = None;
+            return Ok(());
+        }
+        if self.tmf_answered(id, itt, crate::iscsi::tmf::REJECTED, now) {
+            return Ok(());
+        }
+        // A rejected command leaves a hole in CmdSN (R105): the session starts anew, the command runs again.
+        Err("the target rejected a command")
+    }
+
+    /// A run ended with a status.
+    fn completed(&mut self, key: TaskKey, id: ConnId, response: ScsiResponse, now: Instant) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let Some(run) = task.run.as_ref() else { return };
+        let (nexus, path, load, lun) = (run.nexus, run.path, run.load, task.lun);
+        if let Some(l) = self.loads.get_mut(path.0) {
+            l.finished(load, now.saturating_duration_since(run.sent_at));
+        }
+        self.path_answered(id, now);
+        if nexus != HOME && matches!(self.tasks.get(key).map(|t| t.origin), Some(Origin::Initiator { .. })) {
+            let sense = response.sense().and_then(|s| Sense::parse(&s));
+            let attention = sense.is_some_and(Sense::is_unit_attention);
+            if attention || response.status == status::RESERVATION_CONFLICT {
+                // The command did not run. Home is the nexus the initiator knows: what home says is what it must hear.
+                if attention {
+                    self.note(Notice::UnitAttentionAbsorbed { path });
+                    self.unit_doubted(lun, nexus, now);
+                }
+                self.move_to_home(key);
+                return;
+            }
+        }
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        match task.origin {
+            Origin::Initiator { .. } => {
+                let good = response.response == 0 && response.status == status::GOOD;
+                let class = task.command.class.clone();
+                let name = task.command.name;
+                self.count(key, path, now);
+                if good && nexus == HOME {
+                    match class {
+                        Class::Reservation => self.unit_reservation(lun, name),
+                        Class::Read(_) | Class::Write(_) => self.unit_used(lun, now),
+                        Class::WriteAnywhere
+                        | Class::WriteOnce(_)
+                        | Class::Flush
+                        | Class::Query
+                        | Class::Stateless
+                        | Class::Barrier => {}
+                    }
+                }
+                self.respond(key, response, now);
+            }
+            Origin::Check(check) => {
+                if let Some(task) = self.tasks.remove(key) {
+                    self.check_answered(check, &task, &response, now);
+                }
+            }
+            Origin::Fence(nexus) => {
+                if let Some(task) = self.tasks.remove(key) {
+                    self.fence_answered(nexus, &task, &response, now);
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, key: TaskKey, path: super::PathId, now: Instant) {
+        let Some(task) = self.tasks.get(key) else { return };
+        let notice = Notice::Completed {
+            path,
+            read: u64::from(task.outbound.delivered),
+            written: u64::from(task.inbound.received()),
+            took: now.saturating_duration_since(task.arrived),
+        };
+        self.note(notice);
+    }
+
+    fn move_to_home(&mut self, key: TaskKey) {
+        if let Some(task) = self.tasks.get_mut(key) {
+            task.run = None;
+            task.home_only = true;
+            task.queued = false;
+        }
+        self.requeue(key);
+    }
+
+    /// Answers the initiator and ends the task; waits with it while the initiator still owes data (R138).
+    pub(super) fn respond(&mut self, key: TaskKey, response: ScsiResponse, now: Instant) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        task.run = None;
+        if task.data_due() {
+            task.held_response = Some(Box::new(response));
+            return;
+        }
+        let Origin::Initiator { itt, .. } = task.origin else { return };
+        let exp_data_sn =
+            if response.response == 0 { task.outbound.data_sn + task.inbound.r2ts() } else { 0 };
+        self.conclude(key, now);
+        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
+        let response =
+            ScsiResponse { itt, snack_tag: 0, stat_sn, exp_cmd_sn, max_cmd_sn, exp_data_sn, ..response };
+        self.outputs.push_back(Output::ToInitiator(Pdu::ScsiResponse(response)));
+    }
+
+    /// Ends a task without a word: releases what waited for it and opens the window.
+    pub(super) fn conclude(&mut self, key: TaskKey, _now: Instant) {
+        self.unqueue_if_queued(key);
+        let Some(task) = self.tasks.remove(key) else { return };
+        if let Some(run) = task.run
+            && let Some(load) = self.loads.get_mut(run.path.0)
+        {
+            load.forgotten(run.load);
+        }
+        self.held = self.held.saturating_sub(u64::from(task.inbound.received()));
+        self.promised = self.promised.saturating_sub(task.inbound.outstanding());
+        let waiting = self.order.leave(Holder::Task(key));
+        self.release(&waiting);
+        self.open_window();
+        self.solicit_more();
+    }
+
+    fn unqueue_if_queued(&mut self, key: TaskKey) {
+        if self.tasks.get(key).is_some_and(|t| t.queued || t.only_nexus.is_some()) {
+            self.unqueue(key);
+        }
+    }
+
+    /// Entries of the order went away: whoever waited for nothing else may go.
+    pub(super) fn release(&mut self, waiting: &[TaskKey]) {
+        for key in waiting {
+            if let Some(task) = self.tasks.get_mut(*key) {
+                task.blockers = task.blockers.saturating_sub(1);
+            }
+            self.queue_if_ready(*key);
+        }
+    }
+}
+
+/// Whether a PDU takes a StatSN of its own (R112).
+fn counts_status(pdu: &Pdu) -> bool {
+    match pdu {
+        Pdu::DataIn(data) => data.has_status,
+        Pdu::NopIn(nop) => nop.itt != Itt::NONE,
+        Pdu::R2t(_) => false,
+        Pdu::ScsiResponse(_)
+        | Pdu::TaskManagementResponse(_)
+        | Pdu::LoginResponse(_)
+        | Pdu::TextResponse(_)
+        | Pdu::LogoutResponse(_)
+        | Pdu::AsyncMessage(_)
+        | Pdu::Reject(_)
+        | Pdu::NopOut(_)
+        | Pdu::ScsiCommand(_)
+        | Pdu::TaskManagementRequest(_)
+        | Pdu::LoginRequest(_)
+        | Pdu::TextRequest(_)
+        | Pdu::DataOut(_)
+        | Pdu::LogoutRequest(_)
+        | Pdu::SnackRequest(_) => true,
+    }
+}
