@@ -8,9 +8,9 @@
 
 use super::keys::{Id, Sender};
 use super::negotiate::{Book, Fault};
-use super::text::{TextIn, TextOut};
+use super::text::{TextOut, collect};
 use super::{ConnectionParams, Negotiated, SessionParams};
-use crate::iscsi::text::KeyList;
+use crate::iscsi::text::{KeyList, TextCollector};
 use crate::iscsi::{Cid, CmdSn, Isid, Itt, LoginRequest, LoginResponse, Pdu, Stage, StatSn, Tsih};
 
 /// What kind of login.
@@ -136,7 +136,7 @@ pub struct InitiatorLogin {
     responses: u32,
     exp_stat_sn: StatSn,
     book: Book,
-    text: TextIn,
+    text: TextCollector,
     out: TextOut,
 }
 
@@ -163,7 +163,7 @@ impl InitiatorLogin {
             responses: 0,
             exp_stat_sn: StatSn(0),
             book: Book::new(Sender::Initiator, leading, &limits, header_digest, data_digest),
-            text: TextIn::default(),
+            text: TextCollector::new(),
             out: TextOut::default(),
             plan,
         };
@@ -196,12 +196,10 @@ impl InitiatorLogin {
             }
             return Ok(InitiatorStep::Send(self.request()));
         }
-        self.text.push(&response.data).map_err(protocol)?;
-        if response.continue_ {
-            return Ok(InitiatorStep::Send(self.request()));
+        match collect(&mut self.text, &response.data, response.continue_).map_err(protocol)? {
+            Some(keys) => self.take(&keys, &response),
+            None => Ok(InitiatorStep::Send(self.request())),
         }
-        let keys = self.text.finish().map_err(protocol)?;
-        self.take(&keys, &response)
     }
 
     /// Takes a whole list of keys, and goes on to the stage the target agreed to.

@@ -8,7 +8,7 @@
 use super::keys::{Id, Key, Phase, Rule, Sender, TABLE};
 use super::params::{ConnectionParams, DEFAULT_SEGMENT, SessionParams};
 use crate::iscsi::Stage;
-use crate::iscsi::text::KeyList;
+use crate::iscsi::text::{KeyList, parse_boolean, parse_list, parse_number};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A negotiation that cannot be concluded.
@@ -411,13 +411,9 @@ fn row(id: Id) -> Option<&'static Key> {
     TABLE.iter().find(|key| key.id == id)
 }
 
-/// A number in decimal or hexadecimal (R49).
-pub(super) fn number(text: &str) -> Option<u32> {
-    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(hex) if hex.bytes().all(|b| b.is_ascii_hexdigit()) => u32::from_str_radix(hex, 16).ok(),
-        None if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
-        _ => None,
-    }
+/// A number of 32 bits.
+fn number(text: &str) -> Option<u32> {
+    parse_number(text).and_then(|n| u32::try_from(n).ok())
 }
 
 const fn default(rule: Rule) -> Option<Value> {
@@ -435,11 +431,7 @@ fn parse(rule: Rule, text: &str) -> Option<Value> {
         Rule::Minimum { min, max, .. } | Rule::Maximum { min, max, .. } => {
             number(text).filter(|n| (min..=max).contains(n)).map(Value::Number)
         }
-        Rule::And | Rule::Or => match text {
-            "Yes" => Some(Value::Bool(true)),
-            "No" => Some(Value::Bool(false)),
-            _ => None,
-        },
+        Rule::And | Rule::Or => parse_boolean(text).map(Value::Bool),
         Rule::List { .. } => {
             ["None", "CRC32C", "RFC3720"].into_iter().find(|c| *c == text).map(Value::Choice)
         }
@@ -450,7 +442,7 @@ fn parse(rule: Rule, text: &str) -> Option<Value> {
 /// The result of a proposal against this side's limit; none if there is no legal one.
 fn select(rule: Rule, text: &str, own: Own) -> Option<Value> {
     if let Own::Supported(list) = own {
-        let offered = text.split(',').find_map(|offer| list.iter().find(|mine| **mine == offer));
+        let offered = parse_list(text).find_map(|offer| list.iter().find(|mine| **mine == offer));
         return offered.map(|choice| Value::Choice(choice));
     }
     match (rule, parse(rule, text)?, own) {

@@ -12,8 +12,8 @@ use super::keys::Sender;
 use super::name;
 use super::negotiate::{Book, Fault};
 use super::params::{DEFAULT_SEGMENT, Negotiated, SessionParams};
-use super::text::{TextIn, TextOut};
-use crate::iscsi::text::KeyList;
+use super::text::{TextOut, collect};
+use crate::iscsi::text::{KeyList, TextCollector};
 use crate::iscsi::{Cid, CmdSn, Isid, LoginRequest, LoginResponse, Payload, Pdu, Stage, StatSn, Tsih};
 
 /// Who wants what: known after the first request, before anything is granted.
@@ -125,7 +125,7 @@ pub struct TargetLogin {
     stat_sn: StatSn,
     /// ExpCmdSN and MaxCmdSN as told in responses.
     window: Option<(CmdSn, CmdSn)>,
-    text: TextIn,
+    text: TextCollector,
     state: State,
     failure: Option<String>,
 }
@@ -232,11 +232,10 @@ impl TargetLogin {
                 Err(Failure::new(INITIATOR_ERROR, "the initiator interrupts a list of keys"))
             };
         }
-        self.text.push(&text).map_err(|why| Failure::new(INITIATOR_ERROR, why))?;
-        if request.continue_ {
+        let keys = collect(&mut self.text, &text, request.continue_);
+        let Some(keys) = keys.map_err(|why| Failure::new(INITIATOR_ERROR, why))? else {
             return Ok(TargetStep::Send(vec![self.response(Payload::new(), false, None)]));
-        }
-        let keys = self.text.finish().map_err(|why| Failure::new(INITIATOR_ERROR, why))?;
+        };
         match &mut self.state {
             State::Negotiating(talk) => {
                 talk.take(&keys, self.stage)?;

@@ -67,10 +67,8 @@ fn response(step: TargetStep) -> LoginResponse {
 
 /// Feeds a request and grants the offer where the login asks.
 fn feed(login: &mut TargetLogin, offer: &Offer, request: LoginRequest) -> TargetStep {
-    match login.handle(request) {
-        TargetStep::Decide(_) => login.accept(offer.clone()),
-        step => step,
-    }
+    let step = login.handle(request);
+    if matches!(step, TargetStep::Decide(_)) { login.accept(offer.clone()) } else { step }
 }
 
 fn text(response: &LoginResponse) -> KeyList {

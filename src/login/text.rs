@@ -1,49 +1,29 @@
 //! Key lists longer than one PDU: the C bit in both directions (R26, R44, R50).
 
 use crate::iscsi::Payload;
-use crate::iscsi::text::KeyList;
+use crate::iscsi::text::{KeyList, TextCollector};
 use std::collections::BTreeSet;
 
 /// Longest data segment of a login PDU, in bytes: nothing else is agreed yet (R20).
 const SEGMENT: usize = 8192;
 
-/// Longest key list accepted, in bytes (R44).
-const LONGEST: usize = 65_536;
-
-/// Collects a key list that comes in pieces.
-#[derive(Debug, Default)]
-pub(super) struct TextIn {
-    bytes: Vec<u8>,
-}
-
-impl TextIn {
-    /// Takes a piece.
-    ///
-    /// # Errors
-    /// The list has become too long.
-    pub(super) fn push(&mut self, piece: &Payload) -> Result<(), &'static str> {
-        if self.bytes.len() + piece.len() > LONGEST {
-            return Err("key list longer than 64 KiB");
-        }
-        for chunk in piece.chunks() {
-            self.bytes.extend_from_slice(chunk);
-        }
-        Ok(())
-    }
-
-    /// The whole list; the next piece starts another.
-    ///
-    /// # Errors
-    /// The text is malformed, or names a key twice (R28).
-    pub(super) fn finish(&mut self) -> Result<KeyList, String> {
-        let bytes = std::mem::take(&mut self.bytes);
-        let keys = KeyList::parse(&bytes).map_err(|error| error.to_string())?;
-        let mut seen = BTreeSet::new();
-        let twice = keys.iter().find(|(name, _)| !seen.insert(*name)).map(|(name, _)| name.to_owned());
-        match twice {
-            Some(name) => Err(format!("key {name} stands twice")),
-            None => Ok(keys),
-        }
+/// Takes one PDU's part of a key list; the keys come out once the list is whole.
+///
+/// # Errors
+/// The list is malformed or too long (R44), or names a key twice (R28).
+pub(super) fn collect(
+    text: &mut TextCollector,
+    piece: &Payload,
+    continue_: bool,
+) -> Result<Option<KeyList>, String> {
+    let Some(keys) = text.push(piece, continue_).map_err(|error| error.to_string())? else {
+        return Ok(None);
+    };
+    let mut seen = BTreeSet::new();
+    let twice = keys.iter().find(|(name, _)| !seen.insert(*name)).map(|(name, _)| name.to_owned());
+    match twice {
+        Some(name) => Err(format!("key {name} stands twice")),
+        None => Ok(Some(keys)),
     }
 }
 
@@ -89,30 +69,22 @@ mod tests {
         }
         let mut out = TextOut::default();
         out.add(&keys);
-        let mut back = TextIn::default();
+        let mut back = TextCollector::new();
         loop {
             let (piece, more) = out.piece();
             assert!(piece.len() <= SEGMENT);
-            back.push(&piece).unwrap();
-            if !more {
+            if let Some(whole) = collect(&mut back, &piece, more).unwrap() {
+                assert_eq!(whole, keys);
                 break;
             }
         }
         assert!(out.is_empty());
-        assert_eq!(back.finish().unwrap(), keys);
     }
 
     #[test]
     fn r28_a_key_that_stands_twice_is_found() {
-        let mut text = TextIn::default();
-        text.push(&Payload::from(b"A=1\0B=2\0A=1\0".to_vec())).unwrap();
-        assert_eq!(text.finish().unwrap_err(), "key A stands twice");
-    }
-
-    #[test]
-    fn r44_a_list_may_have_64_kib_and_no_more() {
-        let mut text = TextIn::default();
-        text.push(&Payload::from(vec![b'a'; LONGEST])).unwrap();
-        assert!(text.push(&Payload::from(vec![b'a'])).is_err());
+        let piece = Payload::from(b"A=1\0B=2\0A=1\0".to_vec());
+        let result = collect(&mut TextCollector::new(), &piece, false);
+        assert_eq!(result.unwrap_err(), "key A stands twice");
     }
 }

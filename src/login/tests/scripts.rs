@@ -11,10 +11,8 @@ fn assert_answers(response: &LoginResponse, expected: &[(&str, &str)]) {
 }
 
 fn done(step: TargetStep) -> Negotiated {
-    match step {
-        TargetStep::Done(_, done) => *done,
-        other => panic!("not done: {other:?}"),
-    }
+    let TargetStep::Done(_, done) = step else { panic!("not done: {step:?}") };
+    *done
 }
 
 /// libiscsi, and so QEMU: everything at once, straight from the operational stage, in one round.
