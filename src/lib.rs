@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod config;
 pub mod iscsi;
+pub mod lab;
 pub mod login;
 pub mod metrics;
 pub mod path;

@@ -1,0 +1,19 @@
+//! What the demo, the tests and the benchmark need: peers, a judge and a way to break links.
+//!
+//! Nothing here uses [`crate::session`]: a judge does not share the accused's code.
+//!
+//! - [`target`]: a RAM-disk target with several portals and several connections per session.
+//! - [`initiator`]: a small verifying initiator, and raw connections that may send anything.
+//! - [`wire`]: PDUs over a TCP stream, shared by both.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the lab drives sockets and reads the clock; its target core is told the time"
+)]
+
+pub mod initiator;
+pub mod target;
+pub mod wire;
+
+#[cfg(test)]
+mod tests;
