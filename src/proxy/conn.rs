@@ -202,3 +202,91 @@ async fn swallow(stream: &mut TcpStream) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iscsi::{Itt, NopIn, NopOut, Payload};
+    use tokio::net::TcpListener;
+
+    async fn pair() -> (Conn, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Conn::new(listener.accept().await.unwrap().0, Receiver::Target), peer)
+    }
+
+    fn pong(tag: u32, len: usize) -> Pdu {
+        let data = Payload::from(vec![7; len]);
+        Pdu::NopIn(NopIn { itt: Itt(tag), data, ..NopIn::default() })
+    }
+
+    #[tokio::test]
+    async fn what_the_socket_does_not_take_waits_and_comes_in_order() {
+        let (mut conn, peer) = pair().await;
+        let mut peer = Conn::new(peer, Receiver::Initiator);
+        for tag in 0..4000 {
+            conn.queue(&pong(tag, 4096));
+        }
+        conn.flush().unwrap();
+        assert!(conn.queued() > 0, "16 MiB do not fit into socket buffers");
+        let reader = tokio::spawn(async move {
+            for tag in 0..4000 {
+                assert_eq!(peer.recv().await.unwrap(), pong(tag, 4096));
+            }
+        });
+        std::future::poll_fn(|cx| conn.poll_drain(cx)).await.unwrap();
+        assert_eq!(conn.queued(), 0);
+        reader.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn unread_input_does_not_destroy_the_last_answer() {
+        let (mut conn, mut peer) = pair().await;
+        peer.write_all(&[0xff; 100_000]).await.unwrap();
+        conn.queue(&pong(1, 8));
+        let closing = tokio::spawn(conn.close());
+        let mut answer = Vec::new();
+        peer.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer.len(), 48 + 8);
+        drop(peer);
+        closing.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_seen_as_one() {
+        let (conn, mut peer) = pair().await;
+        conn.reset();
+        let error = peer.read(&mut [0; 8]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_truncated_header_is_no_pdu() {
+        let (mut conn, mut peer) = pair().await;
+        peer.write_all(&[0x40; 47]).await.unwrap();
+        drop(peer);
+        assert!(matches!(conn.recv().await, Err(ConnError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn pdus_before_and_after_the_end_of_login_follow_their_own_rules() {
+        let (mut conn, peer) = pair().await;
+        let mut peer = Conn::new(peer, Receiver::Initiator);
+        let digests = ConnectionParams {
+            header_digest: true,
+            data_digest: true,
+            max_recv_data_segment: 65_536,
+            max_send_data_segment: 65_536,
+        };
+        let ping = |len| {
+            let data = Payload::from(vec![9; len]);
+            Pdu::NopOut(NopOut { immediate: true, itt: Itt(1), data, ..NopOut::default() })
+        };
+        peer.send(&[ping(100)]).await.unwrap();
+        peer.enter_full_feature(&digests);
+        peer.send(&[ping(20_000)]).await.unwrap();
+        assert_eq!(conn.recv().await.unwrap(), ping(100));
+        conn.enter_full_feature(&digests);
+        assert_eq!(conn.recv().await.unwrap(), ping(20_000));
+    }
+}

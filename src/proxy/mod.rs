@@ -1,5 +1,235 @@
-//! The tokio driver.
+//! The tokio driver: everything that touches a socket or a clock on the data path.
+//!
+//! # The life of a downstream connection
+//! 1. `listener` accepts it, sets its socket options, and spawns one task for it, the only one it will ever have.
+//!    Connections that have not finished their login are limited in number and in time.
+//! 2. `intercept` runs the target's side of the login until it is known who wants what. A discovery session is
+//!    answered by `discovery` with Braid's own portals and ends there.
+//! 3. A normal session claims its (initiator, ISID, target) in the `registry`. If such a session runs already, this
+//!    is session reinstatement: the old one is ended, with all its upstream connections, before anything else happens.
+//! 4. `leading` logs in to the target over the first path that answers, with the initiator's own name and ISID.
+//!    If the target refuses, its refusal is the initiator's. Otherwise the initiator is granted what Braid can keep.
+//! 5. The engine ([`crate::session`]) is made and handed with both connections to the `session` driver, which owns
+//!    everything from then on and opens the other paths ([`dial`]) as the engine asks for them.
+//! 6. The session ends when the engine says so: after a logout, after the initiator's connection is lost, when no path
+//!    came back in time, or on the order to stop (reinstatement, or the whole of Braid stopping).
+//!
+//! # Use
+//! [`run`] is all of `braid run`. [`Proxy::start`] is the same for use inside a process: bind to port 0, ask for
+//! [`Proxy::addresses`], and end with [`Proxy::stop`].
 
 pub mod clock;
 pub mod conn;
 pub mod dial;
+mod discovery;
+mod intercept;
+mod leading;
+mod listener;
+mod notice;
+mod registry;
+mod session;
+
+use crate::config::Config;
+use crate::login::Refusal;
+use crate::login::discovery::TargetRecord;
+use crate::metrics::Metrics;
+use registry::Registry;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+/// Connections that have not finished their login, at most.
+const MAX_LOGINS: usize = 256;
+
+/// How long sessions may take to end when Braid stops.
+pub const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Portal group tag where the target's own is not known.
+const DEFAULT_TPGT: u16 = 1;
+
+const fn refusal(class: u8, detail: u8) -> Refusal {
+    Refusal { class, detail, address: None }
+}
+
+const NOT_FOUND: Refusal = refusal(2, 3);
+const TOO_MANY_CONNECTIONS: Refusal = refusal(2, 6);
+const NO_SESSION: Refusal = refusal(2, 10);
+const SERVICE_UNAVAILABLE: Refusal = refusal(3, 1);
+const OUT_OF_RESOURCES: Refusal = refusal(3, 2);
+
+/// Why the proxy did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Shared {
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
+    /// The addresses listened on, with the ports that were given out.
+    portals: Vec<SocketAddr>,
+    registry: Arc<Registry>,
+    sessions: Arc<Semaphore>,
+    logins: Arc<Semaphore>,
+    /// Portal group tags of targets, as far as they are known from logins.
+    tpgts: Mutex<BTreeMap<String, u16>>,
+}
+
+/// A running proxy. Dropping it closes everything at once.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    listeners: JoinSet<JoinSet<()>>,
+}
+
+impl Proxy {
+    /// Starts listening.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub async fn start(config: Arc<Config>, metrics: Arc<Metrics>) -> Result<Self, StartError> {
+        let mut bound = Vec::new();
+        for &address in &config.listen {
+            let failed = |error| StartError::Listen { address, error };
+            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            bound.push((listener.local_addr().map_err(failed)?, listener));
+        }
+        for target in &config.targets {
+            metrics.declare(&target.name, target.paths.iter().map(|path| path.name.as_str()));
+        }
+        let sessions = usize::try_from(config.limits.max_sessions).unwrap_or(Semaphore::MAX_PERMITS);
+        let shared = Arc::new(Shared {
+            config,
+            metrics,
+            portals: bound.iter().map(|(address, _)| *address).collect(),
+            registry: Arc::default(),
+            sessions: Arc::new(Semaphore::new(sessions)),
+            logins: Arc::new(Semaphore::new(MAX_LOGINS)),
+            tpgts: Mutex::default(),
+        });
+        let (stop, stopped) = watch::channel(false);
+        let mut listeners = JoinSet::new();
+        for (address, listener) in bound {
+            tracing::info!(%address, "listening");
+            listeners.spawn(listener::run(Arc::clone(&shared), listener, stopped.clone()));
+        }
+        Ok(Self { shared, stop, listeners })
+    }
+
+    /// The addresses listened on, in the order of the configuration, with the real ports.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.shared.portals
+    }
+
+    /// Sessions (discovery included) that are running or ending.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.shared.registry.len()
+    }
+
+    /// Stops: accepts nothing more, ends the sessions in order within `patience`, and then whatever is left.
+    pub async fn stop(mut self, patience: Duration) {
+        self.stop.send_replace(true);
+        let mut connections = Vec::new();
+        while let Some(served) = self.listeners.join_next().await {
+            connections.extend(served);
+        }
+        self.shared.registry.close(patience).await;
+        for mut served in connections {
+            served.shutdown().await;
+        }
+    }
+}
+
+/// Runs the proxy until `shutdown` ends, then stops in order.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn run(
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), StartError> {
+    let proxy = Proxy::start(config, metrics).await?;
+    shutdown.await;
+    tracing::info!(sessions = proxy.sessions(), "stopping");
+    proxy.stop(STOP_PATIENCE).await;
+    Ok(())
+}
+
+impl Shared {
+    /// The tag under which a target's portals are shown: the target's own once it is known (R239).
+    fn tpgt(&self, target: &str) -> u16 {
+        let known = self.tpgts.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(target).copied().unwrap_or(DEFAULT_TPGT)
+    }
+
+    fn learn_tpgt(&self, target: &str, tpgt: Option<u16>) {
+        if let Some(tpgt) = tpgt {
+            let mut known = self.tpgts.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert(target.to_owned(), tpgt);
+        }
+    }
+
+    /// The answer to SendTargets on a connection that was accepted on this local address.
+    fn records(&self, local: Option<IpAddr>) -> Vec<TargetRecord> {
+        let addresses = shown(&self.portals, local);
+        let record = |name: &String| {
+            let tpgt = self.tpgt(name);
+            let portals = addresses.iter().map(|address| (address.to_string(), tpgt)).collect();
+            TargetRecord { name: name.clone(), portals }
+        };
+        self.config.targets.iter().map(|target| record(&target.name)).collect()
+    }
+}
+
+/// The portals as seen from a connection to `local`: an unspecified address is shown as the one the initiator has
+/// reached, and a loopback address only to those who are on it.
+fn shown(portals: &[SocketAddr], local: Option<IpAddr>) -> Vec<SocketAddr> {
+    let local = local.map(|local| local.to_canonical());
+    let mut shown = Vec::new();
+    for portal in portals {
+        let ip = match local {
+            Some(local) if portal.ip().is_unspecified() => local,
+            _ => portal.ip(),
+        };
+        let address = SocketAddr::new(ip, portal.port());
+        let reachable = !ip.is_loopback() || local.is_some_and(|local| local.is_loopback());
+        if reachable && !ip.is_unspecified() && !shown.contains(&address) {
+            shown.push(address);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn portals_are_shown_as_the_initiator_can_reach_them() {
+        let portals = ["0.0.0.0:3260", "10.0.0.1:3261", "127.0.0.1:3262"].map(|text| text.parse().unwrap());
+        let from = |local: &str| -> Vec<String> {
+            shown(&portals, Some(local.parse().unwrap())).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(from("10.0.0.2"), ["10.0.0.2:3260", "10.0.0.1:3261"]);
+        assert_eq!(from("::ffff:10.0.0.2"), ["10.0.0.2:3260", "10.0.0.1:3261"]);
+        assert_eq!(from("127.0.0.1"), ["127.0.0.1:3260", "10.0.0.1:3261", "127.0.0.1:3262"]);
+    }
+}

@@ -97,6 +97,7 @@ impl Session {
             self.reject(&Pdu::ScsiCommand(command), reject::PROTOCOL_ERROR);
             return;
         }
+        self.unit_seen(command.lun);
         self.seq += 1;
         let mut task = Task::from_initiator(&command, self.seq, now);
         let announced = command.write && !command.final_;

@@ -128,12 +128,16 @@ impl Session {
             .is_some_and(|u| !u.reserved && !u.registered && u.proofs.get(&nexus) == Some(&Proof::Proved))
     }
 
+    /// The initiator addressed a unit: when home is reinstated, its attention from that login must be cleared.
+    pub(super) fn unit_seen(&mut self, lun: Lun) {
+        if !self.units.contains_key(&lun) && self.units.len() < MOST_UNITS {
+            self.units.insert(lun, Unit::default());
+        }
+    }
+
     /// Plain block I/O went well on home: the unit is in use and ready, and home can be asked who it is.
     pub(super) fn unit_used(&mut self, lun: Lun, now: Instant) {
-        if self.nexuses.len() <= 1 || (self.units.len() >= MOST_UNITS && !self.units.contains_key(&lun)) {
-            return;
-        }
-        let unit = self.units.entry(lun).or_default();
+        let Some(unit) = self.units.get_mut(&lun) else { return };
         if unit.facts.is_none() && !unit.learning {
             unit.learning = true;
             self.start_check(HOME, lun, Step::Inquiry, now);
@@ -143,7 +147,7 @@ impl Session {
     /// A reservation command ended well (by its name): RESERVE binds the unit to home until RELEASE, a persistent
     /// registration for as long as the session lasts.
     pub(super) fn unit_reservation(&mut self, lun: Lun, name: &str) {
-        let unit = self.units.entry(lun).or_default();
+        let Some(unit) = self.units.get_mut(&lun) else { return };
         match name {
             "RESERVE(6)" | "RESERVE(10)" => unit.reserved = true,
             "RELEASE(6)" | "RELEASE(10)" => unit.reserved = false,

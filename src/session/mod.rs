@@ -161,18 +161,12 @@ impl Session {
                 }
             }
             Event::Upstream(conn, pdu) => self.take_upstream(conn, pdu, now),
-            Event::Connected(conn, negotiated) => {
-                self.changed = true;
-                self.connected(conn, &negotiated, now);
-            }
-            Event::Disconnected(conn, cause) => {
-                self.changed = true;
-                self.disconnected(conn, cause, now);
-            }
+            Event::Connected(conn, negotiated) => self.connected(conn, &negotiated, now),
+            Event::Disconnected(conn, cause) => self.disconnected(conn, cause, now),
             Event::Paused(paused) => self.set_paused(paused, now),
         }
         self.dispatch(now);
-        if std::mem::take(&mut self.changed) || self.finishing.is_some() {
+        if std::mem::take(&mut self.changed) || self.finishing.is_some() || self.is_draining() {
             self.look_around(now);
         }
     }
@@ -202,8 +196,13 @@ impl Session {
     /// When [`Session::handle_timeout`] is due, if nothing happens before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let all =
-            [self.nexus_deadline(), self.ghost_deadline(), self.home_deadline(), self.finish_deadline()];
+        let all = [
+            self.nexus_deadline(),
+            self.ghost_deadline(),
+            self.fence_retry_at,
+            self.home_deadline(),
+            self.finish_deadline(),
+        ];
         all.into_iter().flatten().filter(|at| *at > self.now).min()
     }
 

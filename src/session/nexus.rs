@@ -189,6 +189,7 @@ impl Session {
     }
 
     pub(super) fn set_nexus_state(&mut self, id: NexusId, state: NexusState) {
+        self.changed = true;
         if let Some(nexus) = self.nexuses.get_mut(id) {
             nexus.state = state;
         }
@@ -277,12 +278,10 @@ impl Session {
             return;
         };
         let (path, nexus, role) = (conn.path, conn.nexus, conn.role);
+        self.changed = true;
         let expected = self.nexus(nexus).and_then(|n| n.tpgt);
-        if role != Role::Leading
-            && expected.is_some()
-            && negotiated.tpgt.is_some()
-            && negotiated.tpgt != expected
-        {
+        let foreign = expected.is_some() && negotiated.tpgt.is_some() && negotiated.tpgt != expected;
+        if role != Role::Leading && foreign {
             // Another portal group cannot carry this nexus (R5): the path gets a nexus of its own.
             self.close_conn(id, How::Graceful);
             if let Some(slot) = self.paths.get_mut(path.0) {
@@ -294,7 +293,8 @@ impl Session {
         self.adopt(id, negotiated, now);
         match role {
             Role::Joining => {}
-            Role::Leading | Role::Fencing => self.settle(nexus, now),
+            // In another portal group it is another nexus (R9): its login says nothing of the old one's tasks.
+            Role::Leading | Role::Fencing => self.settle(nexus, !foreign, now),
         }
     }
 
@@ -333,6 +333,7 @@ impl Session {
     pub(super) fn disconnected(&mut self, id: ConnId, cause: Cause, now: Instant) {
         let Some(conn) = self.conn(id) else { return };
         let (path, nexus, role, state) = (conn.path, conn.nexus, conn.role, conn.state);
+        self.changed = true;
         let was_up = state != ConnState::Opening;
         if !was_up && role == Role::Joining && matches!(cause, Cause::Login(_)) {
             // The target does not take it into the session (R46): the path gets a nexus of its own.
@@ -456,6 +457,11 @@ impl Session {
         let nop = NopOut { immediate, itt, cmd_sn, exp_stat_sn, ..NopOut::default() };
         self.outputs.push_back(Output::ToTarget(id, Pdu::NopOut(nop)));
         Some(itt)
+    }
+
+    /// Whether a connection waits to become idle.
+    pub(super) fn is_draining(&self) -> bool {
+        self.conns.iter().any(|c| matches!(c.state, ConnState::Draining(_)))
     }
 
     /// Connections that are to leave: logout once idle, close once logged out.

@@ -82,6 +82,9 @@ impl Session {
         self.fences.retain(|f| f.nexus != nexus);
         self.forget_checks(nexus);
         self.give_up_runs(nexus, path, now);
+        for key in self.tasks.select(|t| t.only_nexus == Some(nexus)) {
+            self.conclude(key, now);
+        }
         if nexus == HOME {
             self.home_lost_since.get_or_insert(now);
             if self.finishing.is_none() && !self.conns.iter().any(|c| c.state == ConnState::Up) {
@@ -220,9 +223,9 @@ impl Session {
         living.or_else(|| own().filter(|_| self.finishing.is_some()))
     }
 
-    /// A leading login of `nexus` succeeded: old connections of it are gone at the target. Makes the nexus usable once
+    /// A leading login of `nexus` succeeded; if `reinstated`, old connections of it are gone at the target. Makes the nexus usable once
     /// its ghosts are laid and, for home, the attentions of the new login are cleared.
-    pub(super) fn settle(&mut self, nexus: NexusId, now: Instant) {
+    pub(super) fn settle(&mut self, nexus: NexusId, reinstated: bool, now: Instant) {
         self.set_nexus_state(nexus, NexusState::Settling);
         let mut units: Vec<Lun> = Vec::new();
         for ghost in self.ghosts.iter().filter(|g| g.nexus == nexus) {
@@ -231,7 +234,8 @@ impl Session {
             }
         }
         self.fences.retain(|f| f.nexus != nexus);
-        self.fences.push(Fence { nexus, units, method: self.plan.fence, attempts: 0 });
+        let method = if reinstated { self.plan.fence } else { FenceMethod::Time };
+        self.fences.push(Fence { nexus, units, method, attempts: 0 });
         self.next_fence_step(nexus, now);
     }
 

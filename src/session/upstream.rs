@@ -127,7 +127,7 @@ impl Session {
         Ok(())
     }
 
-    /// Sends read data to the initiator, cut for it. Status that came with the data travels in a response of its own.
+    /// Sends read data to the initiator, cut for it.
     fn pass_on(&mut self, key: TaskKey, pdu: &DataIn, complete: bool) {
         let session = &self.plan.downstream.session;
         let segment = self.plan.downstream.connection.max_send_data_segment.max(512);
@@ -222,7 +222,10 @@ impl Session {
                 self.outputs.push_back(Output::ToInitiator(Pdu::AsyncMessage(message)));
             }
             // Logout wanted, or a renegotiation that is declined by leaving (R218, R220).
-            1 | 4 => conn.state = ConnState::Draining(now + Duration::from_secs(u64::from(patience.max(1)))),
+            1 | 4 => {
+                conn.state = ConnState::Draining(now + Duration::from_secs(u64::from(patience.max(1))));
+                self.changed = true;
+            }
             2 => {
                 let dropped = self.conns.iter().find(|c| c.nexus == nexus && c.cid.0 == cid).map(|c| c.id);
                 if let Some(dropped) = dropped {
@@ -282,7 +285,12 @@ impl Session {
                 let good = response.response == 0 && response.status == status::GOOD;
                 let class = task.command.class.clone();
                 let name = task.command.name;
-                self.count(key, path, now);
+                let completed = Notice::Completed {
+                    path,
+                    read: u64::from(task.outbound.delivered),
+                    written: u64::from(task.inbound.received()),
+                    took: now.saturating_duration_since(task.arrived),
+                };
                 if good && nexus == HOME {
                     match class {
                         Class::Reservation => self.unit_reservation(lun, name),
@@ -296,6 +304,7 @@ impl Session {
                     }
                 }
                 self.respond(key, response, now);
+                self.note(completed);
             }
             Origin::Check(check) => {
                 if let Some(task) = self.tasks.remove(key) {
@@ -308,17 +317,6 @@ impl Session {
                 }
             }
         }
-    }
-
-    fn count(&mut self, key: TaskKey, path: super::PathId, now: Instant) {
-        let Some(task) = self.tasks.get(key) else { return };
-        let notice = Notice::Completed {
-            path,
-            read: u64::from(task.outbound.delivered),
-            written: u64::from(task.inbound.received()),
-            took: now.saturating_duration_since(task.arrived),
-        };
-        self.note(notice);
     }
 
     fn move_to_home(&mut self, key: TaskKey) {
@@ -343,6 +341,22 @@ impl Session {
             if response.response == 0 { task.outbound.data_sn + task.inbound.r2ts() } else { 0 };
         self.conclude(key, now);
         let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
+        if let Some(Output::ToInitiator(Pdu::DataIn(data))) = self.outputs.back_mut()
+            && data.itt == itt
+            && data.final_
+            && response.response == 0
+            && response.status == status::GOOD
+            && response.data.is_empty()
+        {
+            // The last data has not left yet: the status travels with it (R128).
+            data.has_status = true;
+            data.status = response.status;
+            data.overflow = response.overflow;
+            data.underflow = response.underflow;
+            data.residual = response.residual;
+            (data.stat_sn, data.exp_cmd_sn, data.max_cmd_sn) = (stat_sn, exp_cmd_sn, max_cmd_sn);
+            return;
+        }
         let response =
             ScsiResponse { itt, snack_tag: 0, stat_sn, exp_cmd_sn, max_cmd_sn, exp_data_sn, ..response };
         self.outputs.push_back(Output::ToInitiator(Pdu::ScsiResponse(response)));

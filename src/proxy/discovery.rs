@@ -1,0 +1,358 @@
+//! A discovery session (R231 to R240): SendTargets answered with Braid's own portals, logout, and nothing else.
+
+use super::conn::{Conn, ConnError};
+use crate::iscsi::text::KeyList;
+use crate::iscsi::{
+    CmdSn, Itt, LogoutRequest, LogoutResponse, Payload, Pdu, Reject, StatSn, TextRequest, TextResponse, Ttt,
+    reject,
+};
+use crate::login::Negotiated;
+use crate::login::discovery::{TargetRecord, answer};
+use bytes::Bytes;
+use std::time::Duration;
+
+/// A discovery session that is silent this long is closed.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Longest list of keys taken from the initiator, in bytes: it has one short key to send.
+const MAX_REQUEST: usize = 8192;
+
+/// Commands admitted at a time.
+pub(super) const WINDOW: u32 = 8;
+
+/// Serves a discovery session until the initiator logs out, goes, or falls silent.
+///
+/// # Errors
+/// [`ConnError`] if the connection ended otherwise than by logout.
+pub(super) async fn run(
+    mut conn: Conn,
+    agreed: &Negotiated,
+    targets: Vec<TargetRecord>,
+) -> Result<(), ConnError> {
+    let mut session = Discovery::new(agreed, targets);
+    loop {
+        let Ok(received) = tokio::time::timeout(IDLE, conn.recv()).await else { break };
+        let (reply, last) = session.handle(&received?);
+        if let Some(reply) = reply {
+            conn.send(&[reply]).await?;
+        }
+        if last {
+            break;
+        }
+    }
+    conn.close().await;
+    Ok(())
+}
+
+/// The session's numbers, and a text exchange under way.
+#[derive(Debug)]
+struct Discovery {
+    targets: Vec<TargetRecord>,
+    own: String,
+    segment: usize,
+    exp_cmd_sn: CmdSn,
+    stat_sn: StatSn,
+    text: Text,
+}
+
+/// A text exchange (R59: one at a time).
+#[derive(Debug)]
+enum Text {
+    Idle,
+    /// The initiator's list is not complete yet.
+    Asking {
+        itt: Itt,
+        keys: Vec<u8>,
+    },
+    /// The rest of an answer that did not fit (R237).
+    Answering {
+        itt: Itt,
+        rest: Bytes,
+    },
+}
+
+/// The transfer tag of every exchange: there is one at a time.
+const TAG: Ttt = Ttt(1);
+
+impl Discovery {
+    fn new(agreed: &Negotiated, targets: Vec<TargetRecord>) -> Self {
+        Self {
+            targets,
+            own: agreed.target_name.clone(),
+            segment: usize::try_from(agreed.connection.max_send_data_segment).unwrap_or(usize::MAX),
+            exp_cmd_sn: agreed.cmd_sn,
+            stat_sn: agreed.stat_sn,
+            text: Text::Idle,
+        }
+    }
+
+    /// The reply, and whether the session is over after it.
+    fn handle(&mut self, pdu: &Pdu) -> (Option<Pdu>, bool) {
+        if let Pdu::TextRequest(request) = pdu {
+            let next = self.in_order(request.immediate, request.cmd_sn);
+            return (next.then(|| self.text(request)), false);
+        }
+        if let Pdu::LogoutRequest(request) = pdu
+            && request.reason == 0
+        {
+            let next = self.in_order(request.immediate, request.cmd_sn);
+            return (next.then(|| self.logout(request)), next);
+        }
+        (Some(self.reject(pdu, reject::PROTOCOL_ERROR)), false)
+    }
+
+    /// Takes the request's number; false if it is not the next one, which is ignored in silence (R96).
+    fn in_order(&mut self, immediate: bool, cmd_sn: CmdSn) -> bool {
+        if immediate {
+            return true;
+        }
+        let next = cmd_sn == self.exp_cmd_sn;
+        if next {
+            self.exp_cmd_sn = cmd_sn.next();
+        }
+        next
+    }
+
+    fn text(&mut self, request: &TextRequest) -> Pdu {
+        match std::mem::replace(&mut self.text, Text::Idle) {
+            Text::Answering { itt, rest } if itt == request.itt && request.ttt == TAG => {
+                return self.send_part(itt, rest);
+            }
+            Text::Asking { itt, mut keys } if itt == request.itt && request.ttt == TAG => {
+                keys.extend_from_slice(&request.data.contiguous());
+                return self.ask(request, keys);
+            }
+            Text::Idle | Text::Answering { .. } | Text::Asking { .. } => {}
+        }
+        if request.ttt != Ttt::NONE {
+            return self.reject(&Pdu::TextRequest(request.clone()), reject::INVALID_FIELD);
+        }
+        self.ask(request, request.data.contiguous().to_vec())
+    }
+
+    fn ask(&mut self, request: &TextRequest, keys: Vec<u8>) -> Pdu {
+        if keys.len() > MAX_REQUEST {
+            return self.reject(&Pdu::TextRequest(request.clone()), reject::PROTOCOL_ERROR);
+        }
+        if request.continue_ {
+            self.text = Text::Asking { itt: request.itt, keys };
+            return self.response(request.itt, false, false, Payload::new());
+        }
+        match self.answer_to(&keys) {
+            Some(found) => self.send_part(request.itt, Bytes::from(answer(&found).to_bytes())),
+            None => self.reject(&Pdu::TextRequest(request.clone()), reject::PROTOCOL_ERROR),
+        }
+    }
+
+    /// The targets asked for; none if anything but SendTargets is asked (R83, R234).
+    fn answer_to(&self, keys: &[u8]) -> Option<Vec<TargetRecord>> {
+        let keys = KeyList::parse(keys).ok()?;
+        let mut pairs = keys.iter();
+        let (Some(("SendTargets", wanted)), None) = (pairs.next(), pairs.next()) else { return None };
+        let wanted = match (wanted, self.own.as_str()) {
+            ("All", _) => return Some(self.targets.clone()),
+            ("", "") => return None,
+            ("", own) => own,
+            (name, _) => name,
+        };
+        Some(self.targets.iter().filter(|target| target.name == wanted).cloned().collect())
+    }
+
+    /// Sends as much as a segment takes and keeps the rest.
+    fn send_part(&mut self, itt: Itt, mut rest: Bytes) -> Pdu {
+        let part = rest.split_to(rest.len().min(self.segment));
+        let last = rest.is_empty();
+        if !last {
+            self.text = Text::Answering { itt, rest };
+        }
+        self.response(itt, last, !last, part.into())
+    }
+
+    fn response(&mut self, itt: Itt, final_: bool, continue_: bool, data: Payload) -> Pdu {
+        Pdu::TextResponse(TextResponse {
+            final_,
+            continue_,
+            itt,
+            ttt: if final_ { Ttt::NONE } else { TAG },
+            stat_sn: self.next_stat_sn(),
+            exp_cmd_sn: self.exp_cmd_sn,
+            max_cmd_sn: self.max_cmd_sn(),
+            data,
+            ..TextResponse::default()
+        })
+    }
+
+    fn logout(&mut self, request: &LogoutRequest) -> Pdu {
+        Pdu::LogoutResponse(LogoutResponse {
+            itt: request.itt,
+            stat_sn: self.next_stat_sn(),
+            exp_cmd_sn: self.exp_cmd_sn,
+            max_cmd_sn: self.max_cmd_sn(),
+            ..LogoutResponse::default()
+        })
+    }
+
+    fn reject(&mut self, pdu: &Pdu, reason: u8) -> Pdu {
+        Pdu::Reject(Reject {
+            reason,
+            stat_sn: self.next_stat_sn(),
+            exp_cmd_sn: self.exp_cmd_sn,
+            max_cmd_sn: self.max_cmd_sn(),
+            data: Payload::from(pdu.encode().0.to_vec()),
+            ..Reject::default()
+        })
+    }
+
+    fn next_stat_sn(&mut self) -> StatSn {
+        let now = self.stat_sn;
+        self.stat_sn = now.next();
+        now
+    }
+
+    fn max_cmd_sn(&self) -> CmdSn {
+        self.exp_cmd_sn.plus(WINDOW - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iscsi::{NopOut, ScsiCommand};
+    use crate::login::{ConnectionParams, SessionParams};
+
+    const DISK: &str = "iqn.2026-11.example:disk";
+
+    fn session(segment: u32, own: &str) -> Discovery {
+        let agreed = Negotiated {
+            session: SessionParams::default(),
+            connection: ConnectionParams { max_send_data_segment: segment, ..ConnectionParams::default() },
+            discovery: true,
+            initiator_name: "iqn.2026-11.example:host".into(),
+            target_name: own.into(),
+            target_alias: None,
+            tpgt: None,
+            isid: crate::iscsi::Isid([0; 6]),
+            tsih: crate::iscsi::Tsih(1),
+            cid: crate::iscsi::Cid(0),
+            cmd_sn: CmdSn(7),
+            max_cmd_sn: CmdSn(7 + WINDOW - 1),
+            stat_sn: StatSn(100),
+        };
+        let record =
+            |name: &str| TargetRecord { name: name.into(), portals: vec![("10.0.0.1:3260".into(), 3)] };
+        Discovery::new(&agreed, vec![record(DISK), record("iqn.2026-11.example:tape")])
+    }
+
+    fn ask(cmd_sn: u32, keys: &str) -> TextRequest {
+        let data = Payload::from(keys.as_bytes().to_vec());
+        TextRequest { final_: true, itt: Itt(5), cmd_sn: CmdSn(cmd_sn), data, ..TextRequest::default() }
+    }
+
+    fn reply(session: &mut Discovery, request: TextRequest) -> Pdu {
+        let (reply, last) = session.handle(&Pdu::TextRequest(request));
+        assert!(!last);
+        reply.expect("a reply")
+    }
+
+    fn text(pdu: Pdu) -> TextResponse {
+        let Pdu::TextResponse(response) = pdu else { panic!("{pdu:?}") };
+        response
+    }
+
+    fn is_rejected(pdu: &Pdu) -> bool {
+        matches!(pdu, Pdu::Reject(reject) if reject.reason == reject::PROTOCOL_ERROR && reject.data.len() == 48)
+    }
+
+    #[test]
+    fn r231_all_targets_with_their_portals() {
+        let mut session = session(8192, "");
+        let response = text(reply(&mut session, ask(7, "SendTargets=All\0")));
+        assert_eq!(response.data, Payload::from(answer(&session.targets).to_bytes()));
+        assert!(response.final_ && response.ttt == Ttt::NONE);
+        assert_eq!((response.stat_sn, response.exp_cmd_sn), (StatSn(100), CmdSn(8)));
+    }
+
+    #[test]
+    fn one_target_by_name_and_none_by_a_wrong_one() {
+        let mut session = session(8192, "");
+        let one = text(reply(&mut session, ask(7, &format!("SendTargets={DISK}\0")))).data.contiguous();
+        let one = String::from_utf8(one.to_vec()).unwrap();
+        assert!(one.contains(DISK) && !one.contains("tape"), "{one}");
+        assert!(text(reply(&mut session, ask(8, "SendTargets=iqn.other\0"))).data.is_empty());
+    }
+
+    #[test]
+    fn r237_a_long_answer_comes_in_parts() {
+        let mut session = session(64, "");
+        let mut whole = Vec::new();
+        let mut request = ask(7, "SendTargets=All\0");
+        for sn in 8.. {
+            let response = text(reply(&mut session, request));
+            assert!(response.data.len() <= 64);
+            whole.extend_from_slice(&response.data.contiguous());
+            if response.final_ {
+                break;
+            }
+            assert!(response.ttt != Ttt::NONE && response.continue_);
+            request = TextRequest { ttt: response.ttt, ..ask(sn, "") };
+        }
+        assert_eq!(whole, answer(&session.targets).to_bytes());
+    }
+
+    #[test]
+    fn r50_a_question_may_come_in_parts() {
+        let mut session = session(8192, "");
+        let first = TextRequest { continue_: true, final_: false, ..ask(7, "SendTar") };
+        let go_on = text(reply(&mut session, first));
+        assert!(!go_on.final_ && go_on.data.is_empty());
+        let response = text(reply(&mut session, TextRequest { ttt: go_on.ttt, ..ask(8, "gets=All\0") }));
+        assert!(response.final_ && !response.data.is_empty());
+    }
+
+    #[test]
+    fn an_endless_question_is_rejected() {
+        let mut session = session(8192, "");
+        let mut part = TextRequest { continue_: true, final_: false, ..ask(7, &"x".repeat(5000)) };
+        let first = text(reply(&mut session, part.clone()));
+        part.ttt = first.ttt;
+        part.cmd_sn = CmdSn(8);
+        assert!(is_rejected(&reply(&mut session, part)));
+    }
+
+    #[test]
+    fn r234_everything_else_is_rejected() {
+        let mut session = session(8192, "");
+        for pdu in [
+            Pdu::ScsiCommand(ScsiCommand::default()),
+            Pdu::NopOut(NopOut::default()),
+            Pdu::LogoutRequest(LogoutRequest { reason: 1, ..LogoutRequest::default() }),
+            Pdu::TextRequest(ask(7, "SendTargets=\0")),
+            Pdu::TextRequest(ask(8, "MaxBurstLength=512\0")),
+            Pdu::TextRequest(ask(9, "no pair")),
+        ] {
+            let (reply, last) = session.handle(&pdu);
+            assert!(is_rejected(&reply.unwrap()) && !last, "{pdu:?}");
+        }
+    }
+
+    #[test]
+    fn a_named_session_may_ask_for_its_own_target() {
+        let mut session = session(8192, DISK);
+        let own = text(reply(&mut session, ask(7, "SendTargets=\0"))).data.contiguous();
+        assert!(String::from_utf8(own.to_vec()).unwrap().contains(DISK));
+    }
+
+    #[test]
+    fn r96_requests_out_of_order_are_ignored() {
+        let mut session = session(8192, "");
+        let (reply, last) = session.handle(&Pdu::TextRequest(ask(9, "SendTargets=All\0")));
+        assert!(reply.is_none() && !last);
+        let logout =
+            |cmd_sn| Pdu::LogoutRequest(LogoutRequest { cmd_sn: CmdSn(cmd_sn), ..LogoutRequest::default() });
+        assert_eq!(session.handle(&logout(6)), (None, false));
+        let (reply, last) = session.handle(&logout(7));
+        assert!(
+            last && matches!(reply, Some(Pdu::LogoutResponse(response)) if response.exp_cmd_sn == CmdSn(8))
+        );
+    }
+}

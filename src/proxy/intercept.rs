@@ -1,0 +1,391 @@
+//! A downstream connection from its first byte to its last: login, then a discovery session or a normal one.
+
+use super::conn::{Conn, ConnError};
+use super::dial::{RequiredDigests, Route, Timing, Way};
+use super::leading::{self, Leading};
+use super::notice::Observer;
+use super::registry::{Claim, Key};
+use super::session::Driver;
+use super::{
+    NO_SESSION, NOT_FOUND, OUT_OF_RESOURCES, SERVICE_UNAVAILABLE, Shared, TOO_MANY_CONNECTIONS, clock,
+    discovery,
+};
+use crate::config::{Digest, Mode, PathConfig, Target};
+use crate::iscsi::framer::Receiver;
+use crate::iscsi::text::KeyList;
+use crate::iscsi::{Cid, CmdSn, Pdu, Tsih};
+use crate::login::discovery::answer;
+use crate::login::{
+    ConnectionParams, Intent, LoginKind, LoginPlan, Negotiated, Offer, Refusal, SessionParams, TargetLogin,
+    TargetStep,
+};
+use crate::metrics::LoginResult;
+use crate::session::{Fanout, PathId, PathPlan, Session, SessionPlan};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument as _;
+
+/// How long a session may take to end when a new login replaces it.
+const REINSTATEMENT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Commands admitted by the login itself; the engine then opens the window to what it can take.
+const FIRST_WINDOW: u32 = 32;
+
+/// A login under way.
+struct Greeting {
+    shared: Arc<Shared>,
+    conn: Conn,
+    login: TargetLogin,
+    /// Held until the login is over.
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Where a login's conversation comes to a halt.
+enum Halt {
+    /// It has to be decided what to grant.
+    Decide(Box<Intent>),
+    /// Full feature phase.
+    Done(Box<Negotiated>),
+    /// It failed, and the initiator has been told.
+    Failed,
+}
+
+/// Why a login did not get further.
+enum End {
+    /// The initiator is to be told.
+    Refused(Refusal, LoginResult),
+    /// The connection is of no use.
+    Lost(ConnError),
+    /// Too slow.
+    Slow,
+    /// Failed, and the initiator has been told.
+    Told,
+}
+
+impl From<ConnError> for End {
+    fn from(error: ConnError) -> Self {
+        Self::Lost(error)
+    }
+}
+
+/// Serves a connection to its end. `permit` counts it among the logins under way.
+pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, permit: OwnedSemaphorePermit) {
+    let conn = Conn::new(stream, Receiver::Target);
+    let mut greeting = Greeting { shared, conn, login: TargetLogin::new(), _permit: permit };
+    match greeting.talk(None).await {
+        Ok(Halt::Decide(intent)) => {
+            let span = tracing::info_span!(
+                "session", initiator = intent.initiator_name, isid = %intent.isid, target = intent.target_name
+            );
+            greeting.decided(&intent).instrument(span).await;
+        }
+        Ok(Halt::Done(_) | Halt::Failed) => greeting.ended(End::Told).await,
+        Err(end) => greeting.ended(end).await,
+    }
+}
+
+impl Greeting {
+    /// Carries the login on from `step`, or from the next request, until it halts. Bounded in time.
+    async fn talk(&mut self, step: Option<TargetStep>) -> Result<Halt, End> {
+        let limit = self.shared.config.limits.login_timeout;
+        let talk = converse(&mut self.conn, &mut self.login, step);
+        Ok(tokio::time::timeout(limit, talk).await.map_err(|_| End::Slow)??)
+    }
+
+    async fn decided(self, intent: &Intent) {
+        if intent.discovery { self.discovery(intent).await } else { self.normal(intent).await }
+    }
+
+    /// Ends a login that came to nothing.
+    async fn ended(mut self, end: End) {
+        let result = match &end {
+            End::Refused(_, result) => *result,
+            End::Told => LoginResult::Protocol,
+            End::Lost(ConnError::Frame(_)) => LoginResult::Protocol,
+            End::Lost(ConnError::Closed | ConnError::Io(_)) | End::Slow => LoginResult::Unfinished,
+        };
+        self.shared.metrics.login(result);
+        match end {
+            End::Refused(refusal, _) => {
+                tracing::info!(class = refusal.class, detail = refusal.detail, "login refused");
+                let step = self.login.refuse(refusal);
+                if self.talk(Some(step)).await.is_ok() {
+                    self.conn.close().await;
+                }
+            }
+            End::Told => {
+                tracing::info!(peer = ?self.conn.peer(), why = self.login.failure(), "login failed");
+                self.conn.close().await;
+            }
+            End::Lost(error) => tracing::info!(peer = ?self.conn.peer(), %error, "login broken off"),
+            End::Slow => tracing::info!(peer = ?self.conn.peer(), "login too slow"),
+        }
+    }
+
+    async fn discovery(mut self, intent: &Intent) {
+        let portal = self.conn.stream().local_addr().ok();
+        let key = key(intent, portal);
+        let Some(claim) = claim(&self.shared, key).await else {
+            return self.ended(End::Refused(SERVICE_UNAVAILABLE, LoginResult::Limit)).await;
+        };
+        let offer = Offer {
+            limits: SessionParams { default_time2retain: 0, ..SessionParams::default() },
+            joining: false,
+            max_recv_data_segment: 8192,
+            allow_digests: true,
+            tpgt: self.shared.tpgt(&intent.target_name),
+            target_alias: None,
+            tsih: claim.tsih,
+            window: discovery::WINDOW,
+        };
+        let step = self.login.accept(offer);
+        let agreed = match self.talk(Some(step)).await {
+            Ok(Halt::Done(agreed)) => agreed,
+            Ok(Halt::Decide(_) | Halt::Failed) => return self.ended(End::Told).await,
+            Err(end) => return self.ended(end).await,
+        };
+        self.shared.metrics.login(LoginResult::Discovery);
+        let targets = self.shared.records(portal.map(|portal| portal.ip()));
+        let Self { conn, _permit: permit, .. } = self;
+        drop(permit);
+        tokio::select! {
+            result = discovery::run(conn, &agreed, targets) => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "discovery session broken off");
+                }
+            }
+            () = claim.stopped() => {}
+        }
+    }
+
+    async fn normal(mut self, intent: &Intent) {
+        match self.grant(intent).await {
+            Ok(granted) => {
+                self.shared.metrics.login(LoginResult::Accepted);
+                let Self { shared, conn, .. } = self;
+                run(&shared, conn, granted).await;
+            }
+            Err(end) => self.ended(end).await,
+        }
+    }
+
+    /// Logs in upstream first, so that the initiator is promised only what the target can keep.
+    async fn grant(&mut self, intent: &Intent) -> Result<Granted, End> {
+        let shared = Arc::clone(&self.shared);
+        let target = shared.config.targets.iter().find(|target| target.name == intent.target_name);
+        let target = target.ok_or(End::Refused(NOT_FOUND, LoginResult::UnknownTarget))?.clone();
+        if intent.tsih != Tsih(0) {
+            let refusal = if shared.registry.knows(intent.tsih) { TOO_MANY_CONNECTIONS } else { NO_SESSION };
+            return Err(End::Refused(refusal, LoginResult::Protocol));
+        }
+        let limit = |refusal| End::Refused(refusal, LoginResult::Limit);
+        let claim = claim(&shared, key(intent, None)).await.ok_or_else(|| limit(SERVICE_UNAVAILABLE))?;
+        let permit = Arc::clone(&shared.sessions).try_acquire_owned().map_err(|_| limit(OUT_OF_RESOURCES))?;
+        let ways: Vec<Way> = ways(&target);
+        let fanout = fanout(&target);
+        let plan = login_plan(&target, fanout, intent);
+        let leading = tokio::select! {
+            biased;
+            () = claim.stopped() => Err(SERVICE_UNAVAILABLE),
+            leading = leading::log_in(&ways, &plan) => leading,
+        };
+        let leading = leading.map_err(|refusal| End::Refused(refusal, LoginResult::Upstream))?;
+        shared.learn_tpgt(&target.name, leading.agreed.tpgt);
+        let step = self.login.accept(offer(&target, &leading.agreed, claim.tsih));
+        match self.talk(Some(step)).await? {
+            Halt::Done(agreed) => {
+                let agreed = *agreed;
+                Ok(Granted { target, claim, permit, ways, fanout, plan, leading, agreed })
+            }
+            Halt::Decide(_) | Halt::Failed => Err(End::Told),
+        }
+    }
+}
+
+/// Everything a session begins with.
+struct Granted {
+    target: Target,
+    claim: Claim,
+    permit: OwnedSemaphorePermit,
+    ways: Vec<Way>,
+    fanout: Fanout,
+    plan: LoginPlan,
+    leading: Leading,
+    agreed: Negotiated,
+}
+
+/// The session's life after both logins.
+async fn run(shared: &Arc<Shared>, conn: Conn, granted: Granted) {
+    let Granted { target, claim, permit, ways, fanout, plan, leading, agreed } = granted;
+    let names: Vec<String> = target.paths.iter().map(|path| path.name.clone()).collect();
+    tracing::info!(?fanout, home = names.get(leading.path), tsih = claim.tsih.0, "session begins");
+    let metrics = shared.metrics.session(&target.name, names.iter().map(String::as_str), fanout);
+    let home = PathId(leading.path);
+    let local = conn.stream().local_addr().ok().map(|local| local.ip());
+    let portals = shared.records(local).into_iter().filter(|record| record.name == target.name);
+    let portals = answer(&portals.collect::<Vec<_>>());
+    let plan = session_plan(&target, fanout, (agreed, portals), (home, leading.agreed, plan));
+    let engine = Session::new(plan, clock::now());
+    let home = (SessionPlan::HOME_CONN, leading.conn);
+    let driver = Driver::new(engine, ways, conn, home, claim.stopped(), Observer::new(metrics, names));
+    tokio::select! {
+        () = driver.run() => tracing::info!("session ended"),
+        () = claim.killed() => tracing::warn!("session killed: it did not end in time"),
+    }
+    drop(permit);
+    drop(claim);
+}
+
+/// Runs the login's conversation until it halts.
+async fn converse(
+    conn: &mut Conn,
+    login: &mut TargetLogin,
+    mut step: Option<TargetStep>,
+) -> Result<Halt, ConnError> {
+    loop {
+        let next = match step.take() {
+            Some(step) => step,
+            None => {
+                let pdu = conn.recv().await?;
+                if let Pdu::LoginRequest(request) = pdu {
+                    login.handle(request)
+                } else {
+                    login.handle_other(&pdu)
+                }
+            }
+        };
+        match next {
+            TargetStep::Send(pdus) => conn.send(&pdus).await?,
+            TargetStep::Decide(intent) => return Ok(Halt::Decide(intent)),
+            TargetStep::Done(pdus, agreed) => {
+                conn.send(&pdus).await?;
+                conn.enter_full_feature(&agreed.connection);
+                return Ok(Halt::Done(agreed));
+            }
+            TargetStep::Close(pdus) => {
+                conn.send(&pdus).await?;
+                return Ok(Halt::Failed);
+            }
+        }
+    }
+}
+
+/// Claims a session's key, ending the session that held it before.
+async fn claim(shared: &Shared, key: Key) -> Option<Claim> {
+    let (claim, predecessor) = shared.registry.claim(key)?;
+    if let Some(predecessor) = predecessor {
+        tracing::info!("session reinstatement: ending the earlier session first");
+        predecessor.end(REINSTATEMENT_PATIENCE).await;
+    }
+    Some(claim)
+}
+
+/// Discovery sessions are told apart by portal (R236), normal ones are not: Braid has one portal group.
+fn key(intent: &Intent, portal: Option<SocketAddr>) -> Key {
+    Key {
+        initiator: intent.initiator_name.clone(),
+        isid: intent.isid,
+        target: intent.target_name.clone(),
+        portal,
+    }
+}
+
+fn ways(target: &Target) -> Vec<Way> {
+    let required = RequiredDigests {
+        header: target.header_digest == Digest::Crc32c,
+        data: target.data_digest == Digest::Crc32c,
+    };
+    let way = |path| Way { route: Route::from(path), timing: Timing::from(target), required };
+    target.paths.iter().map(way).collect()
+}
+
+fn fanout(target: &Target) -> Fanout {
+    match target.mode {
+        Mode::Mcs => Fanout::Mcs,
+        Mode::Sessions | Mode::Auto => Fanout::Sessions,
+    }
+}
+
+/// The leading upstream login: with the initiator's own name and session id.
+fn login_plan(target: &Target, fanout: Fanout, intent: &Intent) -> LoginPlan {
+    let connections = match fanout {
+        Fanout::Mcs => u16::try_from(target.paths.len()).unwrap_or(u16::MAX),
+        Fanout::Sessions => 1,
+    };
+    LoginPlan {
+        kind: LoginKind::Leading,
+        initiator_name: intent.initiator_name.clone(),
+        target_name: target.name.clone(),
+        isid: intent.isid,
+        cid: Cid(0),
+        cmd_sn: CmdSn(1),
+        offer: SessionParams { max_connections: connections, ..limits(target) },
+        connection: ConnectionParams {
+            header_digest: target.header_digest != Digest::None,
+            data_digest: target.data_digest != Digest::None,
+            max_recv_data_segment: target.max_recv_data_segment,
+            ..ConnectionParams::default()
+        },
+    }
+}
+
+/// What Braid can keep on either side. Data is re-segmented, so the two sides need not agree.
+fn limits(target: &Target) -> SessionParams {
+    SessionParams {
+        max_connections: 1,
+        initial_r2t: false,
+        immediate_data: true,
+        max_burst_length: target.max_burst,
+        first_burst_length: target.first_burst,
+        max_outstanding_r2t: 1,
+        error_recovery_level: 0,
+        ..SessionParams::default()
+    }
+}
+
+fn offer(target: &Target, upstream: &Negotiated, tsih: Tsih) -> Offer {
+    Offer {
+        // A session ends with its connection: there is nothing to retain.
+        limits: SessionParams { default_time2retain: 0, ..limits(target) },
+        joining: false,
+        max_recv_data_segment: target.max_recv_data_segment,
+        allow_digests: true,
+        tpgt: upstream.tpgt.unwrap_or(super::DEFAULT_TPGT),
+        target_alias: upstream.target_alias.clone(),
+        tsih,
+        window: target.window.min(FIRST_WINDOW),
+    }
+}
+
+fn session_plan(
+    target: &Target,
+    fanout: Fanout,
+    (downstream, send_targets): (Negotiated, KeyList),
+    (home_path, home, home_login): (PathId, Negotiated, LoginPlan),
+) -> SessionPlan {
+    let path = |path: &PathConfig| PathPlan { name: path.name.clone(), weight: path.weight };
+    SessionPlan {
+        downstream,
+        send_targets,
+        paths: target.paths.iter().map(path).collect(),
+        home_path,
+        home,
+        home_login,
+        fanout,
+        policy: target.policy,
+        fence: target.fence,
+        fence_time: target.fence_time,
+        queue_time: target.queue_time,
+        ping_interval: target.ping_interval,
+        ping_timeout: target.ping_timeout,
+        reconnect: target.reconnect,
+        max_window: target.window,
+        memory_budget: target.memory,
+        // Jitter needs numbers that differ between sessions, no more.
+        seed: RandomState::new().build_hasher().finish(),
+    }
+}

@@ -1,0 +1,53 @@
+//! Accepting connections, each served by a task of its own.
+
+use super::{Shared, dial, intercept};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// How long sent data may stay unacknowledged by an initiator before the kernel gives the connection up.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Rest after a failed accept: it mostly means that there are no file descriptors left.
+const REST: Duration = Duration::from_millis(100);
+
+/// Accepts until told to stop, and gives back the connections that are still served.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    mut stop: watch::Receiver<bool>,
+) -> JoinSet<()> {
+    let stop = async move { stop.wait_for(|stop| *stop).await.is_ok() };
+    tokio::pin!(stop);
+    let mut served = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = &mut stop => return served,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => admit(&shared, stream, &mut served),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(REST).await;
+                }
+            },
+            Some(ended) = served.join_next() => if let Err(error) = ended {
+                tracing::error!(%error, "a connection's task failed");
+            },
+        }
+    }
+}
+
+fn admit(shared: &Arc<Shared>, stream: TcpStream, served: &mut JoinSet<()>) {
+    if let Err(error) = dial::tune(&stream, USER_TIMEOUT) {
+        tracing::debug!(%error, "connection lost before it was served");
+        return;
+    }
+    match Arc::clone(&shared.logins).try_acquire_owned() {
+        Ok(permit) => drop(served.spawn(intercept::serve(Arc::clone(shared), stream, permit))),
+        Err(_) => {
+            tracing::warn!(peer = ?stream.peer_addr().ok(), "too many logins under way: connection closed")
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What the engine tells, as metrics and log lines.
+
+use crate::metrics::SessionMetrics;
+use crate::session::{Notice, PathId, Session};
+
+/// Watches one session.
+#[derive(Debug)]
+pub(super) struct Observer {
+    metrics: SessionMetrics,
+    /// Names of the session's paths.
+    paths: Vec<String>,
+}
+
+impl Observer {
+    pub(super) fn new(metrics: SessionMetrics, paths: Vec<String>) -> Self {
+        Self { metrics, paths }
+    }
+
+    /// Takes note of an event.
+    pub(super) fn note(&mut self, notice: &Notice) {
+        self.metrics.note(notice);
+        log(&self.paths, notice);
+    }
+
+    /// Takes note of how things stand.
+    pub(super) fn look(&mut self, engine: &Session) {
+        self.metrics.memory(engine.memory());
+        for path in (0..self.paths.len()).map(PathId) {
+            self.metrics.in_flight(path, usize::try_from(engine.in_flight(path)).unwrap_or(usize::MAX));
+        }
+    }
+}
+
+/// Logs a notice.
+fn log(paths: &[String], notice: &Notice) {
+    let name = |path: &PathId| paths.get(path.0).map_or("?", String::as_str);
+    match notice {
+        Notice::PathUp { path, home } => tracing::info!(path = name(path), home, "path up"),
+        Notice::PathDown { path, was_up: true, cause } => {
+            tracing::warn!(path = name(path), ?cause, "path lost");
+        }
+        Notice::PathDown { path, was_up: false, cause } => {
+            tracing::info!(path = name(path), ?cause, "path still down");
+        }
+        Notice::Moved { path, commands } => {
+            tracing::info!(path = name(path), commands, "commands moved to other paths");
+        }
+        Notice::Fenced { path, method, took } => {
+            tracing::info!(path = name(path), ?method, ?took, "lost nexus fenced");
+        }
+        Notice::IdentityMismatch { path, lun, what } => {
+            tracing::error!(
+                path = name(path),
+                lun,
+                what,
+                "another logical unit behind this path: not used for it"
+            );
+        }
+        Notice::IdentityProved { path, lun } => {
+            tracing::info!(path = name(path), lun, "same logical unit behind this path");
+        }
+        Notice::Completed { path, read, written, took } => {
+            tracing::trace!(path = name(path), read, written, ?took, "command completed");
+        }
+        Notice::UnitAttentionAbsorbed { path } => {
+            tracing::debug!(path = name(path), "unit attention absorbed");
+        }
+        Notice::OutcomeUnknown { path } => {
+            tracing::warn!(
+                path = name(path),
+                "outcome of a command that must not run twice is unknown: initiator told"
+            );
+        }
+        Notice::DownstreamProtocol(what) => tracing::warn!(what, "the initiator broke the protocol"),
+        Notice::AllPathsDown => tracing::error!("no path works: commands are held"),
+        Notice::GaveUp => tracing::error!("no path came back in time: the session is closed"),
+    }
+}

@@ -1,0 +1,310 @@
+//! Which sessions run: by (initiator, ISID, target), so that a new login ends its predecessor first.
+//!
+//! A login takes a `Claim` on its `Key` and keeps it as long as anything of it lives; dropping the claim says that
+//! nothing does. The claim of a later login with the same key is session reinstatement (R195): the earlier holder is
+//! told to stop, and the later one waits in `Predecessor::end` until it is gone. Claims on a key thus form a queue,
+//! and at most its head has connections to the target.
+//!
+//! The lock is held for map operations only and never on the data path.
+
+use crate::iscsi::{Isid, Tsih};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// What makes two logins the same session.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Key {
+    /// InitiatorName.
+    pub(super) initiator: String,
+    /// Session id.
+    pub(super) isid: Isid,
+    /// TargetName; empty for an unnamed discovery session.
+    pub(super) target: String,
+    /// The portal, for discovery sessions, which are told apart by it (R236).
+    pub(super) portal: Option<SocketAddr>,
+}
+
+/// What a session is asked to do. Orders only get stronger.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Order {
+    /// Carry on.
+    Run,
+    /// End in order.
+    Stop,
+    /// End at once.
+    Kill,
+}
+
+/// All running sessions.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    closed: bool,
+    last_id: u64,
+    last_tsih: u16,
+    running: BTreeMap<Key, Entry>,
+    /// Claims that were superseded but still live, so that stopping everything reaches them too.
+    superseded: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: u64,
+    tsih: Tsih,
+    order: Arc<watch::Sender<Order>>,
+    alive: watch::Receiver<()>,
+}
+
+/// A login's place in the registry.
+#[derive(Debug)]
+pub(super) struct Claim {
+    registry: Arc<Registry>,
+    key: Key,
+    id: u64,
+    /// The session's handle, unique among those running.
+    pub(super) tsih: Tsih,
+    order: watch::Receiver<Order>,
+    _alive: watch::Sender<()>,
+}
+
+/// The session that a claim replaces.
+#[derive(Debug)]
+pub(super) struct Predecessor {
+    order: Arc<watch::Sender<Order>>,
+    alive: watch::Receiver<()>,
+}
+
+impl Registry {
+    /// Claims a key. None if the registry is closed.
+    pub(super) fn claim(self: &Arc<Self>, key: Key) -> Option<(Claim, Option<Predecessor>)> {
+        let (order_sender, order) = watch::channel(Order::Run);
+        let (alive_sender, alive) = watch::channel(());
+        let mut state = self.lock();
+        if state.closed {
+            return None;
+        }
+        let (id, tsih) = state.next_names()?;
+        let entry = Entry { id, tsih, order: Arc::new(order_sender), alive };
+        let replaced = state.running.insert(key.clone(), entry);
+        let predecessor = replaced.map(|entry| {
+            let predecessor = Predecessor { order: Arc::clone(&entry.order), alive: entry.alive.clone() };
+            state.superseded.push(entry);
+            predecessor
+        });
+        let claim = Claim { registry: Arc::clone(self), key, id, tsih, order, _alive: alive_sender };
+        Some((claim, predecessor))
+    }
+
+    /// Whether a running session has this handle.
+    #[must_use]
+    pub(super) fn knows(&self, tsih: Tsih) -> bool {
+        self.lock().knows(tsih)
+    }
+
+    /// Number of claims.
+    #[must_use]
+    pub(super) fn len(&self) -> usize {
+        let state = self.lock();
+        state.running.len() + state.superseded.len()
+    }
+
+    /// Takes no further claims, asks all sessions to stop, and waits up to `patience` until they are gone; then kills
+    /// the rest.
+    pub(super) async fn close(&self, patience: Duration) {
+        let mut running: Vec<_> = {
+            let mut state = self.lock();
+            state.closed = true;
+            let all = state.running.values().chain(&state.superseded);
+            all.map(|entry| Predecessor { order: Arc::clone(&entry.order), alive: entry.alive.clone() })
+                .collect()
+        };
+        running.iter().for_each(|session| session.give(Order::Stop));
+        if tokio::time::timeout(patience, all_gone(&mut running)).await.is_err() {
+            running.iter().for_each(|session| session.give(Order::Kill));
+            all_gone(&mut running).await;
+        }
+    }
+
+    /// A panic while the lock was held cannot have left a map half changed.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn knows(&self, tsih: Tsih) -> bool {
+        self.running.values().chain(&self.superseded).any(|entry| entry.tsih == tsih)
+    }
+
+    /// A fresh id and a handle that no running session has (R4); none only if all 65535 are taken.
+    fn next_names(&mut self) -> Option<(u64, Tsih)> {
+        self.last_id += 1;
+        for _ in 0..=u16::MAX {
+            self.last_tsih = self.last_tsih.wrapping_add(1);
+            let tsih = Tsih(self.last_tsih);
+            if tsih != Tsih(0) && !self.knows(tsih) {
+                return Some((self.last_id, tsih));
+            }
+        }
+        None
+    }
+}
+
+impl Claim {
+    /// Ends when this session is asked to stop, or more.
+    pub(super) fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.ordered(Order::Stop)
+    }
+
+    /// Ends when this session is to end at once.
+    pub(super) fn killed(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.ordered(Order::Kill)
+    }
+
+    fn ordered(&self, least: Order) -> impl Future<Output = ()> + Send + 'static {
+        let mut order = self.order.clone();
+        async move {
+            // An error means that nobody is left who could give orders: the registry itself is gone.
+            if order.wait_for(|order| *order >= least).await.is_err() {
+                tracing::debug!("the registry is gone");
+            }
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut state = self.registry.lock();
+        if state.running.get(&self.key).is_some_and(|entry| entry.id == self.id) {
+            state.running.remove(&self.key);
+        }
+        state.superseded.retain(|entry| entry.id != self.id);
+    }
+}
+
+impl Predecessor {
+    /// Asks the session to stop and waits until it is gone, killing it after `patience`.
+    pub(super) async fn end(mut self, patience: Duration) {
+        self.give(Order::Stop);
+        if tokio::time::timeout(patience, self.gone()).await.is_err() {
+            self.give(Order::Kill);
+            self.gone().await;
+        }
+    }
+
+    fn give(&self, order: Order) {
+        self.order.send_if_modified(|current| {
+            let stronger = *current < order;
+            *current = order.max(*current);
+            stronger
+        });
+    }
+
+    /// The other end is never sent to, only dropped.
+    async fn gone(&mut self) {
+        while self.alive.changed().await.is_ok() {}
+    }
+}
+
+async fn all_gone(sessions: &mut [Predecessor]) {
+    for session in sessions {
+        session.gone().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        Key { initiator: name.into(), isid: Isid([1; 6]), target: "iqn.t".into(), portal: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_claim_waits_until_the_first_is_dropped() {
+        let registry = Arc::new(Registry::default());
+        let (first, none) = registry.claim(key("a")).unwrap();
+        assert!(none.is_none());
+        let (second, predecessor) = registry.claim(key("a")).unwrap();
+        assert_ne!(first.tsih, second.tsih);
+        assert_eq!(registry.len(), 2);
+        let stopped = first.stopped();
+        let holder = tokio::spawn(async move {
+            stopped.await;
+            drop(first);
+        });
+        predecessor.unwrap().end(Duration::from_secs(10)).await;
+        holder.await.unwrap();
+        assert_eq!(registry.len(), 1);
+        drop(second);
+        assert!(registry.len() == 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_predecessor_that_does_not_stop_is_killed() {
+        let registry = Arc::new(Registry::default());
+        let (first, _) = registry.claim(key("a")).unwrap();
+        let (_second, predecessor) = registry.claim(key("a")).unwrap();
+        let killed = first.killed();
+        tokio::spawn(async move {
+            killed.await;
+            drop(first);
+        });
+        predecessor.unwrap().end(Duration::from_secs(10)).await;
+        assert_eq!(registry.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn three_logins_queue_behind_each_other() {
+        let registry = Arc::new(Registry::default());
+        let (first, _) = registry.claim(key("a")).unwrap();
+        let (second, before_second) = registry.claim(key("a")).unwrap();
+        let (_third, before_third) = registry.claim(key("a")).unwrap();
+        let second = tokio::spawn(async move {
+            before_second.unwrap().end(Duration::from_secs(10)).await;
+            drop(second);
+        });
+        let third = tokio::spawn(before_third.unwrap().end(Duration::from_secs(100)));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(!third.is_finished(), "the first still lives");
+        drop(first);
+        second.await.unwrap();
+        third.await.unwrap();
+        assert_eq!(registry.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closing_reaches_everybody_and_admits_nobody() {
+        let registry = Arc::new(Registry::default());
+        let (first, _) = registry.claim(key("a")).unwrap();
+        let (other, _) = registry.claim(key("b")).unwrap();
+        for claim in [first, other] {
+            let stopped = claim.stopped();
+            tokio::spawn(async move {
+                stopped.await;
+                drop(claim);
+            });
+        }
+        registry.close(Duration::from_secs(10)).await;
+        assert!(registry.len() == 0);
+        assert!(registry.claim(key("c")).is_none());
+    }
+
+    #[test]
+    fn handles_are_never_zero_and_never_shared() {
+        let registry = Arc::new(Registry::default());
+        let (kept, _) = registry.claim(key("kept")).unwrap();
+        registry.lock().last_tsih = u16::MAX;
+        let (other, _) = registry.claim(key("other")).unwrap();
+        assert_ne!(other.tsih, Tsih(0));
+        assert_ne!(other.tsih, kept.tsih);
+        assert!(registry.knows(kept.tsih) && !registry.knows(Tsih(999)));
+    }
+}

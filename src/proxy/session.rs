@@ -1,0 +1,436 @@
+//! The driver of one downstream session: one task owns the engine, all its sockets and its timer.
+//!
+//! # A turn
+//! `Driver::select` is all that waits: for bytes of either side, for room to write, for a finished dial, for the
+//! engine's deadline, or for the order to stop. It reads each socket at most once and says what there is.
+//! `Driver::apply` is plain code: it reads the clock once, feeds every PDU that has arrived to the engine, does what
+//! the engine puts out after each, and then writes every connection once. At queue depth one a command thus costs one
+//! wakeup, one read and one write per hop; nothing is spawned and nothing is locked.
+//!
+//! # Back-pressure
+//! | queue | limit | what stops |
+//! | --- | --- | --- |
+//! | to the initiator | `DOWNSTREAM_HIGH`, until below `DOWNSTREAM_LOW` | reading from the targets |
+//! | to the initiator | `DOWNSTREAM_FLOOD` | reading from the initiator: it makes Braid answer, but takes nothing |
+//! | to a target | `UPSTREAM_FLOOD` | reading from the initiator |
+//!
+//! The first is the normal one: the initiator is slower than the targets. The engine is told
+//! ([`Event::Paused`]), because a ping is not late when nobody reads. The others only bound memory: write data in
+//! upstream queues is the same memory that the engine's budget counts. A path that does not take its queue dies by its
+//! ping, which drops the queue, so the initiator is never stopped for good.
+
+use super::clock;
+use super::conn::{Conn, ConnError};
+use super::dial::{DialError, Way, dial_way};
+use super::notice::Observer;
+use crate::iscsi::FrameError;
+use crate::login::{LoginPlan, Negotiated};
+use crate::session::{Cause, ConnId, Event, How, Output, PathId, Session};
+use smallvec::SmallVec;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::Sleep;
+
+/// Bytes for the initiator above which targets are not read.
+const DOWNSTREAM_HIGH: usize = 4 << 20;
+
+/// Bytes for the initiator below which targets are read again.
+const DOWNSTREAM_LOW: usize = 1 << 20;
+
+/// Bytes for the initiator above which it is not read itself.
+const DOWNSTREAM_FLOOD: usize = 16 << 20;
+
+/// Bytes for one target above which the initiator is not read.
+const UPSTREAM_FLOOD: usize = 64 << 20;
+
+/// An upstream connection in full feature phase.
+#[derive(Debug)]
+struct Upstream {
+    id: ConnId,
+    conn: Conn,
+}
+
+/// What `Driver::select` found.
+#[derive(Debug, Default)]
+struct Ready {
+    /// The initiator sent something, or is gone.
+    downstream: Option<Result<(), ConnError>>,
+    /// Targets that sent something, or are gone.
+    upstream: SmallVec<[(ConnId, Result<(), ConnError>); 8]>,
+    /// A dial ended.
+    dialled: Option<(ConnId, Dialled)>,
+    /// The alarm went off.
+    alarm: bool,
+    /// The order to stop came.
+    stop: bool,
+    /// Back-pressure begins or ends.
+    turn_pause: bool,
+}
+
+impl Ready {
+    fn is_any(&self) -> bool {
+        self.downstream.is_some()
+            || !self.upstream.is_empty()
+            || self.dialled.is_some()
+            || self.alarm
+            || self.stop
+            || self.turn_pause
+    }
+}
+
+type Dialled = Result<(Conn, Negotiated), DialError>;
+type StopSignal = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// One downstream session under way.
+pub(super) struct Driver {
+    engine: Session,
+    ways: Vec<Way>,
+    downstream: Option<Conn>,
+    upstream: Vec<Upstream>,
+    dials: JoinSet<(ConnId, Dialled)>,
+    dialling: Vec<(ConnId, AbortHandle)>,
+    closing: JoinSet<()>,
+    alarm: Alarm,
+    stop: Option<StopSignal>,
+    paused: bool,
+    finished: bool,
+    observer: Observer,
+}
+
+impl Driver {
+    /// A session whose downstream login and leading upstream login are done. `ways` goes with the plan's paths;
+    /// `stop` ends when the session is to end in order.
+    pub(super) fn new(
+        engine: Session,
+        ways: Vec<Way>,
+        downstream: Conn,
+        home: (ConnId, Conn),
+        stop: impl Future<Output = ()> + Send + 'static,
+        observer: Observer,
+    ) -> Self {
+        let (id, conn) = home;
+        Self {
+            engine,
+            ways,
+            downstream: Some(downstream),
+            upstream: vec![Upstream { id, conn }],
+            dials: JoinSet::new(),
+            dialling: Vec::new(),
+            closing: JoinSet::new(),
+            alarm: Alarm::new(),
+            stop: Some(Box::pin(stop)),
+            paused: false,
+            finished: false,
+            observer,
+        }
+    }
+
+    /// Runs until the engine is finished and all connections are closed. Dropping the future closes them at once.
+    pub(super) async fn run(mut self) {
+        // Both logins may have left bytes behind their last PDU.
+        let mut ready = Ready {
+            downstream: Some(Ok(())),
+            upstream: self.upstream.iter().map(|up| (up.id, Ok(()))).collect(),
+            ..Ready::default()
+        };
+        loop {
+            self.apply(ready, clock::now());
+            if self.finished {
+                break;
+            }
+            ready = self.select().await;
+        }
+        self.dials.abort_all();
+        self.close_downstream();
+        while self.closing.join_next().await.is_some() {}
+    }
+
+    /// Waits until there is something to do.
+    async fn select(&mut self) -> Ready {
+        let deadline = self.engine.next_deadline();
+        std::future::poll_fn(|cx| self.poll_ready(deadline, cx)).await
+    }
+
+    fn poll_ready(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> Poll<Ready> {
+        let mut ready = Ready::default();
+        self.poll_writes(&mut ready, cx);
+        self.poll_reads(&mut ready, cx);
+        self.poll_dials(&mut ready, cx);
+        if let Some(stop) = &mut self.stop
+            && stop.as_mut().poll(cx).is_ready()
+        {
+            self.stop = None;
+            ready.stop = true;
+        }
+        ready.alarm = self.alarm.poll(deadline, cx).is_ready();
+        if ready.is_any() { Poll::Ready(ready) } else { Poll::Pending }
+    }
+
+    /// Writes what could not be written at the end of a turn.
+    fn poll_writes(&mut self, ready: &mut Ready, cx: &mut Context<'_>) {
+        if let Some(down) = &mut self.downstream
+            && let Poll::Ready(Err(error)) = down.poll_drain(cx)
+        {
+            ready.downstream = Some(Err(error.into()));
+        }
+        for up in &mut self.upstream {
+            if let Poll::Ready(Err(error)) = up.conn.poll_drain(cx) {
+                ready.upstream.push((up.id, Err(error.into())));
+            }
+        }
+        ready.turn_pause = self.paused != self.should_pause();
+    }
+
+    /// Reads each connection once, unless back-pressure or a failure forbids it.
+    fn poll_reads(&mut self, ready: &mut Ready, cx: &mut Context<'_>) {
+        let flooded = self.flooded();
+        if let Some(down) = &mut self.downstream
+            && ready.downstream.is_none()
+            && !flooded
+            && let Poll::Ready(result) = down.poll_fill(cx)
+        {
+            ready.downstream = Some(result);
+        }
+        if self.paused || ready.turn_pause {
+            return;
+        }
+        for up in &mut self.upstream {
+            if ready.upstream.iter().any(|(id, _)| *id == up.id) {
+                continue;
+            }
+            if let Poll::Ready(result) = up.conn.poll_fill(cx) {
+                ready.upstream.push((up.id, result));
+            }
+        }
+    }
+
+    /// Takes one finished dial, passing over those that were given up.
+    fn poll_dials(&mut self, ready: &mut Ready, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(joined)) = self.dials.poll_join_next(cx) {
+            match joined.map_err(JoinError::try_into_panic) {
+                Ok(dialled) => {
+                    ready.dialled = Some(dialled);
+                    return;
+                }
+                Err(Ok(panic)) => std::panic::resume_unwind(panic),
+                Err(Err(_given_up)) => {}
+            }
+        }
+    }
+
+    fn should_pause(&self) -> bool {
+        let limit = if self.paused { DOWNSTREAM_LOW } else { DOWNSTREAM_HIGH };
+        self.downstream.as_ref().is_some_and(|down| down.queued() > limit)
+    }
+
+    fn flooded(&self) -> bool {
+        self.downstream.as_ref().is_some_and(|down| down.queued() > DOWNSTREAM_FLOOD)
+            || self.upstream.iter().any(|up| up.conn.queued() > UPSTREAM_FLOOD)
+    }
+
+    /// Does all there is to do at `now`, and writes the results.
+    fn apply(&mut self, ready: Ready, now: Instant) {
+        // Asked before the engine is told the new time: after that it looks ahead only.
+        let due = self.engine.next_deadline().is_some_and(|deadline| deadline <= now);
+        if ready.stop {
+            self.feed(Event::Stop, now);
+        }
+        for (id, result) in ready.upstream {
+            match result {
+                Ok(()) => self.pump_upstream(id, now),
+                Err(error) => self.lose_upstream(id, Cause::Tcp(error.to_string()), now),
+            }
+        }
+        match ready.downstream {
+            Some(Ok(())) => self.pump_downstream(now),
+            Some(Err(error)) => self.lose_downstream(&error.to_string(), now),
+            None => {}
+        }
+        if let Some((id, result)) = ready.dialled {
+            self.dialled(id, result, now);
+        }
+        if due {
+            self.engine.handle_timeout(now);
+            self.drain();
+        }
+        self.flush(now);
+        self.turn_pause(now);
+        self.observer.look(&self.engine);
+    }
+
+    /// Gives the engine one event and does what it wants done.
+    fn feed(&mut self, event: Event, now: Instant) {
+        self.engine.handle(event, now);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.engine.poll() {
+            match output {
+                Output::ToInitiator(pdu) => {
+                    if let Some(down) = &mut self.downstream {
+                        tracing::trace!(?pdu, "to initiator");
+                        down.queue(&pdu);
+                    }
+                }
+                Output::ToTarget(id, pdu) => {
+                    if let Some(up) = self.upstream.iter_mut().find(|up| up.id == id) {
+                        tracing::trace!(conn = id.0, ?pdu, "to target");
+                        up.conn.queue(&pdu);
+                    }
+                }
+                Output::Open(id, path, plan) => self.open(id, path, plan),
+                Output::Close(id, how) => self.close_upstream(id, how),
+                Output::CloseDownstream => self.close_downstream(),
+                Output::Finished => self.finished = true,
+                Output::Note(notice) => self.observer.note(&notice),
+            }
+        }
+    }
+
+    fn pump_downstream(&mut self, now: Instant) {
+        while let Some(down) = &mut self.downstream {
+            match down.next_pdu() {
+                Ok(Some(pdu)) => {
+                    tracing::trace!(?pdu, "from initiator");
+                    self.feed(Event::Downstream(pdu), now);
+                }
+                Ok(None) => return,
+                Err(FrameError::Rejectable { header, reason, error }) => {
+                    tracing::warn!(%error, reason, "PDU of the initiator rejected");
+                    self.feed(Event::DownstreamRejectable { header, reason }, now);
+                }
+                Err(FrameError::Fatal(error)) => return self.lose_downstream(&error.to_string(), now),
+            }
+        }
+    }
+
+    fn pump_upstream(&mut self, id: ConnId, now: Instant) {
+        while let Some(up) = self.upstream.iter_mut().find(|up| up.id == id) {
+            match up.conn.next_pdu() {
+                Ok(Some(pdu)) => {
+                    tracing::trace!(conn = id.0, ?pdu, "from target");
+                    self.feed(Event::Upstream(id, pdu), now);
+                }
+                Ok(None) => return,
+                // Below error recovery level 1 a PDU that was lost to its digest can only be had again by running its
+                // task again (R178); its connection goes, so that the engine does just that.
+                Err(error) => return self.lose_upstream(id, Cause::Protocol(error.to_string()), now),
+            }
+        }
+    }
+
+    fn lose_downstream(&mut self, why: &str, now: Instant) {
+        if self.downstream.take().is_some() {
+            tracing::info!(why, "initiator's connection ended");
+            self.feed(Event::DownstreamClosed, now);
+        }
+    }
+
+    fn lose_upstream(&mut self, id: ConnId, cause: Cause, now: Instant) {
+        let before = self.upstream.len();
+        self.upstream.retain(|up| up.id != id);
+        if self.upstream.len() < before {
+            self.feed(Event::Disconnected(id, cause), now);
+        }
+    }
+
+    fn open(&mut self, id: ConnId, path: PathId, plan: Box<LoginPlan>) {
+        let Some(way) = self.ways.get(path.0).cloned() else { return };
+        let dial = async move { (id, dial_way(&way, &plan).await) };
+        self.dialling.push((id, self.dials.spawn(dial)));
+    }
+
+    fn dialled(&mut self, id: ConnId, result: Dialled, now: Instant) {
+        let before = self.dialling.len();
+        self.dialling.retain(|(dialling, _)| *dialling != id);
+        match result {
+            // The engine gave it up while it was being made.
+            Ok((conn, _)) if self.dialling.len() == before => conn.reset(),
+            Ok((conn, agreed)) => {
+                self.upstream.push(Upstream { id, conn });
+                self.feed(Event::Connected(id, Box::new(agreed)), now);
+                self.pump_upstream(id, now);
+            }
+            Err(error) => self.feed(Event::Disconnected(id, error.into()), now),
+        }
+    }
+
+    fn close_upstream(&mut self, id: ConnId, how: How) {
+        if let Some(at) = self.dialling.iter().position(|(dialling, _)| *dialling == id) {
+            self.dialling.swap_remove(at).1.abort();
+        }
+        let Some(at) = self.upstream.iter().position(|up| up.id == id) else { return };
+        let conn = self.upstream.swap_remove(at).conn;
+        match how {
+            How::Graceful => self.close_in_order(conn),
+            How::Reset => conn.reset(),
+        }
+    }
+
+    fn close_downstream(&mut self) {
+        if let Some(conn) = self.downstream.take() {
+            self.close_in_order(conn);
+        }
+    }
+
+    fn close_in_order(&mut self, conn: Conn) {
+        while self.closing.try_join_next().is_some() {}
+        self.closing.spawn(conn.close());
+    }
+
+    /// Writes every connection once. A connection that fails is an event, whose results are written in turn.
+    fn flush(&mut self, now: Instant) {
+        loop {
+            if let Some(down) = &mut self.downstream
+                && let Err(error) = down.flush()
+            {
+                self.lose_downstream(&error.to_string(), now);
+            }
+            let failed = self.upstream.iter_mut().find_map(|up| Some((up.id, up.conn.flush().err()?)));
+            let Some((id, error)) = failed else { return };
+            self.lose_upstream(id, Cause::Tcp(error.to_string()), now);
+        }
+    }
+
+    /// Tells the engine when back-pressure begins or ends.
+    fn turn_pause(&mut self, now: Instant) {
+        let pause = self.should_pause();
+        if pause != self.paused {
+            self.paused = pause;
+            tracing::debug!(pause, "back-pressure from the initiator");
+            self.feed(Event::Paused(pause), now);
+            self.flush(now);
+        }
+    }
+}
+
+/// The timer, set anew only when it would ring too late: deadlines mostly move away, and setting a timer costs more
+/// than an early ring.
+#[derive(Debug)]
+struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+    set: bool,
+}
+
+impl Alarm {
+    fn new() -> Self {
+        Self { sleep: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)), set: false }
+    }
+
+    /// Ready at the deadline at the latest, or earlier.
+    fn poll(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = deadline.map(tokio::time::Instant::from_std) else { return Poll::Pending };
+        if !self.set || self.sleep.deadline() > deadline {
+            self.sleep.as_mut().reset(deadline);
+            self.set = true;
+        }
+        if self.sleep.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.set = false;
+        Poll::Ready(())
+    }
+}
