@@ -1,6 +1,7 @@
 //! Braid: a transparent multipath proxy for iSCSI.
 
 pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod iscsi;
 pub mod lab;

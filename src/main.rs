@@ -1,3 +1,5 @@
-//! The `braid` program.
+//! The `braid` program: see [`braid::cli`].
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    braid::cli::main(std::env::args_os())
+}

@@ -180,7 +180,7 @@ fn lines_with(text: &str, name: &str) -> Vec<usize> {
         line.match_indices(name).any(|(at, _)| {
             let before = line[..at].chars().next_back().is_some_and(is_word);
             let after = line[at + name.len()..].chars().next().is_some_and(is_word);
-            !(first_is_word && before) && !(last_is_word && after)
+            !(first_is_word && before || last_is_word && after)
         })
     };
     (1..).zip(text.lines()).filter(|(_, line)| stands(line)).map(|(number, _)| number).collect()

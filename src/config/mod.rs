@@ -167,6 +167,18 @@ pub enum Digest {
     Crc32c,
 }
 
+impl Target {
+    /// The words for mode, policy and fence, as the configuration writes them.
+    #[must_use]
+    pub fn words(&self) -> [&'static str; 3] {
+        [
+            value::name_of(value::MODES, &self.mode),
+            value::name_of(value::POLICIES, &self.policy),
+            value::name_of(value::FENCES, &self.fence),
+        ]
+    }
+}
+
 impl Config {
     /// Default of `listen`.
     pub const DEFAULT_LISTEN: &'static str = "0.0.0.0:3260";

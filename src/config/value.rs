@@ -151,29 +151,37 @@ fn word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Read<T> {
     Err(format!("\"{typed}\" is not known; it must be one of {}{hint}", all()))
 }
 
+/// Words for [`Mode`].
+pub(super) const MODES: &[(&str, Mode)] =
+    &[("auto", Mode::Auto), ("mcs", Mode::Mcs), ("sessions", Mode::Sessions)];
+
+/// Words for [`Policy`].
+pub(super) const POLICIES: &[(&str, Policy)] = &[
+    ("service-time", Policy::ServiceTime),
+    ("queue-depth", Policy::QueueDepth),
+    ("round-robin", Policy::RoundRobin),
+    ("weighted", Policy::Weighted),
+    ("failover", Policy::Failover),
+];
+
+/// Words for [`FenceMethod`].
+pub(super) const FENCES: &[(&str, FenceMethod)] = &[
+    ("auto", FenceMethod::Auto),
+    ("reinstate", FenceMethod::Reinstate),
+    ("ordered", FenceMethod::Ordered),
+    ("time", FenceMethod::Time),
+];
+
 pub(super) fn mode(value: &Value) -> Read<Mode> {
-    word(value, &[("auto", Mode::Auto), ("mcs", Mode::Mcs), ("sessions", Mode::Sessions)])
+    word(value, MODES)
 }
 
 pub(super) fn policy(value: &Value) -> Read<Policy> {
-    let words = [
-        ("service-time", Policy::ServiceTime),
-        ("queue-depth", Policy::QueueDepth),
-        ("round-robin", Policy::RoundRobin),
-        ("weighted", Policy::Weighted),
-        ("failover", Policy::Failover),
-    ];
-    word(value, &words)
+    word(value, POLICIES)
 }
 
 pub(super) fn fence(value: &Value) -> Read<FenceMethod> {
-    let words = [
-        ("auto", FenceMethod::Auto),
-        ("reinstate", FenceMethod::Reinstate),
-        ("ordered", FenceMethod::Ordered),
-        ("time", FenceMethod::Time),
-    ];
-    word(value, &words)
+    word(value, FENCES)
 }
 
 pub(super) fn digest(value: &Value) -> Read<Digest> {
@@ -182,6 +190,11 @@ pub(super) fn digest(value: &Value) -> Read<Digest> {
 
 pub(super) fn log_format(value: &Value) -> Read<LogFormat> {
     word(value, &[("human", LogFormat::Human), ("json", LogFormat::Json)])
+}
+
+/// The word for a meaning.
+pub(super) fn name_of<T: PartialEq>(words: &[(&'static str, T)], meaning: &T) -> &'static str {
+    words.iter().find(|(_, candidate)| candidate == meaning).map_or("", |(name, _)| name)
 }
 
 /// A log filter.

@@ -1,0 +1,105 @@
+//! `braid check`: what a configuration comes to.
+
+use crate::config::{Config, Local, PathConfig, Target};
+use std::fmt::Write;
+use std::time::Duration;
+
+/// The configuration in words, one setting group per line; warnings are the caller's to show.
+#[must_use]
+pub fn describe(config: &Config) -> String {
+    let mut text = String::new();
+    let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+    let admin = config.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string());
+    let state = config.state_file.as_ref().map_or_else(|| "none".into(), |file| file.to_string_lossy());
+    let mut line = |content: String| {
+        // Writing to a String cannot fail.
+        writeln!(text, "{content}").ok();
+    };
+    line(format!("listen {}; admin {admin}; state file {state}", listen.join(", ")));
+    for target in &config.targets {
+        line(describe_target(target));
+        for path in &target.paths {
+            line(format!("  path {}", describe_path(path)));
+        }
+    }
+    text
+}
+
+/// A target's settings in one line.
+#[must_use]
+pub fn describe_target(target: &Target) -> String {
+    let [mode, policy, fence] = target.words();
+    let time = |time: Duration| humantime::format_duration(time).to_string();
+    format!(
+        "target {}: mode {mode}, policy {policy}, fence {fence} (fence time {}), ping every {} for {}, \
+         all paths down: wait {}, window {}, memory {} MiB",
+        target.name,
+        time(target.fence_time),
+        time(target.ping_interval),
+        time(target.ping_timeout),
+        time(target.queue_time),
+        target.window,
+        target.memory >> 20,
+    )
+}
+
+/// A path in one line.
+#[must_use]
+pub fn describe_path(path: &PathConfig) -> String {
+    let local = match &path.local {
+        Local::Any => String::new(),
+        Local::Source(address) => format!(" from {address}"),
+        Local::Interface(name) => format!(" through {name}"),
+    };
+    let name = if path.name.starts_with(&path.portal.to_string()) {
+        String::new()
+    } else {
+        format!("{}: ", path.name)
+    };
+    format!("{name}{}{local}, weight {}", path.portal, path.weight)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn the_description_names_every_path() {
+        let text = "[[target]]\nname = \"iqn.a\"\npaths = [\"10.0.0.1\",\n\
+                    { portal = \"10.0.0.2\", interface = \"eth1\", name = \"spare\" }]\n";
+        let shown = describe(&Config::from_toml(text, "t").unwrap());
+        for part in [
+            "listen 0.0.0.0:3260",
+            "target iqn.a: mode auto, policy service-time, fence auto (fence time 30s)",
+            "path 10.0.0.1:3260, weight 1",
+            "path spare: 10.0.0.2:3260 through eth1",
+        ] {
+            assert!(shown.contains(part), "{part} is missing in\n{shown}");
+        }
+    }
+
+    #[test]
+    fn the_example_files_are_right() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+        let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let configs: Vec<_> =
+            files.iter().filter(|file| file.extension().is_some_and(|end| end == "toml")).collect();
+        assert!(configs.len() >= 3);
+        for file in configs {
+            let config = Config::load(file).unwrap_or_else(|error| panic!("{error}"));
+            assert!(config.warnings.is_empty(), "{}: {:?}", file.display(), config.warnings);
+        }
+    }
+
+    #[test]
+    fn the_full_example_shows_the_defaults() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+        let full = std::fs::read_to_string(folder.join("full.toml")).unwrap();
+        let mut full = Config::from_toml(&full, "full.toml").unwrap();
+        let mut minimal = Config::load(&folder.join("minimal.toml")).unwrap();
+        assert!(full.state_file.take().is_some());
+        minimal.targets[0].paths.clone_from(&full.targets[0].paths);
+        assert_eq!(full, minimal);
+    }
+}

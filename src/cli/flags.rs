@@ -1,0 +1,290 @@
+//! What can be typed, and how it becomes a [`Config`].
+//!
+//! Flags are text here; they become a [`Section`] and go through the same schema as a file, so that a value is right or
+//! wrong for the same reasons in both.
+
+use crate::config::draft::{Placed, Section, Value};
+use crate::config::{Config, ConfigError, Place};
+use clap::{ArgGroup, Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Transparent multipath proxy for iSCSI.
+///
+/// An ordinary initiator logs in to Braid as if it were the target. Braid carries that session over several network
+/// paths to the real target: bandwidth adds up, and a path that fails costs a short pause instead of an error.
+#[derive(Parser, Debug)]
+#[command(name = "braid", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  braid run --config /etc/braid.toml             serve what the file says
+  braid run --target iqn.2003-01.org.example:disk \\
+            --path 10.0.1.1:3260 --path 10.0.2.1:3260
+
+Exit status: 0 well, 1 failure, 64 wrong usage or configuration, 69 target unavailable, 70 bug in Braid.
+`braid COMMAND --help` shows each command's flags with an example.";
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Stand between initiators and targets until told to stop (SIGTERM or Ctrl-C).
+    #[command(after_help = "Examples:
+  braid run --config /etc/braid.toml
+  braid run --listen 0.0.0.0:3260 --target iqn.2003-01.org.example:disk \\
+            --path 10.0.1.1:3260,source=10.0.1.9 --path 10.0.2.1:3260,source=10.0.2.9
+
+Flags win over the file. Everything else (timing, sizes, digests, several targets) is set in the file.")]
+    Run(Settings),
+    /// Check a configuration and show what it comes to, without opening a socket.
+    #[command(after_help = "Example:
+  braid check --config /etc/braid.toml
+
+Prints every problem with its line, and what to write instead. Exit status 64 if there is one.")]
+    Check(Settings),
+}
+
+/// Settings of `run` and `check`.
+#[derive(Args, Debug, Default)]
+#[command(group = ArgGroup::new("what").required(true).args(["config", "target"]))]
+pub struct Settings {
+    /// Configuration file (TOML).
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address to take initiators at; may be repeated [default: 0.0.0.0:3260].
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Vec<String>,
+    /// Name of the target to serve.
+    #[arg(long, value_name = "IQN", requires = "path", conflicts_with = "config")]
+    pub target: Option<String>,
+    /// One way to the target; repeat it for each. Options: source=IP or interface=IF for the local end, weight=N, name=NAME.
+    #[arg(long, value_name = "PORTAL[,OPTION=VALUE]...", requires = "target")]
+    pub path: Vec<String>,
+    /// Fan-out: auto, mcs or sessions [default: auto].
+    #[arg(long, value_name = "MODE", requires = "target")]
+    pub mode: Option<String>,
+    /// Path choice: service-time, queue-depth, round-robin, weighted or failover [default: service-time].
+    #[arg(long, value_name = "POLICY", requires = "target")]
+    pub policy: Option<String>,
+    /// Address for /metrics and /healthz, or off [default: 127.0.0.1:9260].
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub admin: Option<String>,
+    /// Where verdicts of probes are kept between starts.
+    #[arg(long, value_name = "FILE")]
+    pub state_file: Option<String>,
+    /// Log level or filter, such as debug or braid::proxy=debug,info [default: info].
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// Log format: human or json [default: human].
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+}
+
+impl Settings {
+    /// Checks what was typed, with the file if one was named.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with all problems of both.
+    pub fn resolve(&self) -> Result<Config, ConfigError> {
+        let section = self.section();
+        match &self.config {
+            Some(file) => Config::load_with(file, &section),
+            None => Config::from_flags(&section),
+        }
+    }
+
+    fn section(&self) -> Section {
+        let mut section = Section::new(Place::Flag("--target".to_owned()));
+        let mut text = |key: &str, flag: &str, typed: &Option<String>| {
+            if let Some(typed) = typed {
+                section.set(key, flag, Value::Text(typed.clone()));
+            }
+        };
+        text("admin", "--admin", &self.admin);
+        text("state_file", "--state-file", &self.state_file);
+        text("log", "--log", &self.log);
+        text("log_format", "--log-format", &self.log_format);
+        if !self.listen.is_empty() {
+            let place = |typed: &String| Place::Flag(format!("--listen {typed}"));
+            let items = self
+                .listen
+                .iter()
+                .map(|typed| Placed { place: place(typed), value: Value::Text(typed.clone()) });
+            section.set("listen", "--listen", Value::List(items.collect()));
+        }
+        if self.target.is_some() {
+            let place = Place::Flag("--target".to_owned());
+            let target = Placed { place, value: Value::Table(self.target()) };
+            section.set("target", "--target", Value::List(vec![target]));
+        }
+        section
+    }
+
+    fn target(&self) -> Section {
+        let mut target = Section::new(Place::Flag("--target".to_owned()));
+        for (key, flag, typed) in [
+            ("name", "--target", &self.target),
+            ("mode", "--mode", &self.mode),
+            ("policy", "--policy", &self.policy),
+        ] {
+            if let Some(typed) = typed {
+                target.set(key, flag, Value::Text(typed.clone()));
+            }
+        }
+        target.set("paths", "--path", Value::List(self.path.iter().map(|typed| path(typed)).collect()));
+        target
+    }
+}
+
+/// `PORTAL[,KEY=VALUE]...` as the table a file would hold.
+fn path(typed: &str) -> Placed {
+    let mut section = Section::new(Place::Flag(format!("--path {typed}")));
+    let mut parts = typed.split(',');
+    let portal = parts.next().unwrap_or_default();
+    section.set("portal", &format!("--path {portal}"), Value::Text(portal.to_owned()));
+    for part in parts {
+        let (key, value) = part.split_once('=').unwrap_or((part, ""));
+        section.set(key.trim(), &format!("--path ...,{part}"), Value::Text(value.trim().to_owned()));
+    }
+    Placed { place: section.place.clone(), value: Value::Table(section) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Local, LogFormat, Mode};
+    use crate::path::select::Policy;
+    use clap::CommandFactory;
+    use std::io::Write;
+
+    const BASE: [&str; 4] = ["--target", "iqn.2003-01.org.example:disk", "--path", "10.0.1.1"];
+
+    fn parse(command: &str, args: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(["braid", command].iter().chain(args))
+    }
+
+    fn settings(args: &[&str]) -> Settings {
+        match parse("run", args).unwrap_or_else(|error| panic!("{error}")).command {
+            Command::Run(settings) => settings,
+            other @ Command::Check(_) => panic!("{other:?}"),
+        }
+    }
+
+    /// The configuration of the base flags with more.
+    fn run(args: &[&str]) -> Config {
+        settings(&[&BASE, args].concat()).resolve().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn refused(args: &[&str]) -> String {
+        settings(&[&BASE, args].concat()).resolve().expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn the_definition_is_sound_and_every_command_has_an_example() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        for command in command.get_subcommands_mut().filter(|command| command.get_name() != "help") {
+            let name = command.get_name().to_owned();
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Example") && help.contains(&format!("braid {name}")), "{name}:\n{help}");
+        }
+    }
+
+    #[test]
+    fn two_flags_are_enough() {
+        let config = run(&[]);
+        let same = "[[target]]\nname = \"iqn.2003-01.org.example:disk\"\npaths = [\"10.0.1.1\"]\n";
+        assert_eq!(config, Config::from_toml(same, "t").unwrap());
+    }
+
+    #[test]
+    fn listen() {
+        let config = run(&["--listen", "10.0.0.1", "--listen", "[fd00::1]:860"]);
+        assert_eq!(
+            config.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["10.0.0.1:3260", "[fd00::1]:860"]
+        );
+        assert!(refused(&["--listen", "here"]).starts_with("--listen here: \"here\" is not an IP address"));
+    }
+
+    #[test]
+    fn path_with_options() {
+        let paths = run(&[
+            "--path",
+            "10.0.2.1:3261,source=10.0.2.9,weight=3,name=left",
+            "--path",
+            "10.0.3.1,interface=eth1",
+            "--policy",
+            "weighted",
+        ])
+        .targets
+        .remove(0)
+        .paths;
+        assert_eq!(paths[0].portal.to_string(), "10.0.1.1:3260");
+        assert_eq!(paths[1].local, Local::Source("10.0.2.9".parse().unwrap()));
+        assert_eq!((paths[1].weight, paths[1].name.as_str()), (3, "left"));
+        assert_eq!(paths[2].local, Local::Interface("eth1".to_owned()));
+        assert!(
+            refused(&["--path", "10.0.2.1,weight=x"])
+                .starts_with("--path ...,weight=x: must be a whole number")
+        );
+        assert!(refused(&["--path", "10.0.2.1,wight=1"]).contains("did you mean weight?"));
+        assert!(refused(&["--path", "10.0.1.1:3260"]).contains("listed twice"));
+    }
+
+    #[test]
+    fn mode_and_policy() {
+        let target = run(&["--mode", "sessions", "--policy", "failover"]).targets.remove(0);
+        assert_eq!((target.mode, target.policy), (Mode::Sessions, Policy::Failover));
+        assert!(refused(&["--mode", "mcs1"]).starts_with("--mode: \"mcs1\" is not known"));
+        assert!(refused(&["--policy", "roundrobin"]).contains("did you mean \"round-robin\"?"));
+    }
+
+    #[test]
+    fn admin() {
+        assert_eq!(run(&["--admin", "127.0.0.1:1234"]).admin.unwrap().port(), 1234);
+        assert_eq!(run(&["--admin", "off"]).admin, None);
+        assert!(refused(&["--admin", "on"]).starts_with("--admin: \"on\" is not an address"));
+    }
+
+    #[test]
+    fn state_file() {
+        assert_eq!(run(&["--state-file", "/x/y"]).state_file, Some(PathBuf::from("/x/y")));
+        assert!(refused(&["--state-file", ""]).starts_with("--state-file: must not be empty"));
+    }
+
+    #[test]
+    fn log_and_its_format() {
+        let config = run(&["--log", "braid=trace,warn", "--log-format", "json"]);
+        assert_eq!((config.log.as_str(), config.log_format), ("braid=trace,warn", LogFormat::Json));
+        assert!(refused(&["--log", "braid=loud"]).starts_with("--log: "));
+        assert!(refused(&["--log-format", "xml"]).contains("\"human\", \"json\""));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let text = "listen = \"10.0.0.1\"\nlog = \"warn\"\n[[target]]\nname = \"iqn.a\"\npaths = [\"10.0.0.2\", \"10.0.0.3\"]\n";
+        file.write_all(text.as_bytes()).unwrap();
+        let path = file.path().to_str().unwrap();
+        let config =
+            settings(&["--config", path, "--listen", "10.0.0.9", "--admin", "off"]).resolve().unwrap();
+        assert_eq!(config.listen, ["10.0.0.9:3260".parse().unwrap()]);
+        assert_eq!((config.admin, config.log.as_str()), (None, "warn"));
+        let error = settings(&["-c", path, "--admin", "x"]).resolve().unwrap_err().to_string();
+        assert!(error.starts_with("--admin: "), "{error}");
+    }
+
+    #[test]
+    fn flags_that_make_no_sense_together_are_usage_errors() {
+        assert!(parse("run", &[]).is_err());
+        assert!(parse("run", &["--target", "iqn.a"]).is_err());
+        assert!(parse("run", &["--path", "10.0.0.1"]).is_err());
+        assert!(parse("run", &["--config", "f", "--target", "iqn.a", "--path", "10.0.0.1"]).is_err());
+        assert!(parse("run", &["--config", "f", "--mode", "auto"]).is_err());
+    }
+}

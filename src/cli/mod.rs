@@ -1,0 +1,60 @@
+//! What a person types and sees.
+//!
+//! - [`flags`]: the commands and their flags.
+//! - [`run`]: the proxy until it is told to stop.
+//! - [`check`]: a configuration in words.
+//! - [`log`]: log lines.
+//! - [`exit`]: exit codes.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "commands print results to standard output, failures to standard error"
+)]
+
+pub mod check;
+pub mod exit;
+pub mod flags;
+pub mod log;
+pub mod run;
+
+use clap::Parser;
+use exit::Failure;
+use flags::{Cli, Command};
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+/// Does what the arguments (the program's name first) say, and gives the exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is left to tell if this cannot be printed.
+            error.print().ok();
+            return if error.use_stderr() { exit::usage() } else { ExitCode::SUCCESS };
+        }
+    };
+    // The panic's own message has been printed by then.
+    let done = catch_unwind(AssertUnwindSafe(|| execute(cli.command)))
+        .unwrap_or_else(|_| Err(Failure::Bug("a panic, see above".to_owned())));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.code()
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run(settings) => run::run(&settings),
+        Command::Check(settings) => {
+            let config = settings.resolve()?;
+            print!("{}", check::describe(&config));
+            config.warnings.iter().for_each(|warning| println!("warning: {warning}"));
+            Ok(())
+        }
+    }
+}
