@@ -288,7 +288,10 @@ impl Book {
             return Ok(Some(Answer::new(key.name, value, value == text)));
         }
         if key.phase == Phase::Leading && !self.leading {
-            return Ok(Some(Answer::new(key.name, "Reject", false)));
+            // What holds is confirmed and nothing else; either way it stays, so that no answer matters (tgt proposes
+            // its MaxConnections with the end of the stage).
+            let holds = self.own.get(&key.id).copied() == parse(key.rule, text).map(Own::Limit);
+            return Ok(Some(Answer::new(key.name, if holds { text } else { "Reject" }, true)));
         }
         let selected = self.limit(key.id).and_then(|own| select(key.rule, text, own));
         let value = selected.or_else(|| default(key.rule));

@@ -14,6 +14,9 @@
 //! 6. The session ends when the engine says so: after a logout, after the initiator's connection is lost, when no path
 //!    came back in time, or on the order to stop (reinstatement, or the whole of Braid stopping).
 //!
+//! Beside that, [`probe`] finds out how a target treats several connections in one session ([`verdict`]), and
+//! [`discover`] asks a portal for its targets.
+//!
 //! # Use
 //! [`run`] is all of `braid run`. [`Proxy::start`] is the same for use inside a process: bind to port 0, ask for
 //! [`Proxy::addresses`], and end with [`Proxy::stop`].
@@ -21,13 +24,17 @@
 pub mod clock;
 pub mod conn;
 pub mod dial;
+pub mod discover;
 mod discovery;
+mod errand;
 mod intercept;
 mod leading;
 mod listener;
 mod notice;
+pub mod probe;
 mod registry;
 mod session;
+pub mod verdict;
 
 use crate::config::Config;
 use crate::login::Refusal;

@@ -294,9 +294,10 @@ fn r41_session_keys_do_not_change_on_a_joining_connection() {
     let offer = Offer { joining: true, ..offer() };
     let mut login = TargetLogin::new();
     let mut pairs = NAMES.to_vec();
-    pairs.extend([("MaxConnections", "2"), ("HeaderDigest", "CRC32C")]);
+    pairs.extend([("MaxConnections", "2"), ("MaxBurstLength", "262144"), ("HeaderDigest", "CRC32C")]);
     let step = feed(&mut login, &offer, transit(Stage::Operational, Stage::FullFeature, &pairs));
-    assert_answers(&response(step.clone()), &[("MaxConnections", "Reject"), ("HeaderDigest", "CRC32C")]);
+    let expected = [("MaxConnections", "Reject"), ("MaxBurstLength", "262144"), ("HeaderDigest", "CRC32C")];
+    assert_answers(&response(step.clone()), &expected);
     assert_eq!(done(step).session, offer.limits);
 }
 

@@ -363,6 +363,21 @@ fn every_proposal_of_the_target_is_answered() {
     assert_eq!(done.session.max_connections, 4);
 }
 
+/// tgt: on a joining connection too it proposes its MaxConnections, in the response that ends the stage.
+#[test]
+fn r41_session_keys_that_the_target_proposes_on_a_joining_connection_change_nothing() {
+    let session = SessionParams { max_connections: 8, ..SessionParams::default() };
+    for proposal in ["8", "4"] {
+        let kind = LoginKind::Joining { session: session.clone(), tsih: TSIH };
+        let (mut login, _) = InitiatorLogin::start(LoginPlan { kind, ..plan() });
+        login.handle(agreed(Stage::Security, Stage::Operational, &[("AuthMethod", "None")])).unwrap();
+        let pairs = [("HeaderDigest", "None"), ("DataDigest", "None"), ("MaxConnections", proposal)];
+        let step = login.handle(agreed(Stage::Operational, Stage::FullFeature, &pairs)).unwrap();
+        let InitiatorStep::Done(done) = step else { panic!("{step:?}") };
+        assert_eq!(done.session, session);
+    }
+}
+
 #[test]
 fn r25_a_proposal_with_the_end_of_the_stage() {
     let mut pairs = ANSWERS.to_vec();

@@ -1,0 +1,276 @@
+//! What probes found out about targets, and the file that remembers it between starts.
+//!
+//! The file is JSON, written whole to a temporary file and renamed, so that it is always one or the other. It is a cache:
+//! one that cannot be read is worth a warning and a new probe, nothing more.
+
+use serde::{Deserialize, Serialize};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// What a target calls itself: a verdict holds as long as this stays the same.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Product {
+    /// Portal group tag of the portals, if the target tells it.
+    pub tpgt: Option<u16>,
+    /// INQUIRY vendor of LUN 0.
+    pub vendor: String,
+    /// INQUIRY product of LUN 0.
+    pub product: String,
+    /// INQUIRY revision of LUN 0.
+    pub revision: String,
+}
+
+/// How a target treats a second connection of a session.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Second {
+    /// It allows one connection only, so no second was tried.
+    NotAllowed,
+    /// It joined.
+    Joined,
+    /// It was refused, or could not be made, for this reason.
+    Refused(String),
+    /// The second portal is in another portal group, whose connections cannot join (R5).
+    OtherGroup(u16),
+}
+
+/// What a target does with a command whose predecessor, on another connection, has not arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Not found out.
+    Unknown,
+    /// It waits for the predecessor, as it must (R94).
+    Held,
+    /// It runs at once.
+    RanEarly,
+    /// It waits, but is not answered when the predecessor has come.
+    Stuck,
+    /// The target closes a connection over it.
+    Closed,
+}
+
+/// What happens to a session when one of its connections is reset while idle.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// Not found out.
+    Unknown,
+    /// The session lives on, and another connection may join it.
+    Rejoins,
+    /// The session lives on, but lets no other connection join.
+    Shrinks,
+    /// The target ends the whole session.
+    EndsSession,
+    /// The session stays but answers no more.
+    Stuck,
+}
+
+/// The outcome of a probe.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Verdict {
+    /// TargetName.
+    pub target: String,
+    /// What the target is.
+    pub product: Product,
+    /// MaxConnections granted.
+    pub max_connections: u16,
+    /// Whether a second connection joins.
+    pub second: Second,
+    /// Order across connections.
+    pub order: Order,
+    /// Loss of a connection.
+    pub loss: Loss,
+}
+
+impl Verdict {
+    /// Whether several connections per session may be used: order is proved, and it is known how connections are lost.
+    #[must_use]
+    pub fn mcs_ok(&self) -> bool {
+        self.objection().is_none()
+    }
+
+    /// Why not, if not.
+    #[must_use]
+    pub fn objection(&self) -> Option<&'static str> {
+        match (&self.second, self.order, self.loss) {
+            (Second::NotAllowed, ..) => Some("the target allows one connection per session"),
+            (Second::Refused(_), ..) => Some("the target refuses a second connection"),
+            (Second::OtherGroup(_), ..) => Some("the portals are in different portal groups"),
+            (_, Order::Unknown, _) => Some("order across connections could not be tested"),
+            (_, Order::RanEarly, _) => Some("commands run before their predecessors on other connections"),
+            (_, Order::Stuck, _) => Some("commands stay unanswered after a gap in the order was filled"),
+            (_, Order::Closed, _) => Some("the target closes a connection when commands arrive out of order"),
+            (.., Loss::Unknown) => Some("the loss of a connection could not be tested"),
+            (.., Loss::Stuck) => Some("the session answers no more after the loss of a connection"),
+            (.., Loss::Shrinks) => Some("no connection may join again after one was lost"),
+            (Second::Joined, Order::Held, Loss::Rejoins | Loss::EndsSession) => None,
+        }
+    }
+}
+
+/// Verdicts, kept in a file if there is one.
+#[derive(Debug, Default)]
+pub struct StateFile {
+    path: Option<PathBuf>,
+    verdicts: Vec<Verdict>,
+}
+
+/// What stands in the file.
+#[derive(Serialize, Deserialize)]
+struct Content {
+    version: u32,
+    verdicts: Vec<Verdict>,
+}
+
+/// Version of the file's form; files of another version are not read.
+const VERSION: u32 = 1;
+
+impl StateFile {
+    /// Verdicts that last as long as the process.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self::default()
+    }
+
+    /// Reads the file. One that is not there yet is empty; one that cannot be read is logged and counts as empty.
+    #[must_use]
+    pub fn load(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        let verdicts = match read(&path) {
+            Ok(verdicts) => verdicts,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "state file not usable; targets are probed again");
+                Vec::new()
+            }
+        };
+        Self { path: Some(path), verdicts }
+    }
+
+    /// The verdict on a target, if it is still the same product.
+    #[must_use]
+    pub fn recall(&self, target: &str, product: &Product) -> Option<&Verdict> {
+        self.verdicts.iter().find(|verdict| verdict.target == target && verdict.product == *product)
+    }
+
+    /// Keeps a verdict in place of an older one on the same target and portal group, and writes the file.
+    ///
+    /// # Errors
+    /// If the file cannot be written; the verdict is kept in memory all the same.
+    pub fn remember(&mut self, verdict: Verdict) -> io::Result<()> {
+        let key = |v: &Verdict| (v.target.clone(), v.product.tpgt);
+        self.verdicts.retain(|old| key(old) != key(&verdict));
+        self.verdicts.push(verdict);
+        self.path.as_deref().map_or(Ok(()), |path| write(path, &self.verdicts))
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<Verdict>> {
+    let content: Content = serde_json::from_slice(&std::fs::read(path)?)?;
+    if content.version == VERSION {
+        Ok(content.verdicts)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, format!("version {}", content.version)))
+    }
+}
+
+fn write(path: &Path, verdicts: &[Verdict]) -> io::Result<()> {
+    let content = Content { version: VERSION, verdicts: verdicts.to_vec() };
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    serde_json::to_writer_pretty(&mut file, &content)?;
+    file.write_all(b"\n")?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(target: &str, revision: &str) -> Verdict {
+        Verdict {
+            target: target.to_owned(),
+            product: Product {
+                tpgt: Some(1),
+                vendor: "V".to_owned(),
+                product: "P".to_owned(),
+                revision: revision.to_owned(),
+            },
+            max_connections: 8,
+            second: Second::Joined,
+            order: Order::Held,
+            loss: Loss::Rejoins,
+        }
+    }
+
+    #[test]
+    fn verdicts_survive_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let mut file = StateFile::load(&path);
+        file.remember(verdict("iqn.a", "1")).unwrap();
+        file.remember(Verdict { second: Second::Refused("full".to_owned()), ..verdict("iqn.b", "1") })
+            .unwrap();
+        let again = StateFile::load(&path);
+        assert_eq!(again.recall("iqn.a", &verdict("iqn.a", "1").product), Some(&verdict("iqn.a", "1")));
+        assert!(again.recall("iqn.b", &verdict("iqn.b", "1").product).is_some());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file stays behind");
+    }
+
+    #[test]
+    fn another_revision_is_another_product_and_takes_the_place_of_the_old() {
+        let mut file = StateFile::in_memory();
+        file.remember(verdict("iqn.a", "1")).unwrap();
+        assert_eq!(file.recall("iqn.a", &verdict("iqn.a", "2").product), None);
+        assert_eq!(file.recall("iqn.other", &verdict("iqn.a", "1").product), None);
+        file.remember(verdict("iqn.a", "2")).unwrap();
+        assert_eq!(file.verdicts, [verdict("iqn.a", "2")]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_empty_and_gets_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let garbage: [&[u8]; 4] =
+            [b"", b"{\"version\":1,\"verd", b"\xff\xfe", b"{\"version\":9,\"verdicts\":[]}"];
+        for content in garbage {
+            std::fs::write(&path, content).unwrap();
+            let mut file = StateFile::load(&path);
+            assert_eq!(file.verdicts, []);
+            file.remember(verdict("iqn.a", "1")).unwrap();
+            assert_eq!(StateFile::load(&path).verdicts.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_an_error_but_not_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = StateFile::load(folder.path().join("missing").join("state.json"));
+        assert!(file.remember(verdict("iqn.a", "1")).is_err());
+        assert!(file.recall("iqn.a", &verdict("iqn.a", "1").product).is_some());
+    }
+
+    #[test]
+    fn several_connections_need_order_and_a_known_loss() {
+        let good = verdict("iqn.a", "1");
+        assert!(good.mcs_ok());
+        assert!(Verdict { loss: Loss::EndsSession, ..good.clone() }.mcs_ok());
+        let bad = [
+            Verdict { second: Second::NotAllowed, ..good.clone() },
+            Verdict { second: Second::Refused(String::new()), ..good.clone() },
+            Verdict { second: Second::OtherGroup(2), ..good.clone() },
+            Verdict { order: Order::Unknown, ..good.clone() },
+            Verdict { order: Order::RanEarly, ..good.clone() },
+            Verdict { order: Order::Stuck, ..good.clone() },
+            Verdict { order: Order::Closed, ..good.clone() },
+            Verdict { loss: Loss::Unknown, ..good.clone() },
+            Verdict { loss: Loss::Stuck, ..good.clone() },
+            Verdict { loss: Loss::Shrinks, ..good },
+        ];
+        assert!(bad.iter().all(|verdict| !verdict.mcs_ok()));
+    }
+}
