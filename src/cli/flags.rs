@@ -28,6 +28,9 @@ const EXAMPLES: &str = "Examples:
 Exit status: 0 well, 1 failure, 64 wrong usage or configuration, 69 target unavailable, 70 bug in Braid.
 `braid COMMAND --help` shows each command's flags with an example.";
 
+/// Name under which Braid asks on its own account.
+const INITIATOR: &str = "iqn.2026-01.org.braid:probe";
+
 /// The commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -45,6 +48,16 @@ Flags win over the file. Everything else (timing, sizes, digests, several target
 
 Prints every problem with its line, and what to write instead. Exit status 64 if there is one.")]
     Check(Settings),
+    /// Find out how a target treats several connections of a session, with throwaway sessions and without writing.
+    #[command(after_help = "Example:
+  braid probe 10.0.1.1:3260 iqn.2003-01.org.example:disk --portal 10.0.2.1:3260
+
+The verdict decides what `mode = \"auto\"` does with the target.")]
+    Probe(Probe),
+    /// Ask a portal which targets it offers, and at which addresses.
+    #[command(after_help = "Example:
+  braid discover 10.0.1.1:3260")]
+    Discover(Discover),
 }
 
 /// Settings of `run` and `check`.
@@ -81,6 +94,34 @@ pub struct Settings {
     /// Log format: human or json [default: human].
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
+}
+
+/// Settings of `probe`.
+#[derive(Args, Debug)]
+pub struct Probe {
+    /// The target's portal.
+    #[arg(value_name = "PORTAL")]
+    pub first: String,
+    /// The target's name.
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+    /// A second portal of the target, for the second connection. Without it both go to the first.
+    #[arg(long = "portal", value_name = "PORTAL")]
+    pub second: Option<String>,
+    /// Initiator name to log in with; the target must admit it.
+    #[arg(long, value_name = "IQN", default_value = INITIATOR)]
+    pub initiator: String,
+}
+
+/// Settings of `discover`.
+#[derive(Args, Debug)]
+pub struct Discover {
+    /// The portal to ask.
+    #[arg(value_name = "PORTAL")]
+    pub portal: String,
+    /// Initiator name to log in with; targets may offer themselves to some names only.
+    #[arg(long, value_name = "IQN", default_value = INITIATOR)]
+    pub initiator: String,
 }
 
 impl Settings {
@@ -167,10 +208,11 @@ mod tests {
     }
 
     fn settings(args: &[&str]) -> Settings {
-        match parse("run", args).unwrap_or_else(|error| panic!("{error}")).command {
-            Command::Run(settings) => settings,
-            other @ Command::Check(_) => panic!("{other:?}"),
-        }
+        let Command::Run(settings) = parse("run", args).unwrap_or_else(|error| panic!("{error}")).command
+        else {
+            panic!("`run` is another command");
+        };
+        settings
     }
 
     /// The configuration of the base flags with more.
@@ -286,5 +328,18 @@ mod tests {
         assert!(parse("run", &["--path", "10.0.0.1"]).is_err());
         assert!(parse("run", &["--config", "f", "--target", "iqn.a", "--path", "10.0.0.1"]).is_err());
         assert!(parse("run", &["--config", "f", "--mode", "auto"]).is_err());
+    }
+
+    #[test]
+    fn probe_and_discover() {
+        let args = ["10.0.0.1", "iqn.a", "--portal", "10.0.0.2", "--initiator", "iqn.me"];
+        let Command::Probe(probe) = parse("probe", &args).unwrap().command else { panic!("not probe") };
+        assert_eq!([probe.first.as_str(), &probe.target, &probe.initiator], ["10.0.0.1", "iqn.a", "iqn.me"]);
+        assert_eq!(probe.second.as_deref(), Some("10.0.0.2"));
+        let args = ["10.0.0.1", "--initiator", "iqn.me"];
+        let Command::Discover(discover) = parse("discover", &args).unwrap().command else {
+            panic!("not discover")
+        };
+        assert_eq!([discover.portal.as_str(), &discover.initiator], ["10.0.0.1", "iqn.me"]);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`flags`]: the commands and their flags.
 //! - [`run`]: the proxy until it is told to stop.
+//! - [`ask`]: what a target says about itself.
 //! - [`check`]: a configuration in words.
 //! - [`log`]: log lines.
 //! - [`exit`]: exit codes.
@@ -12,6 +13,7 @@
     reason = "commands print results to standard output, failures to standard error"
 )]
 
+pub mod ask;
 pub mod check;
 pub mod exit;
 pub mod flags;
@@ -56,5 +58,7 @@ fn execute(command: Command) -> Result<(), Failure> {
             config.warnings.iter().for_each(|warning| println!("warning: {warning}"));
             Ok(())
         }
+        Command::Probe(asked) => ask::probe(&asked).map(|table| print!("{table}")),
+        Command::Discover(asked) => ask::discover(&asked).map(|list| print!("{list}")),
     }
 }
