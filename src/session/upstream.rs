@@ -5,7 +5,7 @@ use super::Session;
 use super::api::{Cause, ConnId, How, Notice, Output};
 use super::nexus::{ConnState, HOME};
 use super::order::Holder;
-use super::tasks::{Origin, Solicited, TaskKey};
+use super::tasks::{Origin, Solicited, Task, TaskKey};
 use crate::iscsi::{
     AsyncMessage, DataIn, Itt, NopIn, NopOut, Payload, Pdu, R2t, Reject, ScsiResponse, StatSn, Ttt,
 };
@@ -58,9 +58,9 @@ impl Session {
         match pdu {
             Pdu::DataIn(data) => self.data_in(id, data, now),
             Pdu::ScsiResponse(response) => {
-                if let Some((key, _)) = self.tasks.running(id, response.itt) {
-                    self.completed(key, id, response, now);
-                }
+                let Some((key, task)) = self.tasks.running(id, response.itt) else { return Ok(()) };
+                all_data_came(task, &response)?;
+                self.completed(key, id, response, now);
                 Ok(())
             }
             Pdu::R2t(r2t) => self.r2t(id, r2t),
@@ -107,6 +107,16 @@ impl Session {
         }
         run.next_sn += 1;
         run.received = run.received.max(end);
+        let response = pdu.has_status.then(|| ScsiResponse {
+            status: pdu.status,
+            overflow: pdu.overflow,
+            underflow: pdu.underflow,
+            residual: pdu.residual,
+            ..ScsiResponse::default()
+        });
+        if let Some(response) = &response {
+            all_data_came(task, response)?;
+        }
         if matches!(task.origin, Origin::Initiator { .. }) {
             self.pass_on(key, &pdu, end == expected);
         } else {
@@ -114,14 +124,7 @@ impl Session {
                 task.collected.extend_from_slice(chunk);
             }
         }
-        if pdu.has_status {
-            let response = ScsiResponse {
-                status: pdu.status,
-                overflow: pdu.overflow,
-                underflow: pdu.underflow,
-                residual: pdu.residual,
-                ..ScsiResponse::default()
-            };
+        if let Some(response) = response {
             self.completed(key, id, response, now);
         }
         Ok(())
@@ -418,4 +421,16 @@ fn counts_status(pdu: &Pdu) -> bool {
         | Pdu::LogoutRequest(_)
         | Pdu::SnackRequest(_) => true,
     }
+}
+
+/// A block read that ended well has brought all its data, short of a residual that is told (R119): success must not be
+/// passed on where data is missing.
+fn all_data_came(task: &Task, response: &ScsiResponse) -> Result<(), Fault> {
+    let Some(run) = task.run.as_ref() else { return Ok(()) };
+    let good = response.response == 0 && response.status == status::GOOD;
+    let short = !response.underflow && run.received < task.read_length();
+    if good && short && matches!(task.command.class, Class::Read(_)) {
+        return Err("a read ended well without all its data");
+    }
+    Ok(())
 }
