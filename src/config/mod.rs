@@ -8,7 +8,7 @@
 //!
 //! # How
 //! Text becomes a tree of values that remember where they stand ([`draft`]), the tree becomes settings by one schema
-//! ([`schema`], the only place that knows keys and defaults), and settings are checked against each other there too.
+//! (`schema`, the only place that knows keys and defaults), and settings are checked against each other there too.
 //! Flags and file go through the same schema, so neither can say what the other cannot.
 //!
 //! # Invariants of a `Config`

@@ -1,7 +1,7 @@
 //! The one table of keys (RFC 7143 sections 12 and 13, RFC 7144 section 7): both roles and the documentation read it.
 //!
 //! A key that is not in [`TABLE`] is answered `NotUnderstood` (R51). The table says what the standard says; what a side
-//! is willing to agree to is the business of [`super::negotiate`].
+//! is willing to agree to is the business of `super::negotiate`.
 
 use Id as I;
 use Phase::{Anytime, FullFeature, Initial, Leading, Login, Security};

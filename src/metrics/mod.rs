@@ -7,7 +7,7 @@
 //! handle is dropped.
 //!
 //! # Invariants
-//! - All names are in [`Families::new`] and begin with `braid_`; each has a help text.
+//! - All names are in `Families::new` and begin with `braid_`; each has a help text.
 //! - Labels hold names from the configuration or words of this module, never what a peer sent (an initiator's name, an
 //!   unknown target's name): the number of series does not grow with time.
 

@@ -10,12 +10,12 @@
 //! already given up are recognised and ignored. After [`Output::Close`] nothing more is sent to it.
 //!
 //! # Inside
-//! - [`tasks`]: every task from arrival to response. [`data`]: its data, cut for the receiver.
-//! - [`sequence`]: CmdSN and StatSN of both sides.
-//! - [`order`]: which command waits for which. [`select`]: which path takes the next one.
-//! - [`downstream`], [`upstream`]: what the initiator and the targets send. [`tmf`]: task management.
-//! - [`nexus`]: upstream sessions and connections. [`identity`]: whether two nexuses show the same unit.
-//! - [`recover`]: a nexus is lost: moved commands, ghosts, fences. [`finish`]: the end.
+//! - `tasks`: every task from arrival to response. `data`: its data, cut for the receiver.
+//! - `sequence`: CmdSN and StatSN of both sides.
+//! - `order`: which command waits for which. `select`: which path takes the next one.
+//! - `downstream`, `upstream`: what the initiator and the targets send. `tmf`: task management.
+//! - `nexus`: upstream sessions and connections. `identity`: whether two nexuses show the same unit.
+//! - `recover`: a nexus is lost: moved commands, ghosts, fences. `finish`: the end.
 //!
 //! # One WRITE
 //! `downstream::command` files the task, `order` says whether it waits, `downstream::solicit` asks the initiator for its
