@@ -1,0 +1,47 @@
+//! The engine against a model target whose paths are cut at random, judged block by block.
+//!
+//! The world is a loop over one seeded generator: no sockets, no clock, no threads. The model initiator issues
+//! overlapping reads, writes and flushes; what each read must return is fixed when it is issued, since conflicting
+//! commands must behave as if they ran in CmdSN order. The model target reorders everything it may, keeps running
+//! commands of lost connections (ghosts) until they are fenced, and judges nothing.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod target;
+mod world;
+
+use braid::session::{Fanout, FenceMethod};
+use world::{Setup, World};
+
+fn run(setup: Setup, seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        let outcome = std::panic::catch_unwind(|| World::new(setup, seed).run());
+        assert!(outcome.is_ok(), "seed {seed} of {setup:?} failed");
+    }
+}
+
+#[test]
+fn one_path() {
+    run(Setup { fanout: Fanout::Sessions, paths: 1, cuts: 0, fence: FenceMethod::Ordered }, 0..100);
+}
+
+#[test]
+fn four_sessions_without_cuts() {
+    run(Setup { fanout: Fanout::Sessions, paths: 4, cuts: 0, fence: FenceMethod::Ordered }, 0..100);
+}
+
+#[test]
+fn one_session_of_four_connections_without_cuts() {
+    run(Setup { fanout: Fanout::Mcs, paths: 4, cuts: 0, fence: FenceMethod::Ordered }, 0..100);
+}
+
+#[test]
+fn sessions_survive_cuts() {
+    run(Setup { fanout: Fanout::Sessions, paths: 3, cuts: 6, fence: FenceMethod::Auto }, 0..400);
+    run(Setup { fanout: Fanout::Sessions, paths: 1, cuts: 3, fence: FenceMethod::Auto }, 0..100);
+}
+
+#[test]
+fn one_session_survives_cuts() {
+    run(Setup { fanout: Fanout::Mcs, paths: 3, cuts: 6, fence: FenceMethod::Ordered }, 0..400);
+}
