@@ -179,7 +179,15 @@ impl Session {
         }
         self.solicit(key);
         let Some(task) = self.tasks.get_mut(key) else { return };
-        if task.run.is_some() { self.answer_r2ts(key) } else { self.resume(key) }
+        let complete = task.inbound.received() >= task.expected;
+        if task.run.is_some() {
+            self.answer_r2ts(key)
+        } else {
+            self.resume(key)
+        }
+        if complete && !self.unsolicited.is_empty() {
+            self.solicit_more();
+        }
     }
 
     /// A write that has no run: its data may now suffice to send it, for the first time or again.
@@ -206,9 +214,8 @@ impl Session {
             else {
                 return;
             };
-            // The oldest write always gets its data, or nothing would ever complete and free memory.
             let fits = self.held + self.promised + u64::from(length) <= self.plan.memory_budget;
-            if !fits && self.promised > 0 {
+            if !fits && !self.is_oldest_starving(key) {
                 if !self.unsolicited.contains(&key) {
                     self.unsolicited.push_back(key);
                 }
@@ -235,7 +242,14 @@ impl Session {
         }
     }
 
-    /// Memory was freed: goes on asking for data where the budget had stopped it.
+    /// The oldest write without all its data always gets it: all that it waits for has what it needs, so it completes
+    /// and frees memory.
+    fn is_oldest_starving(&self, key: TaskKey) -> bool {
+        let starving = self.tasks.iter().filter(|(_, t)| t.write && t.inbound.received() < t.expected);
+        starving.min_by_key(|(_, t)| t.seq).is_some_and(|(oldest, _)| oldest == key)
+    }
+
+    /// Memory was freed, or another write is the oldest that lacks data: goes on asking for data where the budget had stopped it.
     pub(super) fn solicit_more(&mut self) {
         for _ in 0..self.unsolicited.len() {
             if let Some(key) = self.unsolicited.pop_front() {

@@ -37,11 +37,11 @@ fn one_session_of_four_connections_without_cuts() {
 
 #[test]
 fn sessions_survive_cuts() {
-    run(Setup { fanout: Fanout::Sessions, paths: 3, cuts: 6, fence: FenceMethod::Auto }, 0..400);
+    run(Setup { fanout: Fanout::Sessions, paths: 3, cuts: 6, fence: FenceMethod::Auto }, 0..600);
     run(Setup { fanout: Fanout::Sessions, paths: 1, cuts: 3, fence: FenceMethod::Auto }, 0..100);
 }
 
 #[test]
 fn one_session_survives_cuts() {
-    run(Setup { fanout: Fanout::Mcs, paths: 3, cuts: 6, fence: FenceMethod::Ordered }, 0..400);
+    run(Setup { fanout: Fanout::Mcs, paths: 3, cuts: 6, fence: FenceMethod::Ordered }, 0..600);
 }

@@ -73,7 +73,10 @@ fn leading(isid: Isid) -> LoginPlan {
 }
 
 impl World {
-    #[expect(clippy::disallowed_methods, reason = "an arbitrary origin; time then passes only by adding to it")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an arbitrary origin; time then passes only by adding to it"
+    )]
     pub(crate) fn new(setup: Setup, seed: u64) -> Self {
         let now = Instant::now();
         let mut target = Target::new(BLOCKS);
@@ -163,7 +166,7 @@ impl World {
             assert!(steps < 400_000, "the session does not end");
         }
         while self.target.pending() > 0 {
-            let choice = self.draw(1000);
+            let choice = self.draw(1 << 16);
             self.target.execute(choice);
         }
         assert_eq!(self.target.medium, self.model, "the medium after everything has settled");
@@ -177,7 +180,7 @@ impl World {
             5 | 6 => self.deliver_to_engine(),
             7 | 8 => {
                 if self.target.pending() > 0 {
-                    let choice = self.draw(1000);
+                    let choice = self.draw(1 << 16);
                     self.target.execute(choice);
                     self.collect_replies();
                 }
@@ -342,8 +345,6 @@ impl World {
             }
         }
     }
-
-    
 
     fn deliver_to_target(&mut self) {
         let busy: Vec<u32> = self.to_target.iter().filter(|(_, q)| !q.is_empty()).map(|(c, _)| *c).collect();
