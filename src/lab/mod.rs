@@ -4,6 +4,8 @@
 //!
 //! - [`target`]: a RAM-disk target with several portals and several connections per session.
 //! - [`initiator`]: a small verifying initiator, and raw connections that may send anything.
+//! - [`workload`]: reads and writes that are checked block by block.
+//! - [`cutter`]: a link that can be cut and healed.
 //! - [`wire`]: PDUs over a TCP stream, shared by both.
 
 #![expect(
@@ -11,9 +13,11 @@
     reason = "the lab drives sockets and reads the clock; its target core is told the time"
 )]
 
+pub mod cutter;
 pub mod initiator;
 pub mod target;
 pub mod wire;
+pub mod workload;
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,9 @@
 //! The lab's parts against each other, over loopback.
 
+mod cutting;
 mod protocol;
 mod transfer;
+mod working;
 
 use super::initiator::{Initiator, InitiatorOptions, RawConnection};
 use super::target::{RamTarget, TargetOptions};
