@@ -10,7 +10,7 @@ use super::{
     NO_SESSION, NOT_FOUND, OUT_OF_RESOURCES, SERVICE_UNAVAILABLE, Shared, TOO_MANY_CONNECTIONS, clock,
     discovery,
 };
-use crate::config::{Digest, Mode, PathConfig, Target};
+use crate::config::{Digest, PathConfig, Target};
 use crate::iscsi::framer::Receiver;
 use crate::iscsi::text::KeyList;
 use crate::iscsi::{Cid, CmdSn, Pdu, Tsih};
@@ -149,6 +149,7 @@ impl Greeting {
             Err(end) => return self.ended(end).await,
         };
         self.shared.metrics.login(LoginResult::Discovery);
+        self.shared.learn_tpgts(&agreed.initiator_name).await;
         let targets = self.shared.records(portal.map(|portal| portal.ip()));
         let Self { conn, _permit: permit, .. } = self;
         drop(permit);
@@ -186,7 +187,12 @@ impl Greeting {
         let claim = claim(&shared, key(intent, None)).await.ok_or_else(|| limit(SERVICE_UNAVAILABLE))?;
         let permit = Arc::clone(&shared.sessions).try_acquire_owned().map_err(|_| limit(OUT_OF_RESOURCES))?;
         let ways: Vec<Way> = ways(&target);
-        let fanout = fanout(&target);
+        let (fanout, why) = tokio::select! {
+            biased;
+            () = claim.stopped() => return Err(End::Refused(SERVICE_UNAVAILABLE, LoginResult::Upstream)),
+            chosen = shared.verdicts.fanout(&target, &intent.initiator_name) => chosen,
+        };
+        tracing::info!(?fanout, why, "fan-out chosen");
         let plan = login_plan(&target, fanout, intent);
         let leading = tokio::select! {
             biased;
@@ -222,7 +228,7 @@ struct Granted {
 async fn run(shared: &Arc<Shared>, conn: Conn, granted: Granted) {
     let Granted { target, claim, permit, ways, fanout, plan, leading, agreed } = granted;
     let names: Vec<String> = target.paths.iter().map(|path| path.name.clone()).collect();
-    tracing::info!(?fanout, home = names.get(leading.path), tsih = claim.tsih.0, "session begins");
+    tracing::info!(home = names.get(leading.path), tsih = claim.tsih.0, "session begins");
     let metrics = shared.metrics.session(&target.name, names.iter().map(String::as_str), fanout);
     let home = PathId(leading.path);
     let local = conn.stream().local_addr().ok().map(|local| local.ip());
@@ -301,13 +307,6 @@ fn ways(target: &Target) -> Vec<Way> {
     };
     let way = |path| Way { route: Route::from(path), timing: Timing::from(target), required };
     target.paths.iter().map(way).collect()
-}
-
-fn fanout(target: &Target) -> Fanout {
-    match target.mode {
-        Mode::Mcs => Fanout::Mcs,
-        Mode::Sessions | Mode::Auto => Fanout::Sessions,
-    }
 }
 
 /// The leading upstream login: with the initiator's own name and session id.

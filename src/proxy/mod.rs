@@ -14,13 +14,14 @@
 //! 6. The session ends when the engine says so: after a logout, after the initiator's connection is lost, when no path
 //!    came back in time, or on the order to stop (reinstatement, or the whole of Braid stopping).
 //!
-//! Beside that, [`probe`] finds out how a target treats several connections in one session ([`verdict`]), and
-//! [`discover`] asks a portal for its targets.
+//! Beside that, [`probe`] finds out how a target treats several connections in one session ([`verdict`]), on which `auto`
+//! rests its choice, and [`discover`] asks a portal for its targets.
 //!
 //! # Use
 //! [`run`] is all of `braid run`. [`Proxy::start`] is the same for use inside a process: bind to port 0, ask for
 //! [`Proxy::addresses`], and end with [`Proxy::stop`].
 
+mod auto;
 pub mod clock;
 pub mod conn;
 pub mod dial;
@@ -36,10 +37,12 @@ mod registry;
 mod session;
 pub mod verdict;
 
-use crate::config::Config;
+use crate::config::{Config, Target};
 use crate::login::Refusal;
 use crate::login::discovery::TargetRecord;
 use crate::metrics::Metrics;
+use auto::Verdicts;
+use dial::{Route, Timing};
 use registry::Registry;
 use std::collections::BTreeMap;
 use std::io;
@@ -55,6 +58,9 @@ const MAX_LOGINS: usize = 256;
 
 /// How long sessions may take to end when Braid stops.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a discovery session waits for portal group tags to be learnt.
+const TPGT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Portal group tag where the target's own is not known.
 const DEFAULT_TPGT: u16 = 1;
@@ -92,6 +98,7 @@ struct Shared {
     registry: Arc<Registry>,
     sessions: Arc<Semaphore>,
     logins: Arc<Semaphore>,
+    verdicts: Verdicts,
     /// Portal group tags of targets, as far as they are known from logins.
     tpgts: Mutex<BTreeMap<String, u16>>,
 }
@@ -120,8 +127,11 @@ impl Proxy {
             metrics.declare(&target.name, target.paths.iter().map(|path| path.name.as_str()));
         }
         let sessions = usize::try_from(config.limits.max_sessions).unwrap_or(Semaphore::MAX_PERMITS);
+        let verdicts = Verdicts::new(&config);
+        verdicts.ask_all(&config);
         let shared = Arc::new(Shared {
             config,
+            verdicts,
             metrics,
             portals: bound.iter().map(|(address, _)| *address).collect(),
             registry: Arc::default(),
@@ -157,6 +167,7 @@ impl Proxy {
         while let Some(served) = self.listeners.join_next().await {
             connections.extend(served);
         }
+        self.shared.verdicts.stop().await;
         self.shared.registry.close(patience).await;
         for mut served in connections {
             served.shutdown().await;
@@ -183,8 +194,31 @@ pub async fn run(
 impl Shared {
     /// The tag under which a target's portals are shown: the target's own once it is known (R239).
     fn tpgt(&self, target: &str) -> u16 {
+        self.known_tpgt(target).unwrap_or(DEFAULT_TPGT)
+    }
+
+    fn known_tpgt(&self, target: &str) -> Option<u16> {
         let known = self.tpgts.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(target).copied().unwrap_or(DEFAULT_TPGT)
+        known.get(target).copied().or_else(|| self.verdicts.tpgt(target))
+    }
+
+    /// Asks for the tags of targets that nobody has logged in to yet: an initiator compares the tag it discovered with
+    /// the one it meets at login. Bounded in time; where it fails the default has to do.
+    async fn learn_tpgts(&self, initiator: &str) {
+        let mut asking = JoinSet::new();
+        for target in self.config.targets.iter().filter(|target| self.known_tpgt(&target.name).is_none()) {
+            asking.spawn(ask_tpgt(target.clone(), initiator.to_owned()));
+        }
+        let learn = async {
+            while let Some(learnt) = asking.join_next().await {
+                if let Ok((target, tpgt)) = learnt {
+                    self.learn_tpgt(&target, tpgt);
+                }
+            }
+        };
+        if tokio::time::timeout(TPGT_PATIENCE, learn).await.is_err() {
+            tracing::debug!("not all portal group tags are known");
+        }
     }
 
     fn learn_tpgt(&self, target: &str, tpgt: Option<u16>) {
@@ -204,6 +238,22 @@ impl Shared {
         };
         self.config.targets.iter().map(|target| record(&target.name)).collect()
     }
+}
+
+/// Asks the target's first portal that answers for the tag it is shown with.
+async fn ask_tpgt(target: Target, initiator: String) -> (String, Option<u16>) {
+    let timing = Timing::from(&target);
+    for path in &target.paths {
+        let route = Route::from(path);
+        let asked = discover::discover(&route, &initiator, probe::throwaway_isid(), &timing).await;
+        let record = asked.ok().and_then(|all| all.into_iter().find(|record| record.name == target.name));
+        if let Some(record) = record {
+            let own = record.portals.iter().find(|(address, _)| *address == route.portal);
+            let portal = own.or_else(|| record.portals.first());
+            return (target.name, portal.map(|(_, tpgt)| *tpgt));
+        }
+    }
+    (target.name, None)
 }
 
 /// The portals as seen from a connection to `local`: an unspecified address is shown as the one the initiator has

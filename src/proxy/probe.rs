@@ -26,6 +26,7 @@ use crate::iscsi::{Cid, CmdSn, Isid, Itt};
 use crate::login::{ConnectionParams, LoginError, LoginKind, LoginPlan, Negotiated, SessionParams};
 use crate::scsi::Inquiry;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -97,19 +98,22 @@ pub fn throwaway_isid() -> Isid {
 }
 
 /// The verdict on a target: the remembered one if it is still the same product, else that of a new probe, which is
-/// remembered. Takes one login to find out, and some seconds for a probe.
+/// remembered if it is final. Takes one login to find out, and some seconds for a probe.
 ///
 /// # Errors
 /// [`DialError`] if the target cannot be logged in to: nothing is known about it then.
-pub async fn settle(plan: &ProbePlan, state: &mut StateFile) -> Result<Verdict, DialError> {
+pub async fn settle(plan: &ProbePlan, state: &Mutex<StateFile>) -> Result<Verdict, DialError> {
     let product = identify(plan).await?;
-    if let Some(verdict) = state.recall(&plan.target, &product) {
+    let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(verdict) = lock().recall(&plan.target, &product) {
         return Ok(verdict.clone());
     }
     let verdict = probe(plan).await?.verdict;
     let reason = verdict.objection().unwrap_or("order proved, loss of a connection known");
     tracing::info!(target = plan.target, mcs = verdict.mcs_ok(), reason, "target probed");
-    if let Err(error) = state.remember(verdict.clone()) {
+    if verdict.is_final()
+        && let Err(error) = lock().remember(verdict.clone())
+    {
         tracing::warn!(%error, "state file not written; the target is probed again at the next start");
     }
     Ok(verdict)
@@ -253,7 +257,7 @@ impl<'a> Probe<'a> {
             Err(DialError::Login(LoginError::Refused { class, detail })) => {
                 Second::Refused(format!("status {class:02x}/{detail:02x}"))
             }
-            Err(error) => Second::Refused(error.to_string()),
+            Err(error) => Second::Unreachable(error.to_string()),
         };
         self.verdict.second == Second::Joined
     }

@@ -28,8 +28,10 @@ pub enum Second {
     NotAllowed,
     /// It joined.
     Joined,
-    /// It was refused, or could not be made, for this reason.
+    /// It was refused for this reason.
     Refused(String),
+    /// It could not be made, for this reason: nothing is known then.
+    Unreachable(String),
     /// The second portal is in another portal group, whose connections cannot join (R5).
     OtherGroup(u16),
 }
@@ -90,12 +92,28 @@ impl Verdict {
         self.objection().is_none()
     }
 
+    /// Whether another probe would find the same. False where something kept this one from finding out, or where it may
+    /// look otherwise from other portals: such a verdict is not worth keeping.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match (&self.second, self.order, self.loss) {
+            (Second::NotAllowed, ..) => self.max_connections < 2,
+            (Second::Refused(_), ..) => true,
+            (Second::Unreachable(_) | Second::OtherGroup(_), ..) | (Second::Joined, Order::Unknown, _) => {
+                false
+            }
+            (Second::Joined, Order::Held, loss) => loss != Loss::Unknown,
+            (Second::Joined, Order::RanEarly | Order::Stuck | Order::Closed, _) => true,
+        }
+    }
+
     /// Why not, if not.
     #[must_use]
     pub fn objection(&self) -> Option<&'static str> {
         match (&self.second, self.order, self.loss) {
             (Second::NotAllowed, ..) => Some("the target allows one connection per session"),
             (Second::Refused(_), ..) => Some("the target refuses a second connection"),
+            (Second::Unreachable(_), ..) => Some("a second connection could not be made"),
             (Second::OtherGroup(_), ..) => Some("the portals are in different portal groups"),
             (_, Order::Unknown, _) => Some("order across connections could not be tested"),
             (_, Order::RanEarly, _) => Some("commands run before their predecessors on other connections"),
@@ -262,6 +280,7 @@ mod tests {
         let bad = [
             Verdict { second: Second::NotAllowed, ..good.clone() },
             Verdict { second: Second::Refused(String::new()), ..good.clone() },
+            Verdict { second: Second::Unreachable(String::new()), ..good.clone() },
             Verdict { second: Second::OtherGroup(2), ..good.clone() },
             Verdict { order: Order::Unknown, ..good.clone() },
             Verdict { order: Order::RanEarly, ..good.clone() },
@@ -272,5 +291,23 @@ mod tests {
             Verdict { loss: Loss::Shrinks, ..good },
         ];
         assert!(bad.iter().all(|verdict| !verdict.mcs_ok()));
+    }
+
+    #[test]
+    fn what_could_not_be_found_out_is_not_final() {
+        let good = verdict("iqn.a", "1");
+        let refused =
+            Verdict { second: Second::Refused(String::new()), order: Order::Unknown, ..good.clone() };
+        let single = Verdict { second: Second::NotAllowed, max_connections: 1, ..good.clone() };
+        let early = Verdict { order: Order::RanEarly, loss: Loss::Unknown, ..good.clone() };
+        assert!([&good, &refused, &single, &early].iter().all(|verdict| verdict.is_final()));
+        let open = [
+            Verdict { second: Second::Unreachable(String::new()), order: Order::Unknown, ..good.clone() },
+            Verdict { second: Second::OtherGroup(2), order: Order::Unknown, ..good.clone() },
+            Verdict { second: Second::NotAllowed, ..good.clone() },
+            Verdict { order: Order::Unknown, ..good.clone() },
+            Verdict { loss: Loss::Unknown, ..good },
+        ];
+        assert!(open.iter().all(|verdict| !verdict.is_final()));
     }
 }

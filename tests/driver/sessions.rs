@@ -58,7 +58,7 @@ async fn the_target_sees_the_initiators_own_name_and_isid() {
 #[tokio::test]
 async fn r239_discovery_shows_braids_own_portal() {
     bounded(async {
-        let rig = Rig::new(2, "").await;
+        let rig = Rig::new(2, "mode = \"sessions\"").await;
         let discovery = LoginPlan {
             kind: LoginKind::Discovery,
             target_name: String::new(),
@@ -76,7 +76,7 @@ async fn r239_discovery_shows_braids_own_portal() {
 #[tokio::test]
 async fn r232_a_normal_session_may_ask_for_its_own_target() {
     bounded(async {
-        let rig = Rig::new(2, "").await;
+        let rig = Rig::new(2, "mode = \"sessions\"").await;
         let mut client = rig.client(1).await;
         let answer = client.text("SendTargets=\0").await.unwrap();
         assert_eq!(answer, format!("TargetName={TARGET}\0TargetAddress={},1\0", rig.address()));
@@ -208,7 +208,7 @@ async fn other_isids_are_other_sessions() {
 #[tokio::test]
 async fn stopping_ends_every_session_and_leaves_nothing_upstream() {
     bounded(async {
-        let rig = Rig::new(2, "").await;
+        let rig = Rig::new(2, "mode = \"sessions\"").await;
         let mut clients = Vec::new();
         for isid in 0..4 {
             clients.push(rig.client(isid).await);
@@ -227,7 +227,7 @@ async fn stopping_ends_every_session_and_leaves_nothing_upstream() {
 #[tokio::test]
 async fn the_initiators_going_ends_the_session_upstream() {
     bounded(async {
-        let rig = Rig::new(2, "").await;
+        let rig = Rig::new(2, "mode = \"sessions\"").await;
         let client = rig.client(1).await;
         drop(client);
         while !rig.target.sessions().is_empty() || rig.proxy.sessions() > 0 {
@@ -329,6 +329,69 @@ async fn the_first_frame_of_anything_else_than_login_closes_the_connection() {
             .await
             .unwrap();
         assert!(matches!(conn.recv().await, Err(ConnError::Closed | ConnError::Io(_))));
+    })
+    .await;
+}
+
+/// Connections that the target has in the sessions of an initiator.
+fn connections(rig: &Rig, isid: Isid) -> usize {
+    let sessions = rig.target.sessions();
+    sessions.iter().filter(|session| session.isid == isid).map(|session| session.connections.len()).sum()
+}
+
+#[tokio::test]
+async fn auto_takes_one_session_with_many_connections_where_that_is_proved() {
+    bounded(async {
+        let folder = tempfile::tempdir().unwrap();
+        let state_file = folder.path().join("state.json");
+        let top = format!("state_file = \"{}\"", state_file.display());
+        let rig = Rig::with(TargetOptions::loopback(2), &top, "").await;
+        // The probe takes as long as it takes; its result is waited for here, so that a slow machine does not matter.
+        while !state_file.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let mut client = rig.client(1).await;
+        while connections(&rig, client.agreed.isid) < 2 {
+            client.ping().await.unwrap();
+        }
+        assert_eq!(client.write(0, &pattern(64, 1)).await.status, 0);
+        assert_eq!(client.read(0, 64).await.data, pattern(64, 1));
+        assert_eq!(rig.target.sessions().len(), 1, "the probe left nothing behind");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn auto_takes_a_session_per_path_where_the_target_allows_no_more() {
+    bounded(async {
+        let mut options = TargetOptions::loopback(2);
+        options.target.limits.max_connections = 1;
+        let rig = Rig::with(options, "", "").await;
+        let mut client = rig.client(1).await;
+        while rig.target.sessions().len() < 2 {
+            client.ping().await.unwrap();
+        }
+        assert_eq!(connections(&rig, client.agreed.isid), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn r239_discovery_shows_the_targets_own_portal_group() {
+    bounded(async {
+        let mut options = TargetOptions::loopback(1);
+        options.listen[0].tpgt = 7;
+        let rig = Rig::with(options, "", "").await;
+        let discovery = LoginPlan {
+            kind: LoginKind::Discovery,
+            target_name: String::new(),
+            offer: SessionParams::default(),
+            ..plan(1)
+        };
+        let mut client = Client::login_as(rig.address(), discovery).await.unwrap();
+        let answer = client.text("SendTargets=All\0").await.unwrap();
+        assert_eq!(answer, format!("TargetName={TARGET}\0TargetAddress={},7\0", rig.address()));
+        assert_eq!(rig.client(2).await.agreed.tpgt, Some(7));
     })
     .await;
 }

@@ -31,6 +31,7 @@ fn second_text(second: &Second) -> String {
         Second::NotAllowed => "not tried: one connection allowed".to_owned(),
         Second::Joined => "joined".to_owned(),
         Second::Refused(why) => format!("refused: {why}"),
+        Second::Unreachable(why) => format!("not made: {why}"),
         Second::OtherGroup(tag) => format!("its portal is in portal group {tag}"),
     }
 }

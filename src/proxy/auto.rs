@@ -1,0 +1,180 @@
+//! `mode = auto`: MC/S where a probe proved it sound, several sessions everywhere else.
+//!
+//! A target is probed when Braid starts, under Braid's own name, and again at a login if that came to nothing, then under
+//! the initiator's name, because a target may admit nobody else. One probe of a target runs at a time. A login waits
+//! for it a few seconds at most and then goes on with several sessions; what the probe finds out later serves the logins
+//! after that.
+
+use super::clock;
+use super::dial::{DialError, Route, Timing};
+use super::probe::{Patience, ProbePlan, settle, throwaway_isid};
+use super::verdict::{Second, StateFile, Verdict};
+use crate::config::{Config, Mode, Target};
+use crate::session::Fanout;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// How long a login waits for a probe.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long to rest after a probe without a result.
+const REST: Duration = Duration::from_secs(60);
+
+/// The name under which targets are probed when no initiator is there yet.
+const PROBE_NAME: &str = "iqn.2026-01.org.braid:probe";
+
+/// What is known of the targets whose mode is `auto`.
+#[derive(Debug)]
+pub(super) struct Verdicts {
+    state: Arc<Mutex<StateFile>>,
+    targets: BTreeMap<String, watch::Sender<Knowledge>>,
+    probes: Mutex<JoinSet<()>>,
+}
+
+#[derive(Clone, Debug)]
+enum Knowledge {
+    /// Nothing; not to be asked before this time.
+    None(Option<Instant>),
+    /// A probe is under way.
+    Asking,
+    /// The verdict.
+    Settled(Arc<Verdict>),
+}
+
+impl Verdicts {
+    /// Nothing known but what stands in the state file.
+    pub(super) fn new(config: &Config) -> Self {
+        let state = config.state_file.as_ref().map_or_else(StateFile::in_memory, StateFile::load);
+        let auto = config.targets.iter().filter(|target| is_open(target));
+        let slot = |target: &Target| (target.name.clone(), watch::Sender::new(Knowledge::None(None)));
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            targets: auto.map(slot).collect(),
+            probes: Mutex::default(),
+        }
+    }
+
+    /// Begins to probe all targets.
+    pub(super) fn ask_all(&self, config: &Config) {
+        for target in &config.targets {
+            self.ask(target, PROBE_NAME);
+        }
+    }
+
+    /// Ends all probes.
+    pub(super) async fn stop(&self) {
+        let mut probes = std::mem::take(&mut *self.probes.lock().unwrap_or_else(PoisonError::into_inner));
+        probes.shutdown().await;
+    }
+
+    /// How to fan out a session of this initiator, and why.
+    pub(super) async fn fanout(&self, target: &Target, initiator: &str) -> (Fanout, &'static str) {
+        match target.mode {
+            Mode::Mcs => return (Fanout::Mcs, "configured"),
+            Mode::Sessions => return (Fanout::Sessions, "configured"),
+            Mode::Auto => {}
+        }
+        let Some(slot) = self.targets.get(&target.name) else {
+            return (Fanout::Sessions, "there is one path");
+        };
+        self.ask(target, initiator);
+        let mut knowledge = slot.subscribe();
+        let settled = async move {
+            let known = knowledge.wait_for(|known| !matches!(known, Knowledge::Asking)).await;
+            known.map_or(Knowledge::None(None), |known| known.clone())
+        };
+        match tokio::time::timeout(PATIENCE, settled).await {
+            Err(_) | Ok(Knowledge::Asking) => (Fanout::Sessions, "the probe is still under way"),
+            Ok(Knowledge::None(_)) => (Fanout::Sessions, "the target could not be probed"),
+            Ok(Knowledge::Settled(verdict)) => match verdict.objection() {
+                None => (Fanout::Mcs, "proved by the probe"),
+                Some(why) => (Fanout::Sessions, why),
+            },
+        }
+    }
+
+    /// The portal group tag that a probe met.
+    pub(super) fn tpgt(&self, target: &str) -> Option<u16> {
+        match &*self.targets.get(target)?.borrow() {
+            Knowledge::Settled(verdict) => verdict.product.tpgt,
+            Knowledge::None(_) | Knowledge::Asking => None,
+        }
+    }
+
+    /// Begins a probe if there is something to find out and none is under way.
+    fn ask(&self, target: &Target, initiator: &str) {
+        let Some(slot) = self.targets.get(&target.name) else { return };
+        let now = clock::now();
+        let begin = slot.send_if_modified(|known| {
+            let due = matches!(known, Knowledge::None(rest) if rest.is_none_or(|until| until <= now));
+            if due {
+                *known = Knowledge::Asking;
+            }
+            due
+        });
+        if begin {
+            let (slot, state) = (slot.clone(), Arc::clone(&self.state));
+            let plans = plans(target, initiator);
+            let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+            while probes.try_join_next().is_some() {}
+            probes.spawn(async move {
+                slot.send_replace(find_out(&plans, &state).await);
+            });
+        }
+    }
+}
+
+/// Whether there is something to choose.
+fn is_open(target: &Target) -> bool {
+    target.mode == Mode::Auto && target.paths.len() > 1
+}
+
+/// The probe over each path and the one after it, so that a dead path does not keep the others from being probed.
+fn plans(target: &Target, initiator: &str) -> Vec<ProbePlan> {
+    let routes: Vec<_> = target.paths.iter().map(Route::from).collect();
+    let next = routes.iter().cycle().skip(1);
+    let plan = |(first, second): (&Route, &Route)| ProbePlan {
+        routes: [first.clone(), second.clone()],
+        timing: Timing::from(target),
+        target: target.name.clone(),
+        initiator: initiator.to_owned(),
+        isid: throwaway_isid(),
+        patience: Patience::default(),
+    };
+    routes.iter().zip(next).map(plan).collect()
+}
+
+/// Probes until a probe gets through. Portals that are all in groups of their own are a result too.
+async fn find_out(plans: &[ProbePlan], state: &Mutex<StateFile>) -> Knowledge {
+    let mut apart = None;
+    let mut rest = None;
+    for plan in plans {
+        let [first, second] = plan.routes.each_ref().map(|route| route.portal.as_str());
+        match settle(plan, state).await {
+            Ok(verdict) if verdict.is_final() => return Knowledge::Settled(Arc::new(verdict)),
+            Ok(verdict) => {
+                tracing::info!(
+                    target = plan.target,
+                    first,
+                    second,
+                    why = verdict.objection(),
+                    "probe undecided"
+                );
+                rest = Some(REST);
+                apart = matches!(verdict.second, Second::OtherGroup(_)).then_some(verdict).or(apart);
+            }
+            // A target that does not admit one name may admit the next: no rest after that.
+            Err(error) => {
+                tracing::info!(target = plan.target, first, %error, "target not probed");
+                if !matches!(error, DialError::Login(_)) {
+                    rest = Some(REST);
+                }
+            }
+        }
+    }
+    let undecided = || Knowledge::None(rest.map(|rest| clock::now() + rest));
+    apart.map_or_else(undecided, |verdict| Knowledge::Settled(Arc::new(verdict)))
+}
