@@ -52,15 +52,20 @@ impl Process {
         })
     }
 
-    /// Processor time it has used so far, user and system, all threads.
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Processor time its threads have used so far, to the nanosecond.
     pub(crate) fn cpu_time(&self) -> Result<Duration> {
-        const TICK: Duration = Duration::from_millis(10);
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let (_, behind_name) = stat.rsplit_once(')').context("no name in stat")?;
-        let fields: Vec<&str> = behind_name.split_whitespace().collect();
-        let ticks =
-            |at: usize| fields.get(at).and_then(|field| field.parse::<u32>().ok()).context("no time in stat");
-        Ok(TICK * (ticks(11)? + ticks(12)?))
+        let mut nanoseconds = 0;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.id()))? {
+            let statistics = fs::read_to_string(thread?.path().join("schedstat"))?;
+            let running = statistics.split_whitespace().next().context("no time in schedstat")?;
+            nanoseconds += running.parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(nanoseconds))
     }
 
     fn tail(&self) -> String {

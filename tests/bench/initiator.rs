@@ -3,6 +3,7 @@
 //! It is written for this benchmark and shares no code with Braid: bytes are put on a blocking socket by hand and payload
 //! is not looked at, so that the box in the middle is what limits. Keys are offered as open-iscsi does by default.
 
+use crate::placement::Placement;
 use anyhow::{Context, Result, bail, ensure};
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ pub(crate) struct Workload {
     pub(crate) bytes: u32,
     /// Commands in flight.
     pub(crate) depth: usize,
+    pub(crate) placement: Placement,
 }
 
 /// What came of it.

@@ -37,20 +37,22 @@ pub(crate) struct Report {
 impl Row {
     /// Median over the rounds of a figure of one box.
     fn median(&self, of: usize, figure: impl Fn(&Sample) -> f64) -> f64 {
-        median(self.rounds.iter().map(|round| figure(&round[of])).collect())
+        let [_, median, _] = quartiles(self.rounds.iter().map(|round| figure(&round[of])).collect());
+        median
     }
 
-    /// Median over the rounds of the quotient of two boxes' throughput, each quotient within one round.
-    fn ratio(&self, of: usize, to: usize) -> f64 {
+    /// The quotient of two boxes' throughput, each within one round.
+    fn ratio(&self, of: usize, to: usize) -> String {
         let quotient = |round: &Vec<Sample>| round[of].measured.rate() / round[to].measured.rate();
-        median(self.rounds.iter().map(quotient).collect())
+        let [low, middle, high] = quartiles(self.rounds.iter().map(quotient).collect());
+        format!("**{middle:.2}** {low:.2}-{high:.2}")
     }
 
-    /// Median over the rounds of what a box adds to the latency of the direct way, each within one round.
-    fn added_latency(&self, of: usize) -> f64 {
-        median(
-            self.rounds.iter().map(|round| round[of].latency() - round[Report::DIRECT].latency()).collect(),
-        )
+    /// What a box adds to the latency of the direct way, each within one round.
+    fn added_latency(&self, of: usize) -> String {
+        let added = |round: &Vec<Sample>| round[of].latency() - round[Report::DIRECT].latency();
+        let [low, middle, high] = quartiles(self.rounds.iter().map(added).collect());
+        format!("**{middle:+.1}** {low:+.1} to {high:+.1}")
     }
 
     /// Processor seconds per GiB over all rounds.
@@ -61,14 +63,11 @@ impl Row {
     }
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
+/// Lower quartile, median and upper quartile, each a figure that occurred.
+fn quartiles(mut figures: Vec<f64>) -> [f64; 3] {
     figures.sort_by(f64::total_cmp);
-    let middle = figures.len() / 2;
-    match figures.len() % 2 {
-        0 if middle > 0 => f64::midpoint(figures[middle - 1], figures[middle]),
-        0 => f64::NAN,
-        _ => figures[middle],
-    }
+    let last = figures.len().saturating_sub(1);
+    [1, 2, 3].map(|quarter| figures.get((last * quarter).div_ceil(4)).copied().unwrap_or(f64::NAN))
 }
 
 impl Report {
@@ -86,7 +85,7 @@ impl Report {
             let mut cells: Vec<String> = (0..self.boxes.len())
                 .map(|of| format!("{:.1}", row.median(of, |sample| sample.measured.rate())))
                 .collect();
-            cells.extend(self.others().map(|(of, _)| format!("{:.2}", row.ratio(of, self.reference))));
+            cells.extend(self.others().map(|(of, _)| row.ratio(of, self.reference)));
             Some(cells)
         })
     }
@@ -96,7 +95,7 @@ impl Report {
         let mut columns = vec![format!("{} us", self.boxes[Self::DIRECT])];
         columns.extend(self.boxes.iter().skip(Self::RELAY).map(|name| format!("{name} adds us")));
         self.table("Median latency at depth 1", &columns, |row| {
-            let added = (Self::RELAY..self.boxes.len()).map(|of| format!("{:+.1}", row.added_latency(of)));
+            let added = (Self::RELAY..self.boxes.len()).map(|of| row.added_latency(of));
             let direct = row.median(Self::DIRECT, Sample::latency);
             let cells = std::iter::once(format!("{direct:.1}")).chain(added);
             (row.workload.depth == 1).then(|| cells.collect())

@@ -1,14 +1,17 @@
 //! `cargo bench --bench relay`: direct, a plain TCP relay, and Braid, side by side in one run.
 //!
 //! A target with a portal per path, a relay in front of one portal, and a Braid in front of one, two and four run as
-//! processes of their own. One session leads through each of them for the whole run. Every workload goes over all of them
-//! in turn, round after round, each round starting with another one, so that what else happens on the machine hits all
-//! alike. Ratios are taken within a round; what is printed are medians over the rounds, as Markdown.
+//! processes of their own. In each round one new session leads through each of them, and every workload goes over all of
+//! them in turn, each round starting with another one: what else happens on the machine then hits all alike, and what
+//! sticks to a session (two sessions through one and the same relay can differ by a quarter) shows in the quartiles.
+//! Ratios are taken within a round; what is printed are medians over the rounds with their quartiles, as Markdown.
+//! Who runs on which core is laid down ([`placement`]): it matters more than what is measured.
 //!
 //! `--shaped` puts links of 1 Gbit/s (network namespaces, veth, tbf; needs root) between the target and everything else,
 //! and shows what more links give over one.
 //!
-//! Nothing is asserted: it is a benchmark.
+//! Nothing is asserted: it is a benchmark. Where the quartiles of a ratio lie on both sides of 1, it says nothing; on a
+//! machine with other work most of them will.
 
 #![expect(
     clippy::disallowed_methods,
@@ -20,6 +23,7 @@
 
 mod child;
 mod initiator;
+mod placement;
 mod relay;
 mod report;
 mod shaped;
@@ -29,6 +33,7 @@ use anyhow::{Context, Result, bail};
 use child::{Process, free_address};
 use clap::{Parser, Subcommand};
 use initiator::{Initiator, Login, Workload};
+use placement::{Placement, Placer};
 use report::{Report, Row, Sample};
 use std::env::current_exe;
 use std::io::{Read, Write};
@@ -47,6 +52,9 @@ struct Args {
     /// Links of 1 Gbit/s instead of bare loopback; needs root.
     #[arg(long)]
     shaped: bool,
+    /// What all ways lead to.
+    #[arg(long, value_enum, default_value = "lab")]
+    target: target::Kind,
     /// Rounds per workload; 15, or 5 with --shaped, if not given.
     #[arg(long)]
     rounds: Option<usize>,
@@ -69,23 +77,38 @@ enum Role {
     /// Relays TCP connections.
     #[command(hide = true)]
     Relay { listen: SocketAddr, to: SocketAddr },
+    /// Serves the lab's RAM disk.
+    #[command(hide = true)]
+    LabTarget { portals: Vec<SocketAddr> },
 }
 
 const fn workload(name: &'static str, write: bool, random: bool, kib: u32, depth: usize) -> Workload {
-    Workload { name, write, random, bytes: kib << 10, depth }
+    Workload { name, write, random, bytes: kib << 10, depth, placement: Placement::Free }
 }
 
-const LOOPBACK: [Workload; 10] = [
-    workload("4 KiB random read, depth 1", false, true, 4, 1),
-    workload("4 KiB random write, depth 1", true, true, 4, 1),
-    workload("4 KiB random read, depth 32", false, true, 4, 32),
-    workload("4 KiB random write, depth 32", true, true, 4, 32),
-    workload("64 KiB random read, depth 8", false, true, 64, 8),
-    workload("64 KiB random write, depth 8", true, true, 64, 8),
-    workload("1 MiB sequential read, depth 1", false, false, 1024, 1),
-    workload("1 MiB sequential write, depth 1", true, false, 1024, 1),
-    workload("1 MiB sequential read, depth 4", false, false, 1024, 4),
-    workload("1 MiB sequential write, depth 4", true, false, 1024, 4),
+/// With a core of its own for everybody.
+const fn apart(workload: Workload) -> Workload {
+    Workload { placement: Placement::Apart, ..workload }
+}
+
+/// With everybody on one core.
+const fn together(workload: Workload) -> Workload {
+    Workload { placement: Placement::Together, ..workload }
+}
+
+const LOOPBACK: [Workload; 12] = [
+    together(workload("4 KiB random read, depth 1, one core", false, true, 4, 1)),
+    together(workload("4 KiB random write, depth 1, one core", true, true, 4, 1)),
+    apart(workload("4 KiB random read, depth 1", false, true, 4, 1)),
+    apart(workload("4 KiB random write, depth 1", true, true, 4, 1)),
+    apart(workload("4 KiB random read, depth 32", false, true, 4, 32)),
+    apart(workload("4 KiB random write, depth 32", true, true, 4, 32)),
+    apart(workload("64 KiB random read, depth 8", false, true, 64, 8)),
+    apart(workload("64 KiB random write, depth 8", true, true, 64, 8)),
+    apart(workload("1 MiB sequential read, depth 1", false, false, 1024, 1)),
+    apart(workload("1 MiB sequential write, depth 1", true, false, 1024, 1)),
+    apart(workload("1 MiB sequential read, depth 4", false, false, 1024, 4)),
+    apart(workload("1 MiB sequential write, depth 4", true, false, 1024, 4)),
 ];
 
 const SHAPED: [Workload; 6] = [
@@ -97,21 +120,25 @@ const SHAPED: [Workload; 6] = [
     workload("1 MiB sequential write, depth 16", true, false, 1024, 16),
 ];
 
-/// Before the first round, per box: sessions settle and paths are measured.
+/// Before each round, per way: the session settles and paths are measured.
 const WARM_UP: Workload = workload("warm-up", false, true, 64, 8);
 
 /// One way to the target.
 struct Way {
     name: String,
+    /// Where to log in.
+    portal: SocketAddr,
     /// The box in the middle, if there is one.
     process: Option<Process>,
-    initiator: Initiator,
+    /// Of a Braid: its admin address, and its number of paths.
+    paths: Option<(SocketAddr, usize)>,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
     match (&args.role, &args.inside) {
         (Some(Role::Relay { listen, to }), _) => relay::serve(*listen, *to),
+        (Some(Role::LabTarget { portals }), _) => target::serve_lab(portals),
         (None, None) if args.shaped => shaped(),
         (None, inside) => measure(&args, inside.as_deref()),
     }
@@ -135,76 +162,139 @@ fn measure(args: &Args, inside: Option<&str>) -> Result<()> {
         Some(_) => shaped::portals(4).collect(),
         None => (0..4).map(|_| free_address()).collect::<Result<Vec<_>>>()?,
     };
-    let target = Target::tgt(&portals, dir.path(), inside)?;
+    let target = Target::start(args.target, &portals, dir.path(), inside)?;
     let (usual_braids, usual_rounds): (&[u8], _) =
         if inside.is_some() { (&[1, 2, 3, 4], 5) } else { (&[1, 2, 4], 15) };
     let braids = args.braid.as_deref().unwrap_or(usual_braids);
     let rounds = args.rounds.unwrap_or(usual_rounds);
-    let mut ways = ways(&target, braids, dir.path())?;
+    let ways = ways(&target, braids, dir.path())?;
     let workloads = if inside.is_some() { &SHAPED[..] } else { &LOOPBACK[..] };
     let total = Duration::from_secs(if args.quick { 30 } else { 180 });
     let duration = total.div_f64((workloads.len() * ways.len() * rounds.max(1)) as f64);
     let mut report = Report {
         boxes: ways.iter().map(|way| way.name.clone()).collect(),
         reference: if inside.is_some() { Report::DIRECT } else { Report::RELAY },
-        rows: Vec::new(),
+        rows: workloads.iter().map(|workload| Row { workload: *workload, rounds: Vec::new() }).collect(),
     };
-    for workload in workloads {
-        eprintln!("{} ...", workload.name);
-        let samples = (0..rounds).map(|round| one_round(&mut ways, *workload, round, duration));
-        report.rows.push(Row { workload: *workload, rounds: samples.collect::<Result<_>>()? });
+    let boxes = ways.iter().filter_map(|way| way.process.as_ref().map(Process::id)).collect();
+    let mut bench = Bench { ways, placer: Placer::new(target.id(), boxes)?, target, duration };
+    for round in 0..rounds {
+        eprintln!("round {} of {rounds} ...", round + 1);
+        bench.round(round, &mut report)?;
     }
     let links = if inside.is_some() { shaped::SHAPE } else { "loopback" };
-    println!("\n{links}, {rounds} rounds of {duration:.2?} each, medians");
+    println!("\n{links}, {rounds} rounds of {duration:.2?} each: medians, ratios with their quartiles");
+    let load = std::fs::read_to_string("/proc/loadavg")?;
+    println!(
+        "Load average at the end (1, 5, 15 minutes): {}",
+        load.split(' ').take(3).collect::<Vec<_>>().join(" ")
+    );
+    if !bench.placer.can_place() {
+        println!("Too few cores to place everybody: figures depend on the scheduler.");
+    }
     println!("{}{}{}", report.throughput(), report.latency(), report.cpu());
     Ok(())
 }
 
-/// Starts the boxes and logs in over each of them.
+/// Everything that runs.
+struct Bench {
+    ways: Vec<Way>,
+    placer: Placer,
+    target: Target,
+    /// Of one workload over one way.
+    duration: Duration,
+}
+
+impl Bench {
+    /// All workloads over all ways, with a new session each.
+    fn round(&mut self, round: usize, report: &mut Report) -> Result<()> {
+        self.placer.place(Placement::Free)?;
+        let connect = |way: &mut Way| way.connect(&self.target).with_context(|| way.name.clone());
+        let mut sessions = self.ways.iter_mut().map(connect).collect::<Result<Vec<_>>>()?;
+        for row in &mut report.rows {
+            self.placer.place(row.workload.placement)?;
+            row.rounds.push(self.workload(&mut sessions, row.workload, round)?);
+        }
+        drop(sessions);
+        self.ways.iter_mut().try_for_each(|way| way.wait_for_connections(0))
+    }
+
+    /// One workload over all ways, starting with another one each round; the samples in the order of the ways.
+    fn workload(&self, sessions: &mut [Initiator], workload: Workload, round: usize) -> Result<Vec<Sample>> {
+        let count = sessions.len();
+        let mut samples = vec![None; count];
+        for of in (0..count).map(|step| (step + round) % count) {
+            let way = &self.ways[of];
+            let before = way.cpu_time()?;
+            let measured = sessions[of].run(workload, self.duration).with_context(|| way.name.clone())?;
+            samples[of] = Some(Sample { measured, cpu: way.cpu_time()?.saturating_sub(before) });
+        }
+        samples.into_iter().collect::<Option<_>>().context("every way is measured")
+    }
+}
+
+/// Starts the boxes.
 fn ways(target: &Target, braids: &[u8], dir: &Path) -> Result<Vec<Way>> {
-    let direct = way("direct".to_owned(), None, target, target.portals[0])?;
-    let relay_address = free_address()?;
+    let first = target.portals[0];
+    let direct = Way { name: "direct".to_owned(), portal: first, process: None, paths: None };
+    let portal = free_address()?;
     let mut command = Command::new(current_exe()?);
-    command.args(["relay", &relay_address.to_string(), &target.portals[0].to_string()]);
+    command.args(["relay", &portal.to_string(), &first.to_string()]);
     let mut process = Process::start("relay", dir, command)?;
-    process.wait_for_listener(relay_address)?;
-    let mut ways = vec![direct, way("relay".to_owned(), Some(process), target, relay_address)?];
+    process.wait_for_listener(portal)?;
+    let mut ways =
+        vec![direct, Way { name: "relay".to_owned(), portal, process: Some(process), paths: None }];
     for paths in braids {
         ways.push(braid(target, usize::from(*paths), dir)?);
     }
     Ok(ways)
 }
 
-fn way(name: String, process: Option<Process>, target: &Target, portal: SocketAddr) -> Result<Way> {
-    let login = Login {
-        portal,
-        target: target::NAME.to_owned(),
-        initiator: name.replace(' ', "-"),
-        lun: target.lun,
-        size: target::SIZE,
-    };
-    let mut initiator = Initiator::connect(login).with_context(|| format!("logging in: {name}"))?;
-    initiator.run(WARM_UP, Duration::from_millis(500)).with_context(|| format!("warming up: {name}"))?;
-    Ok(Way { name, process, initiator })
-}
-
-/// Starts Braid over this many paths, and waits until all of them are used.
+/// Starts Braid over this many paths.
 fn braid(target: &Target, paths: usize, dir: &Path) -> Result<Way> {
-    let (listen, admin) = (free_address()?, free_address()?);
+    let (portal, admin) = (free_address()?, free_address()?);
     let name = format!("braid {paths}");
     let mut command = Command::new(env!("CARGO_BIN_EXE_braid"));
-    command.args(["run", "--listen", &listen.to_string(), "--admin", &admin.to_string()]);
+    command.args(["run", "--listen", &portal.to_string(), "--admin", &admin.to_string()]);
     command.args(["--target", target::NAME]);
     for portal in target.portals.iter().take(paths) {
         command.args(["--path", &portal.to_string()]);
     }
     let mut process = Process::start(&name, dir, command)?;
-    process.wait_for_listener(listen)?;
-    let mut way = way(name, Some(process), target, listen)?;
-    let process = way.process.as_mut().context("just started")?;
-    process.wait("all paths connected", || (connections(admin).ok()? >= paths as f64).then_some(()))?;
-    way.initiator.run(WARM_UP, Duration::from_millis(500))?;
-    Ok(way)
+    process.wait_for_listener(portal)?;
+    Ok(Way { name, portal, process: Some(process), paths: Some((admin, paths)) })
+}
+
+impl Way {
+    /// A session over this way, warm, and all paths of a Braid in use.
+    fn connect(&mut self, target: &Target) -> Result<Initiator> {
+        const SETTLE: Duration = Duration::from_millis(100);
+        let mut session = Initiator::connect(Login {
+            portal: self.portal,
+            target: target::NAME.to_owned(),
+            initiator: self.name.replace(' ', "-"),
+            lun: target.lun,
+            size: target::SIZE,
+        })?;
+        session.run(WARM_UP, SETTLE)?;
+        if let Some((_, paths)) = self.paths {
+            self.wait_for_connections(paths)?;
+            session.run(WARM_UP, SETTLE)?;
+        }
+        Ok(session)
+    }
+
+    /// Waits until a Braid has this many upstream connections; nothing to wait for with others.
+    fn wait_for_connections(&mut self, wanted: usize) -> Result<()> {
+        let (Some((admin, _)), Some(process)) = (self.paths, &mut self.process) else { return Ok(()) };
+        process.wait(&format!("{wanted} connections upstream"), || {
+            (connections(admin).ok()? == wanted as f64).then_some(())
+        })
+    }
+
+    fn cpu_time(&self) -> Result<Duration> {
+        self.process.as_ref().map_or(Ok(Duration::ZERO), Process::cpu_time)
+    }
 }
 
 /// Upstream connections that Braid reports.
@@ -215,23 +305,6 @@ fn connections(admin: SocketAddr) -> Result<f64> {
     stream.read_to_string(&mut text)?;
     let samples = text.lines().filter(|line| line.starts_with("braid_path_connections{"));
     Ok(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
-}
-
-/// One workload over all ways, starting with another one each round; the samples in the order of the ways.
-fn one_round(ways: &mut [Way], workload: Workload, round: usize, duration: Duration) -> Result<Vec<Sample>> {
-    let count = ways.len();
-    let mut samples = vec![None; count];
-    for of in (0..count).map(|step| (step + round) % count) {
-        let way = &mut ways[of];
-        let before = cpu_time(way)?;
-        let measured = way.initiator.run(workload, duration).with_context(|| way.name.clone())?;
-        samples[of] = Some(Sample { measured, cpu: cpu_time(way)?.saturating_sub(before) });
-    }
-    samples.into_iter().collect::<Option<_>>().context("every way is measured")
-}
-
-fn cpu_time(way: &Way) -> Result<Duration> {
-    way.process.as_ref().map_or(Ok(Duration::ZERO), Process::cpu_time)
 }
 
 fn path(path: &Path) -> Result<&str> {

@@ -2,7 +2,11 @@
 
 use crate::child::{Process, run};
 use anyhow::{Context, Result};
+use braid::lab::target::{Disk, Listen, RamTarget, TargetOptions};
+use clap::ValueEnum;
+use std::env::current_exe;
 use std::fs::{self, File};
+use std::future::pending;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,12 +16,21 @@ pub(crate) const NAME: &str = "iqn.2026-11.bench:disk";
 /// Size of its disk in bytes.
 pub(crate) const SIZE: u64 = 256 << 20;
 
+/// Which software.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Kind {
+    /// The lab's RAM disk.
+    Lab,
+    /// tgt with a file in memory; must be installed.
+    Tgt,
+}
+
 /// A running target.
 pub(crate) struct Target {
     /// Where it is reached, one portal per path.
     pub(crate) portals: Vec<SocketAddr>,
     pub(crate) lun: u8,
-    _process: Process,
+    process: Process,
     _leftovers: Leftovers,
 }
 
@@ -34,9 +47,55 @@ impl Drop for Leftovers {
     }
 }
 
+/// Serves the lab's RAM disk on these portals until it is killed.
+pub(crate) fn serve_lab(portals: &[SocketAddr]) -> Result<()> {
+    const BLOCK: u32 = 512;
+    let mut options = TargetOptions {
+        listen: portals.iter().map(|portal| Listen { address: *portal, tpgt: 1, advertise: None }).collect(),
+        ..TargetOptions::default()
+    };
+    options.target.name = NAME.to_owned();
+    options.target.disks =
+        vec![Disk { blocks: SIZE / u64::from(BLOCK), block_size: BLOCK, serial: "BENCH".to_owned() }];
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let _serving = RamTarget::start(options).await?;
+        pending().await
+    })
+}
+
 impl Target {
-    /// tgt with its disk in a file in memory. `inside` names a network namespace to run it in.
-    pub(crate) fn tgt(portals: &[SocketAddr], dir: &Path, inside: Option<&str>) -> Result<Self> {
+    /// Starts one with these portals; `inside` names a network namespace to run it in.
+    pub(crate) fn start(
+        kind: Kind,
+        portals: &[SocketAddr],
+        dir: &Path,
+        inside: Option<&str>,
+    ) -> Result<Self> {
+        match kind {
+            Kind::Lab => Self::lab(portals, dir, inside),
+            Kind::Tgt => Self::tgt(portals, dir, inside),
+        }
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// This program again, as the lab's target.
+    fn lab(portals: &[SocketAddr], dir: &Path, inside: Option<&str>) -> Result<Self> {
+        let program = current_exe()?;
+        let mut command = in_namespace(inside, program.to_str().context("a path that is not UTF-8")?);
+        command.arg("lab-target").args(portals.iter().map(ToString::to_string));
+        let mut process = Process::start("target", dir, command)?;
+        for portal in portals {
+            process.wait_for_listener(*portal)?;
+        }
+        Ok(Self { portals: portals.to_vec(), lun: 0, process, _leftovers: Leftovers(Vec::new()) })
+    }
+
+    /// tgt with its disk in a file in memory.
+    fn tgt(portals: &[SocketAddr], dir: &Path, inside: Option<&str>) -> Result<Self> {
         let control = 10_000 + std::process::id() % 20_000;
         let disk = PathBuf::from(format!("/dev/shm/braid-bench-{control}"));
         File::create(&disk).and_then(|file| file.set_len(SIZE)).context("cannot make a disk in /dev/shm")?;
@@ -54,7 +113,7 @@ impl Target {
         admin("--op bind --mode target --tid 1 --initiator-address ALL")?;
         let socket = format!("/var/run/tgtd/socket.{control}");
         let leftovers = Leftovers(vec![disk, format!("{socket}.lock").into(), socket.into()]);
-        Ok(Self { portals: portals.to_vec(), lun: 1, _process: process, _leftovers: leftovers })
+        Ok(Self { portals: portals.to_vec(), lun: 1, process, _leftovers: leftovers })
     }
 }
 
