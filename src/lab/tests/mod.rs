@@ -3,6 +3,7 @@
 mod cutting;
 mod protocol;
 mod transfer;
+mod units;
 mod working;
 
 use super::initiator::{Initiator, InitiatorOptions, RawConnection};
