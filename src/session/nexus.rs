@@ -383,7 +383,9 @@ impl Session {
     pub(super) fn close_conn(&mut self, id: ConnId, how: How) {
         let Some(conn) = self.conn(id) else { return };
         let (nexus, path) = (conn.nexus, conn.path);
-        if conn.state != ConnState::Opening && conn.role != Role::Fencing {
+        let noted = conn.state != ConnState::Opening && conn.role != Role::Fencing;
+        // At the end of the session every path goes: that is no loss.
+        if noted && self.finishing.is_none() {
             let cause = Cause::Protocol("logged out".into());
             self.note(Notice::PathDown { path, was_up: true, cause });
         }
