@@ -386,7 +386,7 @@ impl Session {
         let noted = conn.state != ConnState::Opening && conn.role != Role::Fencing;
         // At the end of the session every path goes: that is no loss.
         if noted && self.finishing.is_none() {
-            let cause = Cause::Protocol("logged out".into());
+            let cause = Cause::Logout;
             self.note(Notice::PathDown { path, was_up: true, cause });
         }
         self.conns.retain(|c| c.id != id);

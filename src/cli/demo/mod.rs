@@ -5,8 +5,8 @@
 //! links up; one link silent, as if its cable was pulled; healed again. Each third lasts as long as asked for, and longer
 //! if what it is to show has not happened yet, so that a slow machine makes a slow demo and not a failed one.
 //!
-//! - [`stage`]: what is set up.
-//! - [`report`]: what is shown, and whether it is good.
+//! - `stage`: what is set up.
+//! - `report`: what is shown, and whether it is good.
 
 mod report;
 mod stage;
