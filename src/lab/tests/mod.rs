@@ -1,5 +1,6 @@
 //! The lab's parts against each other, over loopback.
 
+mod chaos;
 mod cutting;
 mod protocol;
 mod transfer;
