@@ -72,15 +72,12 @@ impl LoginResult {
     }
 }
 
-/// The label for a cause; none if nothing was wrong.
-fn cause_label(cause: &Cause) -> Option<&'static str> {
-    let label = match cause {
+fn cause_label(cause: &Cause) -> &'static str {
+    match cause {
         Cause::Tcp(_) => "tcp",
         Cause::Login(_) => "login",
         Cause::Protocol(_) => "protocol",
-        Cause::Logout => return None,
-    };
-    Some(label)
+    }
 }
 
 fn fence_label(method: FenceMethod) -> &'static str {
@@ -458,12 +455,10 @@ impl PathSeries {
             }
             Notice::PathDown { was_up: true, cause, .. } => {
                 self.connections.add(-1);
-                cause_label(cause).into_iter().for_each(|label| count(&self.losses, &CAUSES, label));
+                count(&self.losses, &CAUSES, cause_label(cause));
             }
             Notice::PathDown { was_up: false, cause, .. } => {
-                cause_label(cause)
-                    .into_iter()
-                    .for_each(|label| count(&self.connect_failures, &CAUSES, label));
+                count(&self.connect_failures, &CAUSES, cause_label(cause));
             }
             Notice::Moved { commands, .. } => self.moved.inc_by(u64::try_from(*commands).unwrap_or(u64::MAX)),
             Notice::Fenced { method, took, .. } => {

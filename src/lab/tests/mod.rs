@@ -1,10 +1,8 @@
 //! The lab's parts against each other, over loopback.
 
-mod chaos;
 mod cutting;
 mod protocol;
 mod transfer;
-mod units;
 mod working;
 
 use super::initiator::{Initiator, InitiatorOptions, RawConnection};

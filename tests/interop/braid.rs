@@ -1,0 +1,184 @@
+//! Braid itself as a fixture: the real program, with its command line, its log and its metrics.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::net::{PORT, loopback};
+use crate::process::{Daemon, command, read, run, words};
+use crate::target::{Endpoint, Kind, Target, connects};
+use crate::wait::{PATIENCE, poll};
+
+const ADMIN_PORT: u16 = 9260;
+
+/// A running Braid in front of all portals of one target.
+pub(crate) struct Braid {
+    daemon: Daemon,
+    endpoint: Endpoint,
+    admin: String,
+    paths: Vec<String>,
+    dir: TempDir,
+}
+
+impl Braid {
+    /// Starts it in front of `target` and waits until it serves. `mode`: `auto`, `mcs` or `sessions`.
+    ///
+    /// Where the mode needs a verdict on the target, Braid finds one in its state file: a probe takes seconds, and a
+    /// session that begins earlier gets several sessions, so that the first one would be fanned out by chance.
+    pub(crate) fn before(target: &Target, mode: &str) -> Self {
+        Self::start(target, mode, (mode == "auto").then(|| verdict(target.kind())))
+    }
+
+    fn start(target: &Target, mode: &str, verdict: Option<&str>) -> Self {
+        let behind = target.endpoints();
+        let first = behind.first().expect("a target has a portal");
+        let netns = first.netns.clone();
+        let address = if netns.is_some() { "127.0.0.1".to_owned() } else { loopback() };
+        let dir = TempDir::with_prefix("braid-run-").expect("temporary directory");
+        let (listen, admin) = (format!("{address}:{PORT}"), format!("{address}:{ADMIN_PORT}"));
+        let state = state_file(dir.path());
+        if let Some(verdict) = verdict {
+            fs::write(&state, verdict).expect("state file");
+        }
+        let state = state.display().to_string();
+        let mut line = words(&[env!("CARGO_BIN_EXE_braid"), "run", "--listen", &listen, "--admin", &admin]);
+        line.extend(words(&["--target", &first.iqn, "--mode", mode, "--state-file", &state]));
+        let paths: Vec<String> = behind.iter().map(|endpoint| endpoint.portal.clone()).collect();
+        line.extend(paths.iter().flat_map(|path| ["--path".to_owned(), path.clone()]));
+        let daemon = Daemon::start("braid", dir.path(), command(netns.as_deref(), &line));
+        let endpoint = Endpoint { portal: listen, ..first.clone() };
+        let mut braid = Self { daemon, endpoint, admin, paths, dir };
+        let up = poll(PATIENCE, || (braid.ready() || !braid.alive()).then_some(()));
+        assert!(up.is_some() && braid.alive(), "Braid does not serve\n{}", braid.log());
+        braid
+    }
+
+    fn ready(&self) -> bool {
+        self.get("/healthz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+            && connects(&self.endpoint)
+    }
+
+    /// Where the initiator finds it.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The names of its paths, as the metrics label them, in the order of the target's portals.
+    pub(crate) fn paths(&self) -> &[String] {
+        &self.paths
+    }
+
+    /// Still running?
+    pub(crate) fn alive(&mut self) -> bool {
+        self.daemon.alive()
+    }
+
+    /// The end of its log, for messages.
+    pub(crate) fn log(&self) -> String {
+        self.daemon.log()
+    }
+
+    /// What the admin address answers, head and body; by bash, because it may live in another network namespace.
+    fn get(&self, page: &str) -> Option<String> {
+        let (address, port) = self.admin.rsplit_once(':')?;
+        let script = format!(
+            "exec 3<>/dev/tcp/{address}/{port} && \
+             printf 'GET {page} HTTP/1.1\\r\\nHost: braid\\r\\nConnection: close\\r\\n\\r\\n' >&3 && cat <&3"
+        );
+        let line = words(&["bash", "-c", &script]);
+        let done = run(command(self.endpoint.netns.as_deref(), &line), Duration::from_secs(10));
+        done.ok().then_some(done.stdout)
+    }
+
+    /// All samples of `/metrics`.
+    pub(crate) fn metrics(&self) -> Metrics {
+        let text = self.get("/metrics").unwrap_or_else(|| panic!("no metrics\n{}", self.log()));
+        Metrics(text)
+    }
+}
+
+fn state_file(dir: &Path) -> PathBuf {
+    dir.join("state")
+}
+
+/// What Braid writes into its state file after it has probed such a target; found out once per run.
+fn verdict(kind: Kind) -> &'static str {
+    static VERDICTS: [OnceLock<String>; 3] = [const { OnceLock::new() }; 3];
+    let slot = match kind {
+        Kind::Tgt => &VERDICTS[0],
+        Kind::TgtMcs => &VERDICTS[1],
+        Kind::Istgt => &VERDICTS[2],
+    };
+    slot.get_or_init(|| {
+        let target = Target::on_loopback(kind, 2, 1 << 20);
+        let braid = Braid::start(&target, "auto", None);
+        let probed = || Some(read(&state_file(braid.dir.path()))).filter(|text| !text.is_empty());
+        poll(PATIENCE, probed).unwrap_or_else(|| panic!("no verdict on {}\n{}", kind.name(), braid.log()))
+    })
+}
+
+/// What `braid probe` says of a target: whether several connections of a session may be used.
+pub(crate) fn probe(target: &Target) -> (bool, String) {
+    let [first, second, ..] = target.endpoints() else { panic!("a probe wants two portals") };
+    let line =
+        words(&[env!("CARGO_BIN_EXE_braid"), "probe", &first.portal, &first.iqn, "--portal", &second.portal]);
+    let told = run(command(first.netns.as_deref(), &line), PATIENCE).expect_ok().stdout;
+    let verdict = told.lines().find_map(|line| line.strip_prefix("several connections")).map(str::trim_start);
+    match verdict {
+        Some(verdict) if verdict.starts_with("yes") => (true, told),
+        Some(verdict) if verdict.starts_with("no") => (false, told),
+        _ => panic!("no verdict in:\n{told}"),
+    }
+}
+
+/// One reading of `/metrics`.
+pub(crate) struct Metrics(String);
+
+impl Metrics {
+    /// The sum of all samples of a family whose labels contain every given `(label, value)`; 0 when there is none.
+    pub(crate) fn sum(&self, family: &str, labels: &[(&str, &str)]) -> f64 {
+        let wanted: Vec<String> =
+            labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+        let samples = self.0.lines().filter_map(|line| line.strip_prefix(family));
+        samples
+            .filter(|rest| rest.starts_with(['{', ' ']) && wanted.iter().all(|label| rest.contains(label)))
+            .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// How the sessions that are open now are fanned out: `mcs`, `sessions`, or nothing when there is none or both.
+    pub(crate) fn fanout(&self) -> Option<&'static str> {
+        let open = |fanout| self.sum("braid_sessions", &[("fanout", fanout)]) > 0.0;
+        match (open("mcs"), open("sessions")) {
+            (true, false) => Some("mcs"),
+            (false, true) => Some("sessions"),
+            _ => None,
+        }
+    }
+
+    /// Connections that are up on a path.
+    pub(crate) fn connections(&self, path: &str) -> f64 {
+        self.sum("braid_path_connections", &[("path", path)])
+    }
+
+    /// Payload bytes that went over a path so far.
+    pub(crate) fn bytes(&self, path: &str) -> f64 {
+        let labels = [("path", path)];
+        self.sum("braid_path_read_bytes_total", &labels) + self.sum("braid_path_written_bytes_total", &labels)
+    }
+
+    /// The samples that say something, for messages.
+    pub(crate) fn show(&self) -> String {
+        let mut text = String::new();
+        for line in self.0.lines().filter(|line| line.starts_with("braid_")) {
+            if !line.contains("_bucket") && !line.ends_with(" 0") {
+                writeln!(text, "{line}").expect("write to a string");
+            }
+        }
+        text
+    }
+}

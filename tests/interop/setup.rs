@@ -1,0 +1,133 @@
+//! The software under test besides Braid: Debian packages, installed when they are missing.
+//!
+//! Installing happens once per run and under a file lock, so that two runs on one machine do not meet in `apt-get`.
+//! Where `qemu-block-extra` cannot be installed because the machine's `qemu-utils` comes from another archive (they
+//! depend on each other by exact version), a matching pair is unpacked beside the build instead: nothing that the
+//! machine had is replaced.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::process::run;
+
+/// Packages whose programs are called by name.
+const PACKAGES: &str = "tgt istgt libiscsi-bin iproute2 nftables";
+/// One program of each package, to see what is there without asking dpkg.
+const PROGRAMS: [&str; 10] = [
+    "tgtd",
+    "tgtadm",
+    "istgt",
+    "iscsi-ls",
+    "iscsi-inq",
+    "iscsi-perf",
+    "iscsi-test-cu",
+    "ip",
+    "nft",
+    "setpriv",
+];
+/// QEMU's tools and their iSCSI driver.
+const QEMU_PACKAGES: &str = "qemu-utils qemu-block-extra";
+const INSTALL_LIMIT: Duration = Duration::from_secs(600);
+
+/// Where the programs that are not simply on the path were found.
+pub(crate) struct Tools {
+    /// `None`: the machine's own QEMU tools. Otherwise the root under which a matching pair was unpacked.
+    qemu_root: Option<PathBuf>,
+}
+
+impl Tools {
+    /// A QEMU tool (`qemu-img`, `qemu-io`) that knows iSCSI, with the environment it needs, as words before its
+    /// own arguments.
+    pub(crate) fn qemu(&self, tool: &str) -> Vec<String> {
+        match &self.qemu_root {
+            None => vec![tool.to_owned()],
+            Some(root) => vec![
+                "env".to_owned(),
+                format!("QEMU_MODULE_DIR={}", modules(root).expect("unpacked modules").display()),
+                root.join("usr/bin").join(tool).display().to_string(),
+            ],
+        }
+    }
+}
+
+/// Makes sure that everything is installed; the first caller does the work, all others wait for it.
+///
+/// # Panics
+/// With the names of the packages when they cannot be installed.
+pub(crate) fn tools() -> &'static Tools {
+    static TOOLS: OnceLock<Result<Tools, String>> = OnceLock::new();
+    match TOOLS.get_or_init(install) {
+        Ok(tools) => tools,
+        Err(why) => panic!("{why}"),
+    }
+}
+
+fn install() -> Result<Tools, String> {
+    if !PROGRAMS.iter().all(|program| on_path(program)) {
+        apt(&format!("apt-get install -y --no-install-recommends {PACKAGES}")).map_err(|why| {
+            format!(
+                "the interop tests need these Debian packages, and root to install them: {PACKAGES}\n{why}"
+            )
+        })?;
+    }
+    crate::net::sweep();
+    Ok(Tools { qemu_root: qemu()? })
+}
+
+fn qemu() -> Result<Option<PathBuf>, String> {
+    if on_path("qemu-io") && modules(Path::new("/")).is_some() {
+        return Ok(None);
+    }
+    let unpacked = Path::new(env!("CARGO_TARGET_TMPDIR")).join("qemu");
+    if modules(&unpacked).is_some() {
+        return Ok(Some(unpacked));
+    }
+    let install = format!("apt-get install -y --no-install-recommends {QEMU_PACKAGES}");
+    let Err(refused) = apt(&install) else { return Ok(None) };
+    let script = format!(
+        "v=$(apt-cache policy qemu-block-extra | sed -n 's/ *Candidate: //p') && \
+         d=$(mktemp -d) && cd $d && apt-get download qemu-utils=$v qemu-block-extra=$v && \
+         for f in *.deb; do dpkg-deb -x $f root || exit 1; done && \
+         rm -rf '{0}' && mkdir -p '{0}' && cp -a root/. '{0}' && rm -rf $d",
+        unpacked.display()
+    );
+    match apt(&script) {
+        Ok(()) if modules(&unpacked).is_some() => Ok(Some(unpacked)),
+        failed => Err(format!(
+            "the interop tests need these Debian packages, and root to install them: {QEMU_PACKAGES}\n\
+             {refused}\nand a matching pair could not be unpacked either: {failed:?}"
+        )),
+    }
+}
+
+/// Runs a shell script after `apt-get update`, one at a time on this machine.
+fn apt(script: &str) -> Result<(), String> {
+    let mut command = Command::new("flock");
+    command
+        .args([&lock_file(), "sh", "-c"])
+        .arg(format!("apt-get update && {script}"))
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("APT_LISTCHANGES_FRONTEND", "none");
+    let done = run(command, INSTALL_LIMIT);
+    if done.ok() { Ok(()) } else { Err(done.show()) }
+}
+
+fn lock_file() -> String {
+    std::env::temp_dir().join("braid-interop-apt.lock").display().to_string()
+}
+
+/// Daemons live in `sbin`, which is not on everybody's path.
+fn on_path(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':').chain(["/usr/sbin", "/sbin"]).any(|dir| Path::new(dir).join(program).exists())
+}
+
+/// The directory with QEMU's iSCSI driver below `root`.
+fn modules(root: &Path) -> Option<PathBuf> {
+    let libs = std::fs::read_dir(root.join("usr/lib")).ok()?;
+    libs.filter_map(Result::ok)
+        .map(|dir| dir.path().join("qemu"))
+        .find(|dir| dir.join("block-iscsi.so").exists())
+}
