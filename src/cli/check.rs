@@ -102,4 +102,13 @@ mod tests {
         minimal.targets[0].paths.clone_from(&full.targets[0].paths);
         assert_eq!(full, minimal);
     }
+
+    #[test]
+    fn the_configuration_in_the_readme_is_right_and_short() {
+        let readme = include_str!("../../README.md");
+        let text = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+        assert!(text.lines().count() <= 5, "{text}");
+        let config = Config::from_toml(text, "README.md").unwrap_or_else(|error| panic!("{error}"));
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    }
 }
