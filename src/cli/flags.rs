@@ -21,6 +21,7 @@ pub struct Cli {
 }
 
 const EXAMPLES: &str = "Examples:
+  braid demo                                     see a cut cable cost nothing, in 20 seconds
   braid run --config /etc/braid.toml             serve what the file says
   braid run --target iqn.2003-01.org.example:disk \\
             --path 10.0.1.1:3260 --path 10.0.2.1:3260
@@ -58,6 +59,12 @@ The verdict decides what `mode = \"auto\"` does with the target.")]
     #[command(after_help = "Example:
   braid discover 10.0.1.1:3260")]
     Discover(Discover),
+    /// Cut a link under load and see that nothing is lost: RAM disk, four links, Braid and a verifying workload.
+    #[command(after_help = "Example:
+  braid demo --seconds 20
+
+Uses loopback addresses only and needs no privileges. Exit status 0 only if all went well.")]
+    Demo(Demo),
 }
 
 /// Settings of `run` and `check`.
@@ -122,6 +129,20 @@ pub struct Discover {
     /// Initiator name to log in with; targets may offer themselves to some names only.
     #[arg(long, value_name = "IQN", default_value = INITIATOR)]
     pub initiator: String,
+}
+
+/// Settings of `demo`.
+#[derive(Args, Debug)]
+pub struct Demo {
+    /// How long the workload runs: the link is cut after a third of it and healed after two.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(6..=3600))]
+    pub seconds: u32,
+    /// Paths to the target.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=16))]
+    pub paths: u32,
+    /// Keep everything running afterwards and print how to connect to it.
+    #[arg(long)]
+    pub keep: bool,
 }
 
 impl Settings {
@@ -328,10 +349,12 @@ mod tests {
         assert!(parse("run", &["--path", "10.0.0.1"]).is_err());
         assert!(parse("run", &["--config", "f", "--target", "iqn.a", "--path", "10.0.0.1"]).is_err());
         assert!(parse("run", &["--config", "f", "--mode", "auto"]).is_err());
+        assert!(parse("demo", &["--seconds", "1"]).is_err());
+        assert!(parse("demo", &["--paths", "1"]).is_err());
     }
 
     #[test]
-    fn probe_and_discover() {
+    fn probe_discover_and_demo() {
         let args = ["10.0.0.1", "iqn.a", "--portal", "10.0.0.2", "--initiator", "iqn.me"];
         let Command::Probe(probe) = parse("probe", &args).unwrap().command else { panic!("not probe") };
         assert_eq!([probe.first.as_str(), &probe.target, &probe.initiator], ["10.0.0.1", "iqn.a", "iqn.me"]);
@@ -341,5 +364,8 @@ mod tests {
             panic!("not discover")
         };
         assert_eq!([discover.portal.as_str(), &discover.initiator], ["10.0.0.1", "iqn.me"]);
+        let args = ["--seconds", "9", "--paths", "3", "--keep"];
+        let Command::Demo(demo) = parse("demo", &args).unwrap().command else { panic!("not demo") };
+        assert_eq!((demo.seconds, demo.paths, demo.keep), (9, 3, true));
     }
 }

@@ -4,6 +4,7 @@
 //! - [`run`]: the proxy until it is told to stop.
 //! - [`ask`]: what a target says about itself.
 //! - [`check`]: a configuration in words.
+//! - [`demo`]: a link is cut, and nothing is lost.
 //! - [`log`]: log lines.
 //! - [`exit`]: exit codes.
 
@@ -15,6 +16,7 @@
 
 pub mod ask;
 pub mod check;
+pub mod demo;
 pub mod exit;
 pub mod flags;
 pub mod log;
@@ -59,6 +61,7 @@ fn execute(command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::Probe(asked) => ask::probe(&asked).map(|table| print!("{table}")),
+        Command::Demo(settings) => demo::demo(&settings),
         Command::Discover(asked) => ask::discover(&asked).map(|list| print!("{list}")),
     }
 }

@@ -72,12 +72,15 @@ impl LoginResult {
     }
 }
 
-fn cause_label(cause: &Cause) -> &'static str {
-    match cause {
+/// The label for a cause; none if nothing was wrong.
+fn cause_label(cause: &Cause) -> Option<&'static str> {
+    let label = match cause {
         Cause::Tcp(_) => "tcp",
         Cause::Login(_) => "login",
         Cause::Protocol(_) => "protocol",
-    }
+        Cause::Logout => return None,
+    };
+    Some(label)
 }
 
 fn fence_label(method: FenceMethod) -> &'static str {
@@ -455,10 +458,12 @@ impl PathSeries {
             }
             Notice::PathDown { was_up: true, cause, .. } => {
                 self.connections.add(-1);
-                count(&self.losses, &CAUSES, cause_label(cause));
+                cause_label(cause).into_iter().for_each(|label| count(&self.losses, &CAUSES, label));
             }
             Notice::PathDown { was_up: false, cause, .. } => {
-                count(&self.connect_failures, &CAUSES, cause_label(cause));
+                cause_label(cause)
+                    .into_iter()
+                    .for_each(|label| count(&self.connect_failures, &CAUSES, label));
             }
             Notice::Moved { commands, .. } => self.moved.inc_by(u64::try_from(*commands).unwrap_or(u64::MAX)),
             Notice::Fenced { method, took, .. } => {

@@ -85,6 +85,19 @@ fn a_path_goes_up_and_down() {
 }
 
 #[test]
+fn a_logout_is_no_loss() {
+    let metrics = metrics();
+    let before = metrics.render();
+    let mut session = session(&metrics);
+    session.note(&Notice::PathUp { path: A, home: true });
+    session.note(&Notice::PathDown { path: A, was_up: true, cause: Cause::Logout });
+    drop(session);
+    let changed: Vec<_> =
+        metrics.render().lines().filter(|line| !before.contains(*line)).map(str::to_owned).collect();
+    assert_eq!(changed, [on("braid_path_connects_total", "a") + " 1"]);
+}
+
+#[test]
 fn commands_are_counted_by_path() {
     let metrics = metrics();
     let mut session = session(&metrics);

@@ -29,8 +29,9 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
 
-/// How long a session may take to end when a new login replaces it.
-const REINSTATEMENT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a session may take to end when a new login replaces it, beside the time that its ghosts need: it fences them
+/// before it ends, and its successor must not write before that.
+const REINSTATEMENT_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Commands admitted by the login itself; the engine then opens the window to what it can take.
 const FIRST_WINDOW: u32 = 32;
@@ -129,7 +130,7 @@ impl Greeting {
     async fn discovery(mut self, intent: &Intent) {
         let portal = self.conn.stream().local_addr().ok();
         let key = key(intent, portal);
-        let Some(claim) = claim(&self.shared, key).await else {
+        let Some(claim) = claim(&self.shared, key, Duration::ZERO).await else {
             return self.ended(End::Refused(SERVICE_UNAVAILABLE, LoginResult::Limit)).await;
         };
         let offer = Offer {
@@ -184,7 +185,9 @@ impl Greeting {
             return Err(End::Refused(refusal, LoginResult::Protocol));
         }
         let limit = |refusal| End::Refused(refusal, LoginResult::Limit);
-        let claim = claim(&shared, key(intent, None)).await.ok_or_else(|| limit(SERVICE_UNAVAILABLE))?;
+        let claim = claim(&shared, key(intent, None), target.fence_time)
+            .await
+            .ok_or_else(|| limit(SERVICE_UNAVAILABLE))?;
         let permit = Arc::clone(&shared.sessions).try_acquire_owned().map_err(|_| limit(OUT_OF_RESOURCES))?;
         let ways: Vec<Way> = ways(&target);
         let (fanout, why) = tokio::select! {
@@ -239,6 +242,7 @@ async fn run(shared: &Arc<Shared>, conn: Conn, granted: Granted) {
     let home = (SessionPlan::HOME_CONN, leading.conn);
     let driver = Driver::new(engine, ways, conn, home, claim.stopped(), Observer::new(metrics, names));
     tokio::select! {
+        biased;
         () = driver.run() => tracing::info!("session ended"),
         () = claim.killed() => tracing::warn!("session killed: it did not end in time"),
     }
@@ -281,11 +285,11 @@ async fn converse(
 }
 
 /// Claims a session's key, ending the session that held it before.
-async fn claim(shared: &Shared, key: Key) -> Option<Claim> {
+async fn claim(shared: &Shared, key: Key, fence_time: Duration) -> Option<Claim> {
     let (claim, predecessor) = shared.registry.claim(key)?;
     if let Some(predecessor) = predecessor {
         tracing::info!("session reinstatement: ending the earlier session first");
-        predecessor.end(REINSTATEMENT_PATIENCE).await;
+        predecessor.end(REINSTATEMENT_PATIENCE + fence_time).await;
     }
     Some(claim)
 }

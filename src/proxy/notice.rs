@@ -1,7 +1,7 @@
 //! What the engine tells, as metrics and log lines.
 
 use crate::metrics::SessionMetrics;
-use crate::session::{Notice, PathId, Session};
+use crate::session::{Cause, Notice, PathId, Session};
 
 /// Watches one session.
 #[derive(Debug)]
@@ -36,6 +36,9 @@ fn log(paths: &[String], notice: &Notice) {
     let name = |path: &PathId| paths.get(path.0).map_or("?", String::as_str);
     match notice {
         Notice::PathUp { path, home } => tracing::info!(path = name(path), home, "path up"),
+        Notice::PathDown { path, cause: Cause::Logout, .. } => {
+            tracing::info!(path = name(path), "path logged out");
+        }
         Notice::PathDown { path, was_up: true, cause } => {
             tracing::warn!(path = name(path), ?cause, "path lost");
         }

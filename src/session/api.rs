@@ -98,6 +98,8 @@ pub enum Cause {
     Login(String),
     /// The peer broke the protocol or a digest failed.
     Protocol(String),
+    /// Nothing is wrong: it was logged out.
+    Logout,
 }
 
 /// Something happened.

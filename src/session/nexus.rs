@@ -383,8 +383,10 @@ impl Session {
     pub(super) fn close_conn(&mut self, id: ConnId, how: How) {
         let Some(conn) = self.conn(id) else { return };
         let (nexus, path) = (conn.nexus, conn.path);
-        if conn.state != ConnState::Opening && conn.role != Role::Fencing {
-            let cause = Cause::Protocol("logged out".into());
+        let noted = conn.state != ConnState::Opening && conn.role != Role::Fencing;
+        // At the end of the session every path goes: that is no loss.
+        if noted && self.finishing.is_none() {
+            let cause = Cause::Logout;
             self.note(Notice::PathDown { path, was_up: true, cause });
         }
         self.conns.retain(|c| c.id != id);

@@ -55,6 +55,13 @@ impl Rig {
         self.proxy.addresses()[0]
     }
 
+    /// Connections to the target that were lost so far.
+    pub(crate) fn losses(&self) -> u64 {
+        let text = self.metrics.render();
+        let losses = text.lines().filter(|line| line.starts_with("braid_path_losses_total"));
+        losses.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    }
+
     pub(crate) async fn client(&self, isid: u8) -> Client {
         Client::login(self.address(), isid).await.unwrap()
     }

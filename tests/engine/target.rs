@@ -231,7 +231,7 @@ impl Target {
     pub(crate) fn execute(&mut self, choice: usize) {
         let index = choice % self.pool.len();
         let ghost = self.pool.get(index).is_some_and(|j| !self.lives(j.conn));
-        if ghost && !self.conns.is_empty() && choice / 1024 % 32 != 0 {
+        if ghost && !self.conns.is_empty() && !(choice / 1024).is_multiple_of(32) {
             return;
         }
         let oldest = self.pool.iter().map(|j| j.age).min();

@@ -227,12 +227,9 @@ async fn listen(listener: TcpListener, portal: usize, shared: Arc<Shared>, most:
 async fn connection(stream: TcpStream, portal: usize, shared: Arc<Shared>) {
     let Ok(wire) = Wire::new(stream, Receiver::Target) else { return };
     let bell = Arc::new(Notify::new());
-    let conn = {
-        let mut state = shared.lock();
-        let conn = state.core.accept(portal);
-        state.mail.insert(conn, Mail { outputs: Vec::new(), bell: Arc::clone(&bell) });
-        conn
-    };
+    let mut conn = ConnId::default();
+    shared.with_core(None, |core| conn = core.accept(portal, Instant::now()));
+    shared.lock().mail.insert(conn, Mail { outputs: Vec::new(), bell: Arc::clone(&bell) });
     let mut served = Served { wire, conn, shared, bell, full_feature: false };
     if let Err(error) = served.run().await {
         tracing::debug!(?conn, %error, "lab target connection ended");

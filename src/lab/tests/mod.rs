@@ -1,8 +1,10 @@
 //! The lab's parts against each other, over loopback.
 
+mod chaos;
 mod cutting;
 mod protocol;
 mod transfer;
+mod units;
 mod working;
 
 use super::initiator::{Initiator, InitiatorOptions, RawConnection};

@@ -124,9 +124,14 @@ impl Progress {
         }
     }
 
-    /// Lets the run end once what is in flight is complete. Later runs end at once.
+    /// Lets the run end once what is in flight is complete. Later runs end at once, until [`Progress::resume`].
     pub fn stop(&self) {
         self.stop.store(true, Relaxed);
+    }
+
+    /// Lets later runs run again.
+    pub fn resume(&self) {
+        self.stop.store(false, Relaxed);
     }
 
     pub(super) fn stopped(&self) -> bool {

@@ -44,6 +44,12 @@ impl Target {
         self.login_step(conn, step, now);
     }
 
+    pub(super) fn login_overdue(&mut self, conn: ConnId) {
+        if let Some(Connection { phase: Phase::Login(..), .. }) = self.conns.get(&conn) {
+            self.drop_connection(conn, Output::Reset);
+        }
+    }
+
     fn login_step(&mut self, conn: ConnId, step: TargetStep, now: Instant) {
         match step {
             TargetStep::Send(pdus) => self.send_login(conn, pdus),

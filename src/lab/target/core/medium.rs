@@ -10,12 +10,19 @@ use rustc_hash::FxHashMap;
 /// Bytes of a page: large enough that a long read has few slices, small enough to copy when shared.
 const PAGE: usize = 64 * 1024;
 
+/// Content of a page, and a bit for each of its blocks that was written and not discarded since.
+#[derive(Debug)]
+struct Page {
+    bytes: Bytes,
+    mapped: u128,
+}
+
 /// Blocks of one logical unit; blocks never written read as zeros.
 #[derive(Debug)]
 pub struct Medium {
     block_size: u32,
     blocks: u64,
-    pages: FxHashMap<u64, Bytes>,
+    pages: FxHashMap<u64, Page>,
     zeros: Bytes,
     writes_to_lose: u32,
 }
@@ -50,7 +57,7 @@ impl Medium {
     pub fn read(&self, lba: u64, blocks: u64) -> Payload {
         let mut data = Payload::new();
         for part in self.parts(lba, blocks) {
-            let page = self.pages.get(&part.page).unwrap_or(&self.zeros);
+            let page = self.pages.get(&part.page).map_or(&self.zeros, |page| &page.bytes);
             data.push(page.slice(part.start..part.start + part.len));
         }
         data
@@ -67,7 +74,7 @@ impl Medium {
         for part in self.parts(lba, blocks) {
             let source = data.slice(offset, part.len);
             offset += part.len;
-            self.change(&part, |target| scatter(target, &source));
+            self.change(&part, true, |target| scatter(target, &source));
         }
     }
 
@@ -78,7 +85,7 @@ impl Medium {
             return;
         }
         for part in self.parts(lba, blocks) {
-            self.change(&part, |target| {
+            self.change(&part, true, |target| {
                 for piece in target.chunks_mut(block.len()) {
                     piece.copy_from_slice(block.get(..piece.len()).unwrap_or_default());
                 }
@@ -86,7 +93,7 @@ impl Medium {
         }
     }
 
-    /// Makes the range read as zeros.
+    /// Makes the range read as zeros, and forgets it.
     pub fn discard(&mut self, lba: u64, blocks: u64) {
         let size = u64::from(self.block_size);
         let page = PAGE as u64;
@@ -102,6 +109,25 @@ impl Medium {
         self.zero(lba + blocks - tail, tail);
     }
 
+    /// Whether the block at `lba` was written and not discarded since, and for how many blocks from there, up to `most`,
+    /// the same holds.
+    #[must_use]
+    pub fn status(&self, lba: u64, most: u64) -> (bool, u64) {
+        let mut run = 0;
+        let mut first = None;
+        for part in self.parts(lba, most.min(self.blocks.saturating_sub(lba))) {
+            let mapped = self.pages.get(&part.page).map_or(0, |page| page.mapped);
+            for block in self.blocks_of(&part) {
+                let here = mapped >> block & 1 == 1;
+                if *first.get_or_insert(here) != here {
+                    return (!here, run);
+                }
+                run += 1;
+            }
+        }
+        (first.unwrap_or(false), run)
+    }
+
     /// First byte that differs from what stands at `lba`, if any.
     #[must_use]
     pub fn mismatch(&self, lba: u64, data: &Payload) -> Option<usize> {
@@ -114,7 +140,7 @@ impl Medium {
     /// Test hook: inverts one byte of a block behind everybody's back.
     pub fn corrupt(&mut self, lba: u64) {
         for part in self.parts(lba, 1).take(1) {
-            self.change(&part, |target| {
+            self.change(&part, true, |target| {
                 if let Some(byte) = target.get_mut(17) {
                     *byte = !*byte;
                 }
@@ -130,14 +156,16 @@ impl Medium {
     fn zero(&mut self, lba: u64, blocks: u64) {
         for part in self.parts(lba, blocks) {
             if self.pages.contains_key(&part.page) {
-                self.change(&part, |target| target.fill(0));
+                self.change(&part, false, |target| target.fill(0));
             }
         }
     }
 
-    fn change(&mut self, part: &Part, change: impl FnOnce(&mut [u8])) {
+    /// Changes part of a page, whose blocks are mapped afterwards or not. A page without mapped blocks is given back.
+    fn change(&mut self, part: &Part, mapped: bool, change: impl FnOnce(&mut [u8])) {
         let old = self.pages.remove(&part.page);
-        let mut page = match old.map(Bytes::try_into_mut) {
+        let before = old.as_ref().map_or(0, |page| page.mapped);
+        let mut page = match old.map(|page| page.bytes.try_into_mut()) {
             Some(Ok(own)) => own,
             Some(Err(shared)) => BytesMut::from(shared.as_ref()),
             None => BytesMut::zeroed(PAGE),
@@ -145,7 +173,17 @@ impl Medium {
         if let Some(target) = page.get_mut(part.start..part.start + part.len) {
             change(target);
         }
-        self.pages.insert(part.page, page.freeze());
+        let bits = self.blocks_of(part).fold(0, |bits, block| bits | 1_u128 << block);
+        let after = if mapped { before | bits } else { before & !bits };
+        if after != 0 {
+            self.pages.insert(part.page, Page { bytes: page.freeze(), mapped: after });
+        }
+    }
+
+    /// Which blocks of its page a part touches: at most 128 fit in one.
+    fn blocks_of(&self, part: &Part) -> std::ops::Range<usize> {
+        let size = self.block_size as usize;
+        part.start / size..(part.start + part.len) / size
     }
 
     fn parts(&self, lba: u64, blocks: u64) -> Parts {
@@ -230,6 +268,21 @@ mod tests {
         assert_eq!(medium.read(100, 300), data(0, 300));
         assert_eq!(medium.read(400, 1), data(7, 1));
         assert_eq!(medium.pages.len(), 6);
+    }
+
+    #[test]
+    fn status_follows_writes_and_discards() {
+        let mut medium = Medium::new(1024, 512);
+        assert_eq!(medium.status(0, u64::MAX), (false, 1024));
+        medium.write(100, &data(1, 200));
+        assert_eq!(medium.status(0, 1024), (false, 100));
+        assert_eq!(medium.status(100, 1024), (true, 200));
+        medium.discard(150, 1);
+        assert_eq!(medium.status(100, 1024), (true, 50));
+        assert_eq!(medium.status(150, 1024), (false, 1));
+        assert_eq!(medium.status(151, 10), (true, 10));
+        medium.discard(100, 200);
+        assert!(medium.pages.is_empty());
     }
 
     #[test]

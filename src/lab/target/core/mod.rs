@@ -36,7 +36,7 @@ use std::time::Instant;
 use unit::{TaskRef, Unit};
 
 /// A transport connection; never used twice.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct ConnId(pub u64);
 
 /// Something to do on a connection.
@@ -113,6 +113,8 @@ enum Timer {
     Device(TaskRef, u64),
     /// Time to ping.
     Ping(ConnId),
+    /// A login that is not over by now never will be (R47).
+    Login(ConnId),
 }
 
 /// The numbers every PDU to the initiator carries.
@@ -146,8 +148,9 @@ impl Target {
     }
 
     /// A transport connection to the portal with this index was made.
-    pub fn accept(&mut self, portal: usize) -> ConnId {
+    pub fn accept(&mut self, portal: usize, now: Instant) -> ConnId {
         let conn = ConnId(self.next_serial());
+        self.timers.insert((now + self.options.login_timeout, conn.0), Timer::Login(conn));
         let phase = Phase::Login(Box::new(TargetLogin::new()), None);
         self.conns.insert(conn, Connection { portal, phase });
         conn
@@ -201,6 +204,7 @@ impl Target {
             match entry.remove() {
                 Timer::Device(task, serial) => self.device_done(task, serial),
                 Timer::Ping(conn) => self.ping(conn, now),
+                Timer::Login(conn) => self.login_overdue(conn),
             }
         }
         self.run(now);

@@ -52,6 +52,8 @@ pub struct Options {
     pub unit_attention: bool,
     /// Time every command spends in the device.
     pub delay: Duration,
+    /// Time a connection has for its login.
+    pub login_timeout: Duration,
     /// Interval of the target's own pings; a connection that leaves one unanswered until the next is dropped.
     pub ping: Option<Duration>,
 }
@@ -80,6 +82,7 @@ impl Default for Options {
             phase_collapse: true,
             unit_attention: false,
             delay: Duration::ZERO,
+            login_timeout: Duration::from_secs(15),
             ping: None,
         }
     }
@@ -116,6 +119,17 @@ impl Options {
         }
         if !(1..=4096).contains(&self.window) {
             return Err(OptionsError::Range("window"));
+        }
+        let lengths = 512..1 << 24;
+        let bursts = [self.limits.first_burst_length, self.limits.max_burst_length];
+        if !bursts.is_sorted() || !bursts.iter().all(|burst| lengths.contains(burst)) {
+            return Err(OptionsError::Range("burst length"));
+        }
+        if !lengths.contains(&self.max_recv_data_segment) {
+            return Err(OptionsError::Range("max_recv_data_segment"));
+        }
+        if self.limits.max_outstanding_r2t == 0 || self.limits.max_connections == 0 {
+            return Err(OptionsError::Range("number of R2Ts or connections"));
         }
         if self.limits.error_recovery_level != 0 {
             return Err(OptionsError::Range("error recovery level"));

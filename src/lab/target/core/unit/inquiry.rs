@@ -79,6 +79,8 @@ fn block_limits() -> Vec<u8> {
             (20, &descriptors),
             // Optimal unmap granularity.
             (24, &1u32.to_be_bytes()),
+            // Maximum WRITE SAME length.
+            (32, &MAX_TRANSFER_BLOCKS.to_be_bytes()),
         ],
     )
 }

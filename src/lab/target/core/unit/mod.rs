@@ -30,6 +30,10 @@ use std::collections::{BTreeMap, VecDeque};
 /// Unit attentions kept for a nexus; further ones say nothing new.
 const MAX_ATTENTIONS: usize = 8;
 
+/// Descriptors in one GET LBA STATUS answer, and blocks looked at for each.
+const MAX_STATUS_DESCRIPTORS: usize = 16;
+const MAX_STATUS_BLOCKS: u64 = 1 << 20;
+
 /// Who logs in, independent of sessions: survives logout.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct NexusName {
@@ -152,12 +156,21 @@ impl Unit {
         }
         if let Some(run) = op.run() {
             self.in_range(run)?;
-            let unlimited = matches!(op, Op::WriteSame { .. } | Op::Flush(_) | Op::Prefetch(_));
-            if run.blocks > MAX_TRANSFER_BLOCKS && !unlimited {
+            let unlimited = matches!(op, Op::Flush(_) | Op::Prefetch(_));
+            if self.reach(&op, run) > MAX_TRANSFER_BLOCKS && !unlimited {
                 return Err(Fault::Sense(INVALID_FIELD));
             }
         }
         Ok(op)
+    }
+
+    /// Blocks a command touches: none named means the rest of the disk to WRITE SAME.
+    const fn reach(&self, op: &Op, run: Run) -> u64 {
+        if run.blocks == 0 && matches!(op, Op::WriteSame { .. }) {
+            self.medium.blocks() - run.lba
+        } else {
+            run.blocks
+        }
     }
 
     fn in_range(&self, run: Run) -> Result<(), Fault> {
@@ -195,6 +208,7 @@ impl Unit {
             | Op::ModeSense { .. }
             | Op::ReadCapacity10
             | Op::ReadCapacity16 { .. }
+            | Op::LbaStatus { .. }
             | Op::PersistentIn { .. } => return self.report(tsih, op, units),
         }
         Ok(Reply::good(Payload::new()))
@@ -213,6 +227,7 @@ impl Unit {
             }
             Op::ReadCapacity10 => (capacity10(size), 8),
             Op::ReadCapacity16 { allocation } => (capacity16(size), allocation),
+            Op::LbaStatus { lba, allocation } => (self.lba_status(lba)?, allocation),
             Op::PersistentIn { action, allocation } => (self.persistent_in(action)?, allocation),
             _ => return Err(Fault::Sense(INVALID_FIELD)),
         };
@@ -230,6 +245,25 @@ impl Unit {
         sense.to_fixed().to_vec()
     }
 
+    /// GET LBA STATUS: runs of mapped and unmapped blocks.
+    fn lba_status(&self, lba: u64) -> Result<Vec<u8>, Fault> {
+        self.in_range(Run { lba, blocks: 1 })?;
+        let mut descriptors = Vec::new();
+        let mut next = lba;
+        while next < self.medium.blocks() && descriptors.len() < MAX_STATUS_DESCRIPTORS * 16 {
+            let (mapped, blocks) = self.medium.status(next, MAX_STATUS_BLOCKS);
+            descriptors.extend(next.to_be_bytes());
+            descriptors.extend(short_blocks(blocks).to_be_bytes());
+            descriptors.extend([u8::from(!mapped), 0, 0, 0]);
+            next += blocks;
+        }
+        let length = u32::try_from(descriptors.len() + 4).unwrap_or(u32::MAX);
+        let mut data = length.to_be_bytes().to_vec();
+        data.extend([0; 4]);
+        data.extend(descriptors);
+        Ok(data)
+    }
+
     fn verify(&self, run: Run, check: Check, data: &Payload) -> Result<(), Fault> {
         let mismatch = match check {
             Check::Medium => None,
@@ -242,7 +276,7 @@ impl Unit {
     }
 
     fn write_same(&mut self, run: Run, unmap: bool, sent: bool, data: &Payload) {
-        let blocks = if run.blocks == 0 { self.medium.blocks() - run.lba } else { run.blocks };
+        let blocks = self.reach(&Op::WriteSame { run, unmap, data: sent }, run);
         let block = data.contiguous();
         if (unmap || !sent) && block.iter().all(|byte| *byte == 0) {
             self.medium.discard(run.lba, blocks);

@@ -30,6 +30,7 @@ pub(crate) enum Op {
     ModeSense { long: bool, blockless: bool, control: u8, page: u8, subpage: u8, allocation: usize },
     ReadCapacity10,
     ReadCapacity16 { allocation: usize },
+    LbaStatus { lba: u64, allocation: usize },
     Read(Run),
     Write(Run),
     Verify { run: Run, check: Check },
@@ -131,6 +132,7 @@ fn service_action(c: Fields<'_>) -> Result<Op, Fault> {
             c.refuse(!c.bit(14, 0) && c.u64(2) != 0)?;
             Op::ReadCapacity16 { allocation: c.len32(10) }
         }
+        (0x9e, 0x12) => Op::LbaStatus { lba: c.u64(2), allocation: c.len32(10) },
         (0x5e, _) => Op::PersistentIn { action, allocation: c.u16(7).into() },
         (0x5f, _) => {
             Op::PersistentOut { action, scope: c.u8(2) >> 4, kind: c.u8(2) & 15, length: c.len32(5) }

@@ -39,7 +39,11 @@ impl Persistent {
         }
         let exclusive_access = matches!(kind, 3 | 6 | 8);
         match op {
-            Op::Read(_) | Op::Verify { .. } | Op::Prefetch(_) | Op::ModeSense { .. } => exclusive_access,
+            Op::Read(_)
+            | Op::Verify { .. }
+            | Op::Prefetch(_)
+            | Op::ModeSense { .. }
+            | Op::LbaStatus { .. } => exclusive_access,
             _ => op.run().is_some() || matches!(op, Op::Unmap { .. } | Op::StartStop),
         }
     }

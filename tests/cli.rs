@@ -1,0 +1,104 @@
+//! The program as a person or a service manager runs it: exit codes, what goes to which stream, and the demo.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+
+fn braid(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_braid")).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+fn code(args: &[&str]) -> i32 {
+    let output = braid(args);
+    let code = output.status.code();
+    code.unwrap_or_else(|| panic!("{args:?} was killed\n{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+#[test]
+fn help_and_version_are_no_failure() {
+    for args in [&["--help"][..], &["run", "--help"], &["--version"]] {
+        let output = braid(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn wrong_usage_and_wrong_configuration_end_with_64() {
+    assert_eq!(code(&[]), 64);
+    assert_eq!(code(&["rum"]), 64);
+    assert_eq!(code(&["run"]), 64);
+    assert_eq!(code(&["check", "--config", "/nonexistent/braid.toml"]), 64);
+    assert_eq!(code(&["run", "--target", "disk", "--path", "10.0.0.1"]), 64);
+    let output = braid(&["check", "--target", "disk", "--path", "nowhere", "--admin", "x"]);
+    assert_eq!(output.status.code(), Some(64));
+    let complaints = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(complaints.lines().count(), 3, "all at once:\n{complaints}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn a_good_configuration_is_described() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/full.toml");
+    let output = braid(&["check", "--config", file]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("path spare: 10.0.3.1:3260 through eth3"));
+}
+
+#[test]
+fn an_address_that_is_taken_is_told_and_ends_with_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let base = ["run", "--target", "iqn.2026-01.org.braid:test", "--path", "127.0.0.1:2"];
+    for more in [["--listen", &address, "--admin", "off"], ["--listen", "127.0.0.1:1", "--admin", &address]] {
+        let output = braid(&[&base[..], &more[..]].concat());
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{complaint}");
+        assert!(complaint.contains(&address) && complaint.contains("choose another"), "{complaint}");
+    }
+}
+
+#[test]
+fn a_target_that_is_not_there_ends_with_69() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    assert_eq!(code(&["discover", &closed]), 69);
+    assert_eq!(code(&["probe", &closed, "iqn.2026-01.org.braid:test"]), 69);
+}
+
+/// Starts `run` on free ports, reads its first log lines, and ends it with SIGTERM.
+#[test]
+fn run_logs_json_to_standard_error_and_ends_well_when_asked_to() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_braid"))
+        .args(["run", "--target", "iqn.2026-01.org.braid:test", "--path", "127.0.0.1:1", "--admin", "off"])
+        .args(["--listen", &free, "--log-format", "json"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    for line in lines.by_ref() {
+        let line: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+        if line["message"] == "listening" {
+            assert_eq!(line["address"], free);
+            break;
+        }
+    }
+    let asked = Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status().unwrap();
+    assert!(asked.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// The demo judges itself; here its verdict is read, and that it did what it says.
+#[test]
+fn the_demo_goes_well() {
+    let output = braid(&["demo", "--seconds", "6"]);
+    let shown = String::from_utf8(output.stdout).unwrap();
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{shown}\n{complaints}");
+    for part in ["link1 cut", "link1 healed", "rejoined, then carried", "All was well"] {
+        assert!(shown.contains(part), "{part} is missing in\n{shown}\n{complaints}");
+    }
+}
