@@ -10,8 +10,9 @@
 //! data digest (R177) or a PDU with impossible content costs that PDU only.
 //!
 //! The receive buffer's size follows the traffic between 16 KiB and 256 KiB: four times the longest read that the buffer
-//! before it took. Two buffers take turns as long as the payload in them is dropped in time, else new ones are made. A row of short reads with nothing pending brings a large buffer back to the small one, so that a quiet
-//! connection costs little.
+//! before it took. Two buffers take turns as long as the payload in them is dropped in time, else new ones are made. A row
+//! of short reads with nothing pending brings a large buffer back to the small one, so that a quiet connection costs
+//! little; [`Framer::release`] does so at once.
 
 use super::pdu::{AHS_MAX, Ahs, BHS_LEN, ahs_len, data_len, opcode, opcode_of, padding, reject};
 use super::{FrameError, Payload, Pdu, WireError};
