@@ -29,7 +29,6 @@ pub(super) struct WriteBuffer {
     asked: VecDeque<Asked>,
     /// First byte not asked for yet.
     solicited_to: u32,
-    r2t_sn: u32,
 }
 
 /// Why Data-Out is refused.
@@ -62,7 +61,7 @@ impl WriteBuffer {
     pub(super) fn accept(&mut self, pdu: &DataOut, expected: u32, first_burst: u32) -> Result<(), DataFault> {
         let length = u32::try_from(pdu.data.len()).map_err(|_| DataFault::OutOfSequence)?;
         let end = pdu.buffer_offset.checked_add(length).ok_or(DataFault::OutOfSequence)?;
-        if pdu.buffer_offset != self.received && length > 0 {
+        if pdu.buffer_offset != self.received {
             return Err(DataFault::OutOfSequence);
         }
         if pdu.ttt == Ttt::NONE {
@@ -110,12 +109,10 @@ impl WriteBuffer {
         Some((self.solicited_to, (expected - self.solicited_to).min(max_burst)))
     }
 
-    /// Notes an R2T and returns its R2TSN.
-    pub(super) fn ask(&mut self, ttt: Ttt, offset: u32, length: u32) -> u32 {
+    /// Notes an R2T.
+    pub(super) fn ask(&mut self, ttt: Ttt, offset: u32, length: u32) {
         self.asked.push_back(Asked { ttt, next: offset, end: offset + length, data_sn: 0 });
         self.solicited_to = offset + length;
-        self.r2t_sn += 1;
-        self.r2t_sn - 1
     }
 
     /// Whether data asked for or announced is still to come.
@@ -131,11 +128,6 @@ impl WriteBuffer {
     /// Bytes asked for and not received.
     pub(super) fn outstanding(&self) -> u64 {
         self.asked.iter().map(|a| u64::from(a.end - a.next)).sum()
-    }
-
-    /// R2Ts sent so far.
-    pub(super) fn r2ts(&self) -> u32 {
-        self.r2t_sn
     }
 
     /// The bytes `offset..offset + length`, cut to what was received; shared.
@@ -159,7 +151,7 @@ impl WriteBuffer {
 pub(super) struct ReadProgress {
     /// Bytes passed on, from the start without a gap.
     pub(super) delivered: u32,
-    /// Data-In PDUs sent: the next DataSN.
+    /// Data-In PDUs and R2Ts sent: the next DataSN or R2TSN, which are one count (R126).
     pub(super) data_sn: u32,
     /// Bytes in the current sequence (R127).
     burst: u32,
@@ -227,7 +219,7 @@ mod tests {
         buffer.accept(&out(u32::MAX, 0, 100, 100, false), 1000, 256).unwrap();
         buffer.accept(&out(u32::MAX, 1, 200, 56, true), 1000, 256).unwrap();
         assert_eq!(buffer.want(1000, 300, 1), Some((256, 300)));
-        assert_eq!(buffer.ask(Ttt(5), 256, 300), 0);
+        buffer.ask(Ttt(5), 256, 300);
         assert_eq!(buffer.want(1000, 300, 1), None, "one R2T at a time");
         assert_eq!(buffer.outstanding(), 300);
         buffer.accept(&out(5, 0, 256, 300, true), 1000, 256).unwrap();

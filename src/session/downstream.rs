@@ -6,7 +6,7 @@ use super::data::DataFault;
 use super::order::Footprint;
 use super::sequence::Admission;
 use super::tasks::{Task, TaskKey};
-use crate::iscsi::text::KeyList;
+use crate::iscsi::text::{KeyList, TextCollector};
 use crate::iscsi::{
     CmdSn, DataOut, Itt, LogoutRequest, LogoutResponse, NopIn, NopOut, Payload, Pdu, R2t, Reject,
     ScsiCommand, ScsiResponse, TextRequest, TextResponse, Ttt, reject,
@@ -27,9 +27,11 @@ impl Session {
                 Admission::Kept | Admission::Ignored => return,
             }
         }
-        self.act(pdu, now);
-        while let Some(pdu) = self.front.next_early() {
+        let mut next = Some(pdu);
+        while let Some(pdu) = next {
             self.act(pdu, now);
+            // What follows a logout is not acted on (R211).
+            next = if self.finishing.is_none() { self.front.next_early() } else { None };
         }
     }
 
@@ -63,7 +65,6 @@ impl Session {
     /// The initiator broke a rule after which its numbers can no longer be trusted (R180).
     fn downstream_broken(&mut self, what: &str, now: Instant) {
         self.note(Notice::DownstreamProtocol(what.into()));
-        self.outputs.push_back(Output::CloseDownstream);
         self.begin_finish(now);
     }
 
@@ -78,7 +79,7 @@ impl Session {
         let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
         let data = Payload::from(header.to_vec());
         let reject = Reject { reason, stat_sn, exp_cmd_sn, max_cmd_sn, data_sn: 0, data };
-        self.outputs.push_back(Output::ToInitiator(Pdu::Reject(reject)));
+        self.tell(Pdu::Reject(reject));
         self.note(Notice::DownstreamProtocol(format!("rejected a PDU, reason {reason:#04x}")));
     }
 
@@ -222,7 +223,9 @@ impl Session {
                 return;
             }
             let Some(task) = self.tasks.get_mut(key) else { return };
-            let r2t_sn = task.inbound.ask(ttt, offset, length);
+            task.inbound.ask(ttt, offset, length);
+            let r2t_sn = task.outbound.data_sn;
+            task.outbound.data_sn += 1;
             let (itt, lun) = (task.initiator_tag(), task.lun);
             self.next_ttt = (self.next_ttt + 1) % u32::MAX;
             self.promised += u64::from(length);
@@ -238,7 +241,7 @@ impl Session {
                 buffer_offset: offset,
                 desired_length: length,
             };
-            self.outputs.push_back(Output::ToInitiator(Pdu::R2t(r2t)));
+            self.tell(Pdu::R2t(r2t));
         }
     }
 
@@ -277,24 +280,27 @@ impl Session {
         let data = nop.data.slice(0, most);
         let answer =
             NopIn { lun: nop.lun, itt: nop.itt, ttt: Ttt::NONE, stat_sn, exp_cmd_sn, max_cmd_sn, data };
-        self.outputs.push_back(Output::ToInitiator(Pdu::NopIn(answer)));
+        self.tell(Pdu::NopIn(answer));
     }
 
     fn text(&mut self, request: &TextRequest) {
-        let keys = match self.text.push(&request.data, request.continue_) {
-            Ok(Some(keys)) => keys,
-            Ok(None) => {
-                // The list goes on: ask for the rest.
-                self.text_response(request, &KeyList::new(), Ttt(1));
-                return;
-            }
+        if request.ttt == Ttt::NONE {
+            // A request that continues nothing starts anew (R61).
+            self.text = TextCollector::new();
+            self.text_rest.clear();
+        } else if !self.text_rest.is_empty() {
+            self.text_response(request);
+            return;
+        }
+        match self.text.push(&request.data, request.continue_) {
+            Ok(Some(keys)) => self.text_rest = self.text_answer(&keys).to_bytes(),
+            Ok(None) => {}
             Err(_) => {
                 self.reject(&Pdu::TextRequest(request.clone()), reject::PROTOCOL_ERROR);
                 return;
             }
-        };
-        let answer = self.text_answer(&keys);
-        self.text_response(request, &answer, Ttt::NONE);
+        }
+        self.text_response(request);
     }
 
     /// In a normal session: SendTargets for this target; everything else stays as agreed at login (R232).
@@ -315,20 +321,26 @@ impl Session {
         answer
     }
 
-    fn text_response(&mut self, request: &TextRequest, keys: &KeyList, ttt: Ttt) {
+    /// As much of the answer as the initiator takes at once (R62); it asks for the rest (R237).
+    fn text_response(&mut self, request: &TextRequest) {
+        let most = self.plan.downstream.connection.max_send_data_segment as usize;
+        let rest = self.text_rest.split_off(self.text_rest.len().min(most));
+        let data = Payload::from(std::mem::replace(&mut self.text_rest, rest));
+        let continue_ = !self.text_rest.is_empty();
+        let final_ = request.final_ && !continue_;
         let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
         let response = TextResponse {
-            final_: ttt == Ttt::NONE,
-            continue_: false,
+            final_,
+            continue_,
             lun: request.lun,
             itt: request.itt,
-            ttt,
+            ttt: if final_ { Ttt::NONE } else { Ttt(1) },
             stat_sn,
             exp_cmd_sn,
             max_cmd_sn,
-            data: Payload::from(keys.to_bytes()),
+            data,
         };
-        self.outputs.push_back(Output::ToInitiator(Pdu::TextResponse(response)));
+        self.tell(Pdu::TextResponse(response));
     }
 
     fn logout(&mut self, request: &LogoutRequest, now: Instant) {
@@ -353,9 +365,8 @@ impl Session {
             time2wait: 0,
             time2retain: 0,
         };
-        self.outputs.push_back(Output::ToInitiator(Pdu::LogoutResponse(answer)));
+        self.tell(Pdu::LogoutResponse(answer));
         if response == 0 {
-            self.outputs.push_back(Output::CloseDownstream);
             self.begin_finish(now);
         }
     }

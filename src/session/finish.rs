@@ -21,12 +21,13 @@ pub(super) struct Finishing {
 }
 
 impl Session {
-    /// No more is taken from the initiator; the session winds up.
+    /// No more is taken from the initiator, nor told to it; the session winds up.
     pub(super) fn begin_finish(&mut self, now: Instant) {
         if self.finishing.is_some() {
             return;
         }
         self.changed = true;
+        self.outputs.push_back(Output::CloseDownstream);
         self.finishing = Some(Finishing { drain_until: now + DRAIN, told: false });
         self.functions.clear();
         self.checks.clear();

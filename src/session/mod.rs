@@ -40,8 +40,8 @@ mod upstream;
 
 pub use api::*;
 
-use crate::iscsi::Lun;
 use crate::iscsi::text::TextCollector;
+use crate::iscsi::{Lun, Pdu};
 use crate::path::select::{PathLoad, Selector};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -57,6 +57,8 @@ pub struct Session {
     now: Instant,
     front: sequence::Front,
     text: TextCollector,
+    /// What is still to be said of a text answer longer than the initiator takes at once.
+    text_rest: Vec<u8>,
     tasks: tasks::Tasks,
     order: order::Order,
     /// Commands ready to be sent: block I/O that any path may take, what only home may take, Braid's own.
@@ -106,6 +108,7 @@ impl Session {
             now,
             front,
             text: TextCollector::new(),
+            text_rest: Vec::new(),
             tasks: tasks::Tasks::default(),
             order: order::Order::default(),
             any_queue: VecDeque::new(),
@@ -155,10 +158,7 @@ impl Session {
             }
             Event::DownstreamRejectable { header, reason } => self.reject_header(&header, reason),
             Event::DownstreamClosed | Event::Stop => {
-                if self.finishing.is_none() {
-                    self.outputs.push_back(Output::CloseDownstream);
-                    self.begin_finish(now);
-                }
+                self.begin_finish(now);
             }
             Event::Upstream(conn, pdu) => self.take_upstream(conn, pdu, now),
             Event::Connected(conn, negotiated) => self.connected(conn, &negotiated, now),
@@ -234,8 +234,14 @@ impl Session {
     fn give_up_in_time(&mut self, now: Instant) {
         if self.home_deadline().is_some_and(|at| at <= now) {
             self.note(Notice::GaveUp);
-            self.outputs.push_back(Output::CloseDownstream);
             self.begin_finish(now);
+        }
+    }
+
+    /// Sends to the initiator, unless its connection is being closed.
+    fn tell(&mut self, pdu: Pdu) {
+        if self.finishing.is_none() {
+            self.outputs.push_back(Output::ToInitiator(pdu));
         }
     }
 

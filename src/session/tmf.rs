@@ -243,6 +243,6 @@ impl Session {
     fn answer_tmf(&mut self, itt: Itt, response: u8) {
         let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
         let answer = TaskManagementResponse { response, itt, stat_sn, exp_cmd_sn, max_cmd_sn, additional: 0 };
-        self.outputs.push_back(Output::ToInitiator(Pdu::TaskManagementResponse(answer)));
+        self.tell(Pdu::TaskManagementResponse(answer));
     }
 }

@@ -99,7 +99,9 @@ impl Session {
         let Some(run) = task.run.as_mut() else { return Ok(()) };
         let length = u32::try_from(pdu.data.len()).map_err(|_| "a data segment is too long")?;
         let end = pdu.buffer_offset.checked_add(length).ok_or("a data offset is out of range")?;
-        if pdu.data_sn != run.next_sn || (pdu.buffer_offset != run.received && length > 0) {
+        // A bidirectional command counts its R2Ts too (R126), not on every target: there the offset alone is judged.
+        let counted = task.bidi_read.is_some() || pdu.data_sn == run.next_sn;
+        if !counted || (pdu.buffer_offset != run.received && length > 0) {
             return Err("read data is out of sequence");
         }
         if end > expected {
@@ -137,6 +139,9 @@ impl Session {
         let (_, exp_cmd_sn, max_cmd_sn) = self.front.peek();
         let Some(task) = self.tasks.get_mut(key) else { return };
         let Origin::Initiator { itt, .. } = task.origin else { return };
+        if self.finishing.is_some() {
+            return;
+        }
         let outputs = &mut self.outputs;
         let last = pdu.final_ || complete;
         task.outbound.cut(
@@ -222,7 +227,7 @@ impl Session {
             0 if nexus == HOME => {
                 let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
                 let message = AsyncMessage { stat_sn, exp_cmd_sn, max_cmd_sn, ..message.clone() };
-                self.outputs.push_back(Output::ToInitiator(Pdu::AsyncMessage(message)));
+                self.tell(Pdu::AsyncMessage(message));
             }
             // Logout wanted, or a renegotiation that is declined by leaving (R218, R220).
             1 | 4 => {
@@ -340,13 +345,14 @@ impl Session {
             return;
         }
         let Origin::Initiator { itt, .. } = task.origin else { return };
-        let exp_data_sn =
-            if response.response == 0 { task.outbound.data_sn + task.inbound.r2ts() } else { 0 };
+        let exp_data_sn = if response.response == 0 { task.outbound.data_sn } else { 0 };
+        let one_way = !task.write;
         self.conclude(key, now);
         let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
         if let Some(Output::ToInitiator(Pdu::DataIn(data))) = self.outputs.back_mut()
             && data.itt == itt
             && data.final_
+            && one_way
             && response.response == 0
             && response.status == status::GOOD
             && response.data.is_empty()
@@ -362,7 +368,7 @@ impl Session {
         }
         let response =
             ScsiResponse { itt, snack_tag: 0, stat_sn, exp_cmd_sn, max_cmd_sn, exp_data_sn, ..response };
-        self.outputs.push_back(Output::ToInitiator(Pdu::ScsiResponse(response)));
+        self.tell(Pdu::ScsiResponse(response));
     }
 
     /// Ends a task without a word: releases what waited for it and opens the window.

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "a peer that meets any other PDU fails the test")]
 
+mod scripted;
 mod target;
 mod world;
 
