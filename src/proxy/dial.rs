@@ -290,3 +290,143 @@ pub fn tune(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
         socket2::TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(retries);
     socket.set_tcp_keepalive(&keepalive)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iscsi::{Cid, CmdSn, Isid, NopIn, Tsih};
+    use crate::login::{ConnectionParams, LoginKind, Offer, Refusal, SessionParams, TargetLogin, TargetStep};
+    use tokio::net::TcpListener;
+    use tokio::task::JoinSet;
+
+    const QUICK: Timing = Timing {
+        connect: Duration::from_millis(500),
+        login: Duration::from_millis(500),
+        user: Duration::from_secs(1),
+    };
+
+    fn plan() -> LoginPlan {
+        LoginPlan {
+            kind: LoginKind::Leading,
+            initiator_name: "iqn.2026-11.example:host".into(),
+            target_name: "iqn.2026-11.example:disk".into(),
+            isid: Isid([0x80, 0, 0, 0, 0, 1]),
+            cid: Cid(0),
+            cmd_sn: CmdSn(1),
+            offer: SessionParams::default(),
+            connection: ConnectionParams::default(),
+        }
+    }
+
+    fn offer() -> Offer {
+        Offer {
+            limits: SessionParams::default(),
+            joining: false,
+            max_recv_data_segment: 8192,
+            allow_digests: false,
+            tpgt: 1,
+            target_alias: None,
+            tsih: Tsih(1),
+            window: 8,
+        }
+    }
+
+    /// Serves one login after the other; redirects each to `elsewhere` if there is such.
+    async fn target(listener: TcpListener, elsewhere: Option<String>) {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut conn = Conn::new(stream, Receiver::Target);
+            let mut login = TargetLogin::new();
+            while let Ok(Pdu::LoginRequest(request)) = conn.recv().await {
+                let mut step = login.handle(request);
+                if matches!(step, TargetStep::Decide(_)) {
+                    step = match elsewhere.clone() {
+                        None => login.accept(offer()),
+                        address => login.refuse(Refusal { class: 1, detail: 1, address }),
+                    };
+                }
+                let (TargetStep::Send(pdus) | TargetStep::Done(pdus, _) | TargetStep::Close(pdus)) = step
+                else {
+                    panic!("decided twice")
+                };
+                conn.send(&pdus).await.unwrap();
+            }
+        }
+    }
+
+    async fn bound() -> (TcpListener, Route) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let route = Route::to(listener.local_addr().unwrap().to_string());
+        (listener, route)
+    }
+
+    #[tokio::test]
+    async fn r39_redirections_are_followed() {
+        let mut tasks = JoinSet::new();
+        let (first, route) = bound().await;
+        let (second, there) = bound().await;
+        tasks.spawn(target(first, Some(there.portal.clone())));
+        tasks.spawn(target(second, None));
+        let (conn, agreed) = dial(&route, &plan(), &QUICK).await.unwrap();
+        assert_eq!(conn.peer().unwrap().to_string(), there.portal);
+        assert_eq!(agreed.tsih, Tsih(1));
+    }
+
+    #[tokio::test]
+    async fn but_not_in_circles() {
+        let mut tasks = JoinSet::new();
+        let (listener, route) = bound().await;
+        tasks.spawn(target(listener, Some(route.portal.clone())));
+        let error = dial(&route, &plan(), &QUICK).await.unwrap_err();
+        assert!(matches!(error, DialError::Redirects(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_local_end_is_as_configured() {
+        let mut tasks = JoinSet::new();
+        let (listener, route) = bound().await;
+        tasks.spawn(target(listener, None));
+        let source = Some("127.0.0.7".parse().unwrap());
+        let (conn, _) = dial(&Route { source, ..route.clone() }, &plan(), &QUICK).await.unwrap();
+        assert_eq!(conn.stream().local_addr().unwrap().ip().to_string(), "127.0.0.7");
+        drop(conn);
+        let interface = Some("lo".to_owned());
+        dial(&Route { interface, ..route.clone() }, &plan(), &QUICK).await.unwrap();
+        let source = Some("::1".parse().unwrap());
+        let error = dial(&Route { source, ..route }, &plan(), &QUICK).await.unwrap_err();
+        assert!(matches!(Cause::from(error), Cause::Tcp(_)));
+    }
+
+    #[tokio::test]
+    async fn a_target_that_does_not_answer_is_given_up() {
+        let (_listener, route) = bound().await;
+        let error = dial(&route, &plan(), &QUICK).await.unwrap_err();
+        assert!(matches!(error, DialError::Slow(_)), "{error}");
+        assert!(matches!(Cause::from(error), Cause::Login(_)));
+    }
+
+    #[tokio::test]
+    async fn r17_anything_but_a_login_response_ends_the_login() {
+        let (listener, route) = bound().await;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut conn = Conn::new(listener.accept().await.unwrap().0, Receiver::Target);
+            conn.recv().await.unwrap();
+            conn.send(&[Pdu::NopIn(NopIn::default())]).await.unwrap();
+            conn.close().await;
+        });
+        let error = dial(&route, &plan(), &QUICK).await.unwrap_err();
+        assert!(matches!(error, DialError::NotLogin), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_digest_that_is_required_and_refused_is_an_error() {
+        let mut tasks = JoinSet::new();
+        let (listener, route) = bound().await;
+        tasks.spawn(target(listener, None));
+        let required = RequiredDigests { header: true, data: false };
+        let wanted = ConnectionParams { header_digest: true, ..ConnectionParams::default() };
+        let way = Way { route, timing: QUICK, required };
+        let error = dial_way(&way, &LoginPlan { connection: wanted, ..plan() }).await.unwrap_err();
+        assert!(matches!(error, DialError::Digest("HeaderDigest")), "{error}");
+    }
+}

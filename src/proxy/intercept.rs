@@ -80,7 +80,11 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, permit: OwnedS
     match greeting.talk(None).await {
         Ok(Halt::Decide(intent)) => {
             let span = tracing::info_span!(
-                "session", initiator = intent.initiator_name, isid = %intent.isid, target = intent.target_name
+                "session",
+                peer = greeting.conn.peer().map(tracing::field::display),
+                initiator = intent.initiator_name,
+                isid = %intent.isid,
+                target = intent.target_name
             );
             greeting.decided(&intent).instrument(span).await;
         }
