@@ -2,7 +2,7 @@
 //!
 //! A target is probed when Braid starts, under Braid's own name, and again at a login if that came to nothing, then under
 //! the initiator's name, because a target may admit nobody else. One probe of a target runs at a time. A login waits
-//! for it a few seconds at most and then goes on with several sessions; what the probe finds out later serves the logins
+//! for it some seconds at most and then goes on with several sessions; what the probe finds out later serves the logins
 //! after that.
 
 use super::clock;
@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// How long a login waits for a probe.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a login waits for a probe: long enough for one of a target that takes a second for each login (istgt), so
+/// that the first session behind it is like all others, and half of what initiators allow for a login.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// How long to rest after a probe without a result.
 const REST: Duration = Duration::from_secs(60);

@@ -98,17 +98,20 @@ pub fn throwaway_isid() -> Isid {
 }
 
 /// The verdict on a target: the remembered one if it is still the same product, else that of a new probe, which is
-/// remembered if it is final. Takes one login to find out, and some seconds for a probe.
+/// remembered if it is final. Takes one login and one INQUIRY to find out, and some seconds for a probe.
 ///
 /// # Errors
 /// [`DialError`] if the target cannot be logged in to: nothing is known about it then.
 pub async fn settle(plan: &ProbePlan, state: &Mutex<StateFile>) -> Result<Verdict, DialError> {
-    let product = identify(plan).await?;
     let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(verdict) = lock().recall(&plan.target, &product) {
-        return Ok(verdict.clone());
+    let mut probe = Probe::start(plan).await?;
+    let answers = probe.identify().await;
+    let recalled = lock().recall(&plan.target, &probe.verdict.product).cloned();
+    if let Some(verdict) = recalled {
+        probe.finish().await;
+        return Ok(verdict);
     }
-    let verdict = probe(plan).await?.verdict;
+    let verdict = probe.experiment(answers).await.verdict;
     let reason = verdict.objection().unwrap_or("order proved, loss of a connection known");
     tracing::info!(target = plan.target, mcs = verdict.mcs_ok(), reason, "target probed");
     if verdict.is_final()
@@ -119,31 +122,14 @@ pub async fn settle(plan: &ProbePlan, state: &Mutex<StateFile>) -> Result<Verdic
     Ok(verdict)
 }
 
-/// What a target is: one login, one INQUIRY.
-///
-/// # Errors
-/// [`DialError`] if it cannot be logged in to.
-pub async fn identify(plan: &ProbePlan) -> Result<Product, DialError> {
-    let mut probe = Probe::start(plan).await?;
-    probe.identify().await;
-    let product = probe.verdict.product.clone();
-    probe.finish().await;
-    Ok(product)
-}
-
 /// Probes a target.
 ///
 /// # Errors
 /// [`DialError`] if it cannot be logged in to. Whatever happens later is part of the report.
 pub async fn probe(plan: &ProbePlan) -> Result<ProbeReport, DialError> {
     let mut probe = Probe::start(plan).await?;
-    if probe.identify().await && probe.join().await {
-        probe.verdict.order = probe.order().await;
-        if probe.verdict.order == Order::Held {
-            probe.lose().await;
-        }
-    }
-    Ok(probe.finish().await)
+    let answers = probe.identify().await;
+    Ok(probe.experiment(answers).await)
 }
 
 struct Probe<'a> {
@@ -194,6 +180,17 @@ impl<'a> Probe<'a> {
             verdict,
             ended_after: None,
         })
+    }
+
+    /// Tries out several connections, if the target answers at all, and ends the session.
+    async fn experiment(mut self, answers: bool) -> ProbeReport {
+        if answers && self.join().await {
+            self.verdict.order = self.order().await;
+            if self.verdict.order == Order::Held {
+                self.lose().await;
+            }
+        }
+        self.finish().await
     }
 
     /// INQUIRY over the first connection, until the window has room for the test of order.
