@@ -1,7 +1,7 @@
 //! What the initiator sends: commands and their data, pings, text, logout, and what it must not send.
 
 use super::Session;
-use super::api::{Notice, Output};
+use super::api::Notice;
 use super::data::DataFault;
 use super::order::Footprint;
 use super::sequence::Admission;
@@ -138,8 +138,8 @@ impl Session {
 
     fn enter_order(&mut self, key: TaskKey) {
         let Some(task) = self.tasks.get(key) else { return };
-        let footprint =
-            Footprint { lun: task.lun, class: task.command.class.clone(), attribute: task.attribute };
+        let class = if task.moves_nothing() { Class::Stateless } else { task.command.class.clone() };
+        let footprint = Footprint { lun: task.lun, class, attribute: task.attribute };
         let blockers = self.order.arrive(key, footprint);
         if let Some(task) = self.tasks.get_mut(key) {
             task.blockers = blockers;

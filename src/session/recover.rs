@@ -344,6 +344,7 @@ impl Session {
         self.set_nexus_state(nexus, NexusState::Up);
         if nexus == HOME {
             self.home_lost_since = None;
+            self.reissue_resets(now);
         } else {
             self.check_nexus(nexus, now);
         }

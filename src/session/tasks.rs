@@ -143,6 +143,24 @@ impl Task {
         Self { origin, only_nexus: Some(nexus), ..Self::from_initiator(&command, 0, now) }
     }
 
+    /// Whether nothing of the medium is seen or changed by it, whatever its CDB says: the initiator expects no data, or
+    /// data of the wrong direction. It waits for nobody and nobody for it: some targets never answer such a command.
+    pub(super) fn moves_nothing(&self) -> bool {
+        let (name, nothing) = (self.command.name, self.expected == 0);
+        match self.command.class {
+            Class::Read(_) => nothing || (!self.read && name.starts_with("READ")),
+            // WRITE SAME may write without data.
+            Class::Write(_) => (nothing || !self.write) && !name.starts_with("WRITE SAME"),
+            Class::WriteAnywhere
+            | Class::WriteOnce(_)
+            | Class::Flush
+            | Class::Query
+            | Class::Stateless
+            | Class::Reservation
+            | Class::Barrier => false,
+        }
+    }
+
     /// Whether it may be sent again after its outcome became unknown.
     pub(super) fn may_run_twice(&self) -> bool {
         self.command.class.may_run_twice()

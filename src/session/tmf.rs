@@ -33,14 +33,20 @@ pub(super) struct Function {
     awaited: Vec<(ConnId, Itt)>,
     /// First answer that was not "complete".
     response: u8,
-    /// A reset: it has happened only if home answered.
-    reset: bool,
+    /// A reset (function and unit): it has happened only if home answered.
+    reset: Option<(u8, Lun)>,
+    /// Home was lost under the reset, or is not there: it goes out (again) once home is back.
+    waits_for_home: bool,
+    /// How often the reset went out.
+    tries: u8,
     /// Echoes of the other connections are awaited, or have come.
     echoing: bool,
 }
 
 /// Functions open at a time; more are rejected.
 const MOST_FUNCTIONS: usize = 32;
+/// A reset that loses home so often is rejected.
+const MOST_TRIES: u8 = 3;
 
 impl Session {
     /// A request from the initiator.
@@ -96,7 +102,17 @@ impl Session {
 
     fn function(&self, itt: Itt, scope: Scope) -> Function {
         let (awaited, response) = (Vec::new(), tmf::COMPLETE);
-        Function { itt, scope, before: self.seq, awaited, response, reset: false, echoing: false }
+        Function {
+            itt,
+            scope,
+            before: self.seq,
+            awaited,
+            response,
+            reset: None,
+            waits_for_home: false,
+            tries: 0,
+            echoing: false,
+        }
     }
 
     /// Nexuses that carry tasks of a unit, and home.
@@ -112,23 +128,19 @@ impl Session {
 
     fn set_wide(&mut self, request: &TaskManagementRequest, scope: Scope, nexuses: &[NexusId], now: Instant) {
         let mut function = self.function(request.itt, scope);
-        function.reset = matches!(
-            request.function,
-            tmf::LOGICAL_UNIT_RESET | tmf::TARGET_WARM_RESET | tmf::TARGET_COLD_RESET
-        );
-        for key in self.covered(&function) {
-            if self.tasks.get(key).is_some_and(|t| t.run.is_none()) {
-                self.conclude(key, now);
+        function.reset = match request.function {
+            tmf::LOGICAL_UNIT_RESET | tmf::TARGET_WARM_RESET | tmf::TARGET_COLD_RESET => {
+                Some((request.function, request.lun))
             }
-        }
+            _ => None,
+        };
+        self.drop_waiting(&function, now);
         for nexus in nexuses {
             let conn =
                 self.conns.iter().find(|c| c.nexus == *nexus && c.state == ConnState::Up).map(|c| c.id);
             let Some(conn) = conn else {
-                // Home is being reinstated, which ends its tasks too; the reset itself cannot be promised.
-                if function.reset {
-                    function.response = tmf::REJECTED;
-                }
+                // Home is being reinstated, which ends its tasks too; only a reset has yet to be done.
+                function.waits_for_home |= function.reset.is_some();
                 continue;
             };
             let upstream = TaskManagementRequest {
@@ -216,7 +228,8 @@ impl Session {
 
     /// Answers every function that waits for nothing more.
     fn finish_functions(&mut self, now: Instant) {
-        while let Some(at) = self.functions.iter().position(|f| f.awaited.is_empty()) {
+        let done = |f: &Function| f.awaited.is_empty() && !f.waits_for_home;
+        while let Some(at) = self.functions.iter().position(done) {
             let function = self.functions.remove(at);
             if function.response == tmf::COMPLETE {
                 for key in self.covered(&function) {
@@ -233,11 +246,42 @@ impl Session {
         for function in &mut self.functions {
             let before = function.awaited.len();
             function.awaited.retain(|(conn, _)| alive.contains(conn));
-            if function.reset && !function.echoing && function.awaited.len() < before {
-                function.response = tmf::REJECTED;
-            }
+            let lost = !function.echoing && function.awaited.len() < before;
+            function.waits_for_home |= lost && function.reset.is_some();
         }
         self.finish_functions(now);
+    }
+
+    /// Home is back: resets that were lost with it go out again, before any command does. (A reset may be what closed
+    /// home's connections: istgt closes all but the one it came on.)
+    pub(super) fn reissue_resets(&mut self, now: Instant) {
+        let home = self.conns.iter().find(|c| c.nexus == HOME && c.state == ConnState::Up).map(|c| c.id);
+        let Some(home) = home else { return };
+        for mut function in std::mem::take(&mut self.functions) {
+            if let Some((code, lun)) = function.reset.filter(|_| function.waits_for_home) {
+                function.waits_for_home = false;
+                function.tries += 1;
+                if function.tries > MOST_TRIES {
+                    function.response = tmf::REJECTED;
+                } else {
+                    self.drop_waiting(&function, now);
+                    let request =
+                        TaskManagementRequest { function: code, lun, ..TaskManagementRequest::default() };
+                    self.send_tmf(&mut function, home, HOME, request);
+                }
+            }
+            self.functions.push(function);
+        }
+        self.finish_functions(now);
+    }
+
+    /// Ends covered tasks that are not at a target.
+    fn drop_waiting(&mut self, function: &Function, now: Instant) {
+        for key in self.covered(function) {
+            if self.tasks.get(key).is_some_and(|t| t.run.is_none()) {
+                self.conclude(key, now);
+            }
+        }
     }
 
     fn answer_tmf(&mut self, itt: Itt, response: u8) {

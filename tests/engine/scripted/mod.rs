@@ -5,6 +5,7 @@
 //! closed.
 
 mod commands;
+mod foreign;
 mod malformed;
 
 use braid::iscsi::text::KeyList;
