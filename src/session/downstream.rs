@@ -182,22 +182,12 @@ impl Session {
         let Some(task) = self.tasks.get_mut(key) else { return };
         let complete = task.inbound.received() >= task.expected;
         if task.run.is_some() {
-            self.answer_r2ts(key)
+            self.answer_r2ts(key);
         } else {
-            self.resume(key)
+            self.queue_if_ready(key);
         }
         if complete && !self.unsolicited.is_empty() {
             self.solicit_more();
-        }
-    }
-
-    /// A write that has no run: its data may now suffice to send it, for the first time or again.
-    fn resume(&mut self, key: TaskKey) {
-        let Some(task) = self.tasks.get(key) else { return };
-        if task.losses > 0 && task.blockers == 0 && !task.queued && task.held_response.is_none() {
-            self.requeue(key);
-        } else {
-            self.queue_if_ready(key);
         }
     }
 

@@ -37,37 +37,23 @@ impl Session {
         let opening: Vec<_> =
             self.conns.iter().filter(|c| c.state == ConnState::Opening).map(|c| c.id).collect();
         for id in opening {
-            self.close_conn(id, How::Reset);
+            self.close_conn(id, How::Reset, now);
         }
     }
 
     /// Takes the next step towards the end if it can be taken.
     pub(super) fn progress_finish(&mut self, now: Instant) {
-        let Some(finishing) = &self.finishing else { return };
-        if finishing.told {
+        if self.finishing.as_ref().is_none_or(|f| f.told) {
             return;
         }
-        let late = now >= finishing.drain_until;
-        let mut hopeless: Vec<NexusId> = Vec::new();
-        let mut running = false;
-        for (_, task) in self.tasks.iter() {
-            let Some(run) = &task.run else { continue };
-            running = true;
-            let starving = task.write && task.inbound.received() < task.expected;
-            if (late || starving) && !hopeless.contains(&run.nexus) {
-                hopeless.push(run.nexus);
+        for nexus in self.hopeless(now) {
+            if let Some(path) = self.conns.iter().find(|c| c.nexus == nexus).map(|c| c.path) {
+                self.nexus_lost(nexus, path, now);
             }
         }
-        for nexus in &hopeless {
-            if let Some(path) = self.conns.iter().find(|c| c.nexus == *nexus).map(|c| c.path) {
-                self.nexus_lost(*nexus, path, now);
-            }
-        }
-        if running && hopeless.is_empty() || !self.ghosts.is_empty() {
+        let running = self.tasks.iter().any(|(_, t)| t.run.is_some());
+        if running || !self.ghosts.is_empty() {
             self.open_fences(now);
-            return;
-        }
-        if !hopeless.is_empty() {
             return;
         }
         let up: Vec<_> = self.conns.iter().filter(|c| c.state == ConnState::Up).map(|c| c.id).collect();
@@ -80,6 +66,20 @@ impl Session {
                 finishing.told = true;
             }
         }
+    }
+
+    /// Nexuses with a command that will not end, or did not end in time. Fences have the time that ghosts have.
+    fn hopeless(&self, now: Instant) -> Vec<NexusId> {
+        let late = self.finishing.as_ref().is_some_and(|f| now >= f.drain_until);
+        let mut found: Vec<NexusId> = Vec::new();
+        for (_, task) in self.tasks.iter().filter(|(_, t)| !matches!(t.origin, Origin::Fence(_))) {
+            let starving = task.write && task.inbound.received() < task.expected;
+            let Some(run) = task.run.as_ref().filter(|_| late || starving) else { continue };
+            if !found.contains(&run.nexus) {
+                found.push(run.nexus);
+            }
+        }
+        found
     }
 
     /// When the draining gives way.

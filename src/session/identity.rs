@@ -52,9 +52,20 @@ impl Facts {
         if self.capacity.is_none() || self.capacity != other.capacity {
             return Some(format!("capacities differ: home {:?}, here {:?}", self.capacity, other.capacity));
         }
+        self.differs_in_kind(other).then(|| "device type, vendor or product differ".into())
+    }
+
+    fn differs_in_kind(&self, other: &Self) -> bool {
         let kind =
             |f: &Self| f.inquiry.as_ref().map(|i| (i.device_type, i.vendor.clone(), i.product.clone()));
-        (kind(self) != kind(other)).then(|| "device type, vendor or product differ".into())
+        kind(self) != kind(other)
+    }
+
+    /// Whether home, asked again, has become another unit. Its capacity may change; and of a unit without a name, or
+    /// none at all, nothing can be told.
+    fn replaced_by(&self, later: &Self) -> bool {
+        let named = self.names.as_ref().is_some_and(Identity::is_unique) || self.serial.is_some();
+        named && (self.names != later.names || self.serial != later.serial || self.differs_in_kind(later))
     }
 }
 
@@ -80,6 +91,15 @@ pub(super) struct Unit {
     proofs: BTreeMap<NexusId, Proof>,
     /// Sense data of unit attentions that the initiator must still see.
     attentions: VecDeque<Bytes>,
+}
+
+impl Unit {
+    /// Keeps an attention for the initiator; one that it will be told anyway is told once.
+    fn keep_attention(&mut self, sense: Bytes) {
+        if !self.attentions.contains(&sense) && self.attentions.len() < MOST_ATTENTIONS {
+            self.attentions.push_back(sense);
+        }
+    }
 }
 
 /// Questions in the order they are asked.
@@ -114,6 +134,8 @@ pub(super) struct Check {
 const MOST_REPEATS: u32 = 32;
 /// Units beyond this number stay on home.
 const MOST_UNITS: usize = 1024;
+/// Attentions kept for one unit.
+const MOST_ATTENTIONS: usize = 16;
 /// Longest answer taken, in bytes.
 const ANSWER: u16 = 1024;
 
@@ -137,10 +159,8 @@ impl Session {
 
     /// Plain block I/O went well on home: the unit is in use and ready, and home can be asked who it is.
     pub(super) fn unit_used(&mut self, lun: Lun, now: Instant) {
-        let Some(unit) = self.units.get_mut(&lun) else { return };
-        if unit.facts.is_none() && !unit.learning {
-            unit.learning = true;
-            self.start_check(HOME, lun, Step::Inquiry, now);
+        if self.units.get(&lun).is_some_and(|unit| unit.facts.is_none() && !unit.learning) {
+            self.learn(lun, now);
         }
     }
 
@@ -160,13 +180,23 @@ impl Session {
         self.units.get_mut(&lun)?.attentions.pop_front()
     }
 
-    /// A further nexus reported a unit attention: what was proved there may no longer hold.
+    /// A further nexus reported a unit attention: what was proved there may no longer hold, and what home said neither.
     pub(super) fn unit_doubted(&mut self, lun: Lun, nexus: NexusId, now: Instant) {
         if let Some(unit) = self.units.get_mut(&lun)
             && unit.proofs.get(&nexus) == Some(&Proof::Proved)
         {
             unit.proofs.insert(nexus, Proof::Unknown);
-            self.prove(nexus, lun, now);
+            // Home is asked first; if it is away, it will be when it is back.
+            if !unit.learning && self.home_state() == NexusState::Up {
+                self.learn(lun, now);
+            }
+        }
+    }
+
+    fn learn(&mut self, lun: Lun, now: Instant) {
+        if let Some(unit) = self.units.get_mut(&lun) {
+            unit.learning = true;
+            self.start_check(HOME, lun, Step::Inquiry, now);
         }
     }
 
@@ -187,7 +217,7 @@ impl Session {
             {
                 // The nexus that held the reservation is gone: the initiator must know (P5).
                 let loss = Sense { key: key::UNIT_ATTENTION, asc: 0x29, ascq: 0x07 };
-                unit.attentions.push_back(Bytes::copy_from_slice(&loss.to_fixed()));
+                unit.keep_attention(Bytes::copy_from_slice(&loss.to_fixed()));
                 unit.reserved = false;
             }
             self.start_check(HOME, lun, Step::Ready, now);
@@ -268,7 +298,7 @@ impl Session {
                 (sense.filter(|_| attention.is_some()), nexus == HOME, own_doing)
                 && let Some(unit) = self.units.get_mut(&lun)
             {
-                unit.attentions.push_back(sense);
+                unit.keep_attention(sense);
             }
             if worn_out {
                 let check = self.checks.remove(at);
@@ -303,31 +333,15 @@ impl Session {
 
     /// All questions are answered: learn, or compare.
     fn check_done(&mut self, check: Check, now: Instant) {
+        if check.nexus == HOME {
+            self.home_learned(check, now);
+            return;
+        }
         let path = self.path_of(check.nexus);
         let lun = check.lun.number();
         let Some(unit) = self.units.get_mut(&check.lun) else { return };
-        let Some(known) = unit.facts.clone() else {
-            if check.nexus == HOME {
-                unit.facts = Some(check.facts);
-                unit.learning = false;
-                for nexus in 1..self.nexuses.len() {
-                    self.prove(nexus, check.lun, now);
-                }
-                self.home_checked(now);
-            }
-            return;
-        };
+        let Some(known) = &unit.facts else { return };
         let difference = known.difference(&check.facts);
-        if check.nexus == HOME {
-            if let Some(what) = difference {
-                self.note(Notice::IdentityMismatch { path, lun, what });
-                // Home itself shows another unit than before: nothing the initiator believes holds any more.
-                self.begin_finish(now);
-                return;
-            }
-            self.home_checked(now);
-            return;
-        }
         let proof = if difference.is_some() || check.registered { Proof::Refused } else { Proof::Proved };
         unit.proofs.insert(check.nexus, proof);
         self.note(match difference {
@@ -339,6 +353,27 @@ impl Session {
             },
             None => Notice::IdentityProved { path, lun },
         });
+    }
+
+    /// Home told what the unit is, for the first time or again.
+    fn home_learned(&mut self, check: Check, now: Instant) {
+        let path = self.path_of(HOME);
+        let Some(unit) = self.units.get_mut(&check.lun) else { return };
+        unit.learning = false;
+        if unit.facts.as_ref().is_some_and(|known| known.replaced_by(&check.facts)) {
+            let what = "home shows another unit than before".into();
+            self.note(Notice::IdentityMismatch { path, lun: check.lun.number(), what });
+            // Nothing the initiator believes holds any more.
+            self.begin_finish(now);
+            return;
+        }
+        let known = unit.facts.as_ref().and_then(|f| f.capacity);
+        let capacity = check.facts.capacity.or(known);
+        unit.facts = Some(Facts { capacity, ..check.facts });
+        for nexus in 1..self.nexuses.len() {
+            self.prove(nexus, check.lun, now);
+        }
+        self.home_checked(now);
     }
 
     /// Home goes into service when its last unit was checked again.

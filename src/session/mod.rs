@@ -55,6 +55,8 @@ pub struct Session {
     plan: SessionPlan,
     /// The latest time told.
     now: Instant,
+    /// When deadlines were looked at last: what fell due before waits for an event.
+    looked: Instant,
     front: sequence::Front,
     text: TextCollector,
     /// What is still to be said of a text answer longer than the initiator takes at once.
@@ -106,6 +108,7 @@ impl Session {
             sequence::Front::new(plan.downstream.cmd_sn, plan.downstream.max_cmd_sn, plan.downstream.stat_sn);
         let mut session = Self {
             now,
+            looked: now,
             front,
             text: TextCollector::new(),
             text_rest: Vec::new(),
@@ -174,6 +177,7 @@ impl Session {
     /// A deadline has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
+        self.looked = now;
         self.expire_ghosts(now);
         self.check_health(now);
         self.give_up_in_time(now);
@@ -203,7 +207,7 @@ impl Session {
             self.home_deadline(),
             self.finish_deadline(),
         ];
-        all.into_iter().flatten().filter(|at| *at > self.now).min()
+        all.into_iter().flatten().filter(|at| *at > self.looked).min()
     }
 
     /// Bytes of write data held and asked for.

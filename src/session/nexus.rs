@@ -8,7 +8,7 @@
 use super::Session;
 use super::api::{Cause, ConnId, Fanout, How, Notice, Output, PathId};
 use super::sequence::UpstreamWindow;
-use super::tasks::CONTROL_TAG;
+use super::tasks::{CONTROL_TAG, Task};
 use crate::iscsi::{Cid, CmdSn, Isid, Itt, LogoutRequest, NopOut, Pdu, StatSn, Tsih};
 use crate::login::{LoginKind, LoginPlan, Negotiated, SessionParams};
 use crate::path::backoff::Backoff;
@@ -216,13 +216,15 @@ impl Session {
         if self.home_state() != NexusState::Down {
             return;
         }
-        let living = self.conns.iter().find(|c| c.state == ConnState::Up && self.home_path_ok(c.path));
-        let path = living.map(|c| c.path).or_else(|| {
-            let ready = |index: &usize| self.path_ready(PathId(*index), now);
-            (0..self.paths.len()).find(ready).map(PathId)
-        });
         // A path over which the last attempt failed waits for its turn, even if other sessions live on it.
-        let Some(path) = path.filter(|p| self.path_ready(*p, now)) else { return };
+        let ready = |path: &PathId| self.path_ready(*path, now);
+        let living = |c: &&Conn| c.state == ConnState::Up && self.home_path_ok(c.path);
+        let path = if self.conns.iter().any(|c| living(&c)) {
+            self.conns.iter().filter(living).map(|c| c.path).find(ready)
+        } else {
+            (0..self.paths.len()).map(PathId).find(ready)
+        };
+        let Some(path) = path else { return };
         self.set_nexus_state(HOME, NexusState::Opening);
         self.open(path, HOME, Role::Leading, now);
     }
@@ -263,7 +265,12 @@ impl Session {
         let mut conn = self.new_conn(id, path, nexus, role, now);
         let Some(target) = self.nexuses.get_mut(nexus) else { return };
         if role == Role::Joining {
-            target.next_cid += 1;
+            // One that no connection of the session has, so that the login adds one and replaces none (R33).
+            let taken = |cid| self.conns.iter().any(|c| c.nexus == nexus && c.cid == Cid(cid));
+            target.next_cid = target.next_cid.wrapping_add(1);
+            while taken(target.next_cid) {
+                target.next_cid = target.next_cid.wrapping_add(1);
+            }
             conn.cid = Cid(target.next_cid);
         }
         let plan = login_plan(&self.plan.home_login, target, role, nexus, conn.cid);
@@ -283,7 +290,7 @@ impl Session {
         let foreign = expected.is_some() && negotiated.tpgt.is_some() && negotiated.tpgt != expected;
         if role != Role::Leading && foreign {
             // Another portal group cannot carry this nexus (R5): the path gets a nexus of its own.
-            self.close_conn(id, How::Graceful);
+            self.close_conn(id, How::Graceful, now);
             if let Some(slot) = self.paths.get_mut(path.0) {
                 slot.own_nexus = true;
                 slot.tpgt = negotiated.tpgt;
@@ -345,7 +352,8 @@ impl Session {
         self.note(Notice::PathDown { path, was_up: was_up && role != Role::Fencing, cause });
         self.path_failed(path, now);
         if matches!(state, ConnState::LoggingOut(_)) {
-            self.nexus_emptied(nexus);
+            self.tmf_conns_lost(now);
+            self.nexus_emptied(nexus, now);
         } else if was_up {
             self.nexus_lost(nexus, path, now);
         } else if role != Role::Joining {
@@ -380,7 +388,7 @@ impl Session {
     }
 
     /// Closes a connection that carries nothing.
-    pub(super) fn close_conn(&mut self, id: ConnId, how: How) {
+    pub(super) fn close_conn(&mut self, id: ConnId, how: How, now: Instant) {
         let Some(conn) = self.conn(id) else { return };
         let (nexus, path) = (conn.nexus, conn.path);
         let noted = conn.state != ConnState::Opening && conn.role != Role::Fencing;
@@ -393,16 +401,22 @@ impl Session {
         self.outputs.push_back(Output::Close(id, how));
         self.changed = true;
         if self.finishing.is_none() {
-            self.path_failed(path, self.now);
+            self.path_failed(path, now);
         }
-        self.nexus_emptied(nexus);
+        self.tmf_conns_lost(now);
+        self.nexus_emptied(nexus, now);
     }
 
-    /// A connection of this nexus ended as it should; without any the nexus is down.
-    fn nexus_emptied(&mut self, nexus: NexusId) {
-        if !self.conns.iter().any(|c| c.nexus == nexus) {
-            self.set_nexus_state(nexus, NexusState::Down);
+    /// A connection of this nexus ended as it should; without any the nexus is down, and nothing can join it any more.
+    fn nexus_emptied(&mut self, nexus: NexusId, now: Instant) {
+        if self.conns.iter().any(|c| c.nexus == nexus && c.state != ConnState::Opening) {
+            return;
         }
+        for id in self.conns.iter().filter(|c| c.nexus == nexus).map(|c| c.id) {
+            self.outputs.push_back(Output::Close(id, How::Reset));
+        }
+        self.conns.retain(|c| c.nexus != nexus);
+        self.nexus_gone(nexus, now);
     }
 
     /// Tag for a control PDU (ping, task management, logout).
@@ -472,7 +486,10 @@ impl Session {
             let Some(conn) = self.conn(id) else { continue };
             match conn.state {
                 ConnState::Draining(until) => {
-                    if !self.tasks.iter().any(|(_, t)| t.run.as_ref().is_some_and(|r| r.conn == id)) {
+                    let runs = |t: &Task| t.run.as_ref().is_some_and(|r| r.conn == id);
+                    let idle = !self.tasks.iter().any(|(_, t)| runs(t)) && !self.owes_answer(id);
+                    let window = self.nexus(conn.nexus).map(|n| n.window);
+                    if idle && window.is_some_and(|w| w.is_open() || w.all_acknowledged()) {
                         self.log_out(id, now);
                     } else if now >= until {
                         self.fail_conn(
@@ -482,7 +499,7 @@ impl Session {
                         );
                     }
                 }
-                ConnState::LoggingOut(until) if now >= until => self.close_conn(id, How::Graceful),
+                ConnState::LoggingOut(until) if now >= until => self.close_conn(id, How::Graceful, now),
                 ConnState::LoggingOut(_) | ConnState::Opening | ConnState::Up => {}
             }
         }
@@ -493,15 +510,13 @@ impl Session {
     pub(super) fn log_out(&mut self, id: ConnId, now: Instant) {
         let Some(conn) = self.conn(id) else { return };
         let (nexus, cid, exp_stat_sn) = (conn.nexus, conn.cid, conn.exp_stat_sn);
-        let alone = self.conns.iter().filter(|c| c.nexus == nexus).count() == 1;
-        let window = self.nexus(nexus).map(|n| n.window);
+        let others = |c: &&Conn| c.nexus == nexus && c.id != id && c.state != ConnState::Opening;
+        let alone = !self.conns.iter().any(|c| others(&c));
+        let Some(window) = self.nexuses.get_mut(nexus).map(|n| &mut n.window) else { return };
         // Immediate if that is safe: a non-immediate one would leave a hole for the other connections on some targets.
-        let immediate = window.is_some_and(|w| w.all_acknowledged());
-        let cmd_sn = match self.nexuses.get_mut(nexus) {
-            Some(n) if immediate => n.window.current(),
-            Some(n) => n.window.take(),
-            None => return,
-        };
+        // Also if the window is closed: a number outside it would not be taken.
+        let immediate = window.all_acknowledged() || !window.is_open();
+        let cmd_sn = if immediate { window.current() } else { window.take() };
         let itt = self.control_tag();
         let reason = u8::from(!alone);
         let logout = LogoutRequest { immediate, reason, itt, cid, cmd_sn, exp_stat_sn };
@@ -516,7 +531,7 @@ impl Session {
         let mut earliest: Option<Instant> = None;
         let mut consider = |at: Option<Instant>| {
             // What is overdue was looked at when that time came, and waits for an event.
-            if let Some(at) = at.filter(|at| *at > self.now) {
+            if let Some(at) = at.filter(|at| *at > self.looked) {
                 earliest = Some(earliest.map_or(at, |e| e.min(at)));
             }
         };

@@ -29,6 +29,8 @@ pub(super) struct Ghost {
     pub(super) lun: Lun,
     pub(super) path: PathId,
     pub(super) since: Instant,
+    /// All that can be done for it was done: time must do the rest.
+    timed: bool,
 }
 
 /// A fence under way: one logical unit after the other.
@@ -61,6 +63,18 @@ fn known_fence(identity: &Inquiry) -> FenceMethod {
     }
 }
 
+/// Whether an ORDERED command was answered from its place in the task set: other statuses, and unit attentions, may be
+/// given before a command takes its place.
+fn took_its_turn(response: &ScsiResponse) -> bool {
+    let sense = || response.sense().and_then(|s| Sense::parse(&s));
+    match response.status {
+        _ if response.response != 0 => false,
+        status::GOOD => true,
+        status::CHECK_CONDITION => sense().is_some_and(|s| !s.is_unit_attention()),
+        _ => false,
+    }
+}
+
 impl Session {
     /// A nexus lost a connection that was up: everything it carried is given up.
     pub(super) fn nexus_lost(&mut self, nexus: NexusId, path: PathId, now: Instant) {
@@ -78,10 +92,15 @@ impl Session {
                 slot.up = still;
             }
         }
+        self.give_up_runs(nexus, path, now);
+        self.nexus_gone(nexus, now);
+    }
+
+    /// A nexus has no connection any more: what was under way on it besides the initiator's commands ends.
+    pub(super) fn nexus_gone(&mut self, nexus: NexusId, now: Instant) {
         self.set_nexus_state(nexus, NexusState::Down);
         self.fences.retain(|f| f.nexus != nexus);
         self.forget_checks(nexus);
-        self.give_up_runs(nexus, path, now);
         for key in self.tasks.select(|t| t.only_nexus == Some(nexus)) {
             self.conclude(key, now);
         }
@@ -91,7 +110,7 @@ impl Session {
                 self.note(Notice::AllPathsDown);
             }
         }
-        self.tmf_nexus_lost(nexus, now);
+        self.tmf_conns_lost(now);
     }
 
     fn give_up_runs(&mut self, nexus: NexusId, path: PathId, now: Instant) {
@@ -125,14 +144,14 @@ impl Session {
             return false;
         }
         if ghost {
-            self.leave_ghost(task_key, Ghost { id: 0, nexus, lun, path, since: now });
+            self.leave_ghost(task_key, Ghost { id: 0, nexus, lun, path, since: now, timed: false });
         }
         if finishing {
             self.conclude(task_key, now);
             return false;
         }
         if twice && !worn_out {
-            self.requeue(task_key);
+            self.queue_if_ready(task_key);
             return true;
         }
         self.note(Notice::OutcomeUnknown { path });
@@ -200,7 +219,7 @@ impl Session {
     /// their own path. (Home is reinstated anyway, as long as the session goes on.)
     pub(super) fn open_fences(&mut self, now: Instant) {
         for nexus in 0..self.nexuses.len() {
-            let wanted = self.ghosts.iter().any(|g| g.nexus == nexus)
+            let wanted = self.ghosts.iter().any(|g| g.nexus == nexus && !g.timed)
                 && self.nexus(nexus).is_some_and(|n| n.state == NexusState::Down)
                 && (nexus != HOME || self.finishing.is_some());
             let Some(path) = self.fence_path(nexus).filter(|_| wanted) else { continue };
@@ -227,6 +246,7 @@ impl Session {
     /// its ghosts are laid and, for home, the attentions of the new login are cleared.
     pub(super) fn settle(&mut self, nexus: NexusId, reinstated: bool, now: Instant) {
         self.set_nexus_state(nexus, NexusState::Settling);
+        self.end_fence_tasks(nexus, now);
         let mut units: Vec<Lun> = Vec::new();
         for ghost in self.ghosts.iter().filter(|g| g.nexus == nexus) {
             if !units.contains(&ghost.lun) {
@@ -260,7 +280,10 @@ impl Session {
             }
             FenceMethod::Reinstate => self.unit_fenced(nexus, lun, now),
             // Ghosts expire by themselves; the connection is of no further use for them.
-            FenceMethod::Time => self.fence_done(nexus, now),
+            FenceMethod::Time => {
+                self.leave_to_time(|g| g.nexus == nexus);
+                self.fence_done(nexus, now);
+            }
         }
     }
 
@@ -281,27 +304,34 @@ impl Session {
                 fence.method = identity.map_or(FenceMethod::Time, |i| known_fence(&i));
             }
             FenceMethod::Ordered => {
-                let attention = response.status == status::CHECK_CONDITION
-                    && response
-                        .sense()
-                        .and_then(|s| Sense::parse(&s))
-                        .is_none_or(|s| s.key == key::UNIT_ATTENTION);
-                let busy = matches!(response.status, status::BUSY | status::TASK_SET_FULL);
+                if took_its_turn(response) {
+                    self.unit_fenced(nexus, lun, now);
+                    return;
+                }
                 fence.attempts += 1;
-                // A unit attention may be reported before the command takes its place in the task set.
-                if (!attention && !busy) || fence.attempts >= FENCE_ATTEMPTS {
+                if fence.attempts >= FENCE_ATTEMPTS {
                     fence.method = plan;
                     fence.attempts = 0;
-                    if !attention && !busy {
-                        self.unit_fenced(nexus, lun, now);
-                        return;
-                    }
                     fence.units.remove(0);
+                    self.leave_to_time(|g| g.nexus == nexus && g.lun == lun);
                 }
             }
             FenceMethod::Reinstate | FenceMethod::Time => {}
         }
         self.next_fence_step(nexus, now);
+    }
+
+    fn leave_to_time(&mut self, which: impl Fn(&Ghost) -> bool) {
+        for ghost in self.ghosts.iter_mut().filter(|g| which(g)) {
+            ghost.timed = true;
+        }
+    }
+
+    /// Commands of a fence that is over or starts anew: their answers mean nothing any more.
+    fn end_fence_tasks(&mut self, nexus: NexusId, now: Instant) {
+        for key in self.tasks.select(|t| t.origin == Origin::Fence(nexus)) {
+            self.conclude(key, now);
+        }
     }
 
     /// Nothing of the lost nexus can still run on this unit.
@@ -314,6 +344,7 @@ impl Session {
                 used = FenceMethod::Ordered;
             }
             fence.method = self.plan.fence;
+            fence.attempts = 0;
         }
         if let Some((path, since)) = oldest {
             self.note(Notice::Fenced { path, method: used, took: now.saturating_duration_since(since) });
@@ -325,6 +356,7 @@ impl Session {
     /// The fence is as complete as it can be: the nexus goes into service, or its fencing connection away.
     fn fence_done(&mut self, nexus: NexusId, now: Instant) {
         self.fences.retain(|f| f.nexus != nexus);
+        self.end_fence_tasks(nexus, now);
         let fencing = self.conns.iter().find(|c| c.nexus == nexus && c.role == Role::Fencing).map(|c| c.id);
         if let Some(id) = fencing {
             self.log_out(id, now);

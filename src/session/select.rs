@@ -7,41 +7,31 @@ use super::Session;
 use super::api::{ConnId, Output, PathId};
 use super::nexus::{Conn, ConnState, HOME, NexusId, NexusState};
 use super::tasks::{Run, Task, TaskKey};
-use crate::iscsi::{DataOut, Payload, Pdu, ScsiCommand, Ttt};
+use crate::iscsi::{DataOut, Payload, Pdu, ScsiCommand, TaskAttribute, Ttt};
 use std::collections::VecDeque;
 use std::time::Instant;
 
 impl Session {
-    /// Puts a command into its queue if nothing holds it back any more.
+    /// Puts a command into its queue, at the place that its order of arrival gives it, if nothing holds it back.
     pub(super) fn queue_if_ready(&mut self, key: TaskKey) {
         let unsolicited = self.nexus(HOME).map_or(0, |n| n.params.first_burst_length);
-        let Some(task) = self.tasks.get_mut(key) else { return };
+        let Some(task) = self.tasks.get(key) else { return };
         // A write starts with what it may send unasked; once a path was lost under it, only with all its data, so that
         // a slow initiator cannot make a target lose patience twice.
         let needed = if task.losses > 0 { task.expected } else { task.expected.min(unsolicited) };
         let has_data = !task.write || task.inbound.received() >= needed;
-        if task.queued || task.run.is_some() || task.blockers > 0 || !has_data || task.held_response.is_some()
-        {
+        let busy = task.queued || task.run.is_some() || task.held_response.is_some();
+        if busy || task.blockers > 0 || !has_data || self.is_held(task) {
             return;
         }
-        task.queued = true;
-        let home_only = task.home_only;
-        let queue = if home_only { &mut self.home_queue } else { &mut self.any_queue };
-        queue.push_back(key);
-    }
-
-    /// Puts a command whose nexus was lost back to the place that its order of arrival gives it.
-    pub(super) fn requeue(&mut self, key: TaskKey) {
-        let Some(task) = self.tasks.get_mut(key) else { return };
-        if task.write && task.inbound.received() < task.expected {
-            return;
-        }
-        task.queued = true;
-        let (seq, home_only) = (task.seq, task.home_only);
+        let (place, home_only) = (place(task), task.home_only);
         let queue = if home_only { &mut self.home_queue } else { &mut self.any_queue };
         let tasks = &self.tasks;
-        let at = queue.partition_point(|k| tasks.get(*k).is_some_and(|t| t.seq < seq));
+        let at = queue.partition_point(|k| tasks.get(*k).is_some_and(|t| self::place(t) < place));
         queue.insert(at, key);
+        if let Some(task) = self.tasks.get_mut(key) {
+            task.queued = true;
+        }
     }
 
     /// Takes a command out of the queues.
@@ -217,6 +207,11 @@ impl Session {
             }
         }
     }
+}
+
+/// Place in a queue: HEAD OF QUEUE first, then in order of arrival.
+fn place(task: &Task) -> (bool, u64) {
+    (task.attribute != TaskAttribute::HeadOfQueue, task.seq)
 }
 
 /// A part of a Data-Out sequence.

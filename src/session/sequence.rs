@@ -25,7 +25,8 @@ pub(super) struct Front {
     exp_cmd_sn: CmdSn,
     max_cmd_sn: CmdSn,
     stat_sn: StatSn,
-    early: BTreeMap<u32, Pdu>,
+    /// Those that came early; none stands for one that was aborted before it came.
+    early: BTreeMap<u32, Option<Pdu>>,
 }
 
 impl Front {
@@ -44,20 +45,29 @@ impl Front {
         if outside || self.early.contains_key(&cmd_sn.0) || ahead > 4096 {
             return Admission::Ignored;
         }
-        self.early.insert(cmd_sn.0, pdu.clone());
+        self.early.insert(cmd_sn.0, Some(pdu.clone()));
         Admission::Kept
     }
 
     /// A PDU that came early and whose turn it is now.
     pub(super) fn next_early(&mut self) -> Option<Pdu> {
-        let pdu = self.early.remove(&self.exp_cmd_sn.0)?;
-        self.exp_cmd_sn = self.exp_cmd_sn.next();
-        Some(pdu)
+        loop {
+            let pdu = self.early.remove(&self.exp_cmd_sn.0)?;
+            self.exp_cmd_sn = self.exp_cmd_sn.next();
+            if pdu.is_some() {
+                return pdu;
+            }
+        }
     }
 
-    /// Whether a number could still be on its way: inside the window and not received (R149).
-    pub(super) fn may_still_arrive(&self, cmd_sn: CmdSn) -> bool {
-        !cmd_sn.is_before(self.exp_cmd_sn) && !cmd_sn.is_after(self.max_cmd_sn)
+    /// Counts a number as received, if it could still be on its way: inside the window and before `limit` (R149).
+    pub(super) fn plug(&mut self, cmd_sn: CmdSn, limit: CmdSn) -> bool {
+        let inside = !cmd_sn.is_before(self.exp_cmd_sn) && !cmd_sn.is_after(self.max_cmd_sn);
+        if inside && cmd_sn.is_before(limit) {
+            self.early.insert(cmd_sn.0, None);
+            return true;
+        }
+        false
     }
 
     /// Opens the window for `free` more commands; never closes it again.

@@ -8,14 +8,15 @@
 use super::Session;
 use super::api::{ConnId, Output};
 use super::nexus::{ConnState, HOME, NexusId};
-use super::tasks::{Origin, TaskKey};
-use crate::iscsi::{CmdSn, Itt, Lun, Pdu, TaskManagementRequest, TaskManagementResponse, tmf};
+use super::tasks::{Origin, Task, TaskKey};
+use crate::iscsi::{CmdSn, Itt, Lun, Pdu, TaskManagementRequest, TaskManagementResponse, reject, tmf};
 use std::time::Instant;
 
 /// What a function ends once it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
-    Task(TaskKey, u64),
+    /// The command with this place in the order of arrival.
+    Task(u64),
     Unit(Lun),
     Target,
     Nothing,
@@ -43,6 +44,19 @@ pub(super) struct Function {
     echoing: bool,
 }
 
+impl Function {
+    /// Whether a task is of the kind that it ends.
+    fn concerns(&self, task: &Task) -> bool {
+        let ours = matches!(task.origin, Origin::Initiator { .. });
+        ours && match self.scope {
+            Scope::Unit(lun) => task.lun == lun,
+            Scope::Target => true,
+            Scope::Task(seq) => task.seq == seq,
+            Scope::Nothing => false,
+        }
+    }
+}
+
 /// Functions open at a time; more are rejected.
 const MOST_FUNCTIONS: usize = 32;
 /// A reset that loses home so often is rejected.
@@ -51,6 +65,11 @@ const MOST_TRIES: u8 = 3;
 impl Session {
     /// A request from the initiator.
     pub(super) fn task_management(&mut self, request: &TaskManagementRequest, now: Instant) {
+        if self.functions.iter().any(|f| f.itt == request.itt) || self.tasks.find(request.itt).is_some() {
+            // R107: a tag names one task at a time.
+            self.reject(&Pdu::TaskManagementRequest(request.clone()), reject::TASK_IN_PROGRESS);
+            return;
+        }
         if self.functions.len() >= MOST_FUNCTIONS {
             self.answer_tmf(request.itt, tmf::REJECTED);
             return;
@@ -74,23 +93,30 @@ impl Session {
 
     fn abort_task(&mut self, request: &TaskManagementRequest, now: Instant) {
         let Some(key) = self.tasks.find(request.referenced_itt) else {
-            // A command that may still come counts as received (R149); one that is gone does not exist.
-            let coming = self.front.may_still_arrive(request.ref_cmd_sn);
-            self.answer_tmf(request.itt, if coming { tmf::COMPLETE } else { tmf::TASK_DOES_NOT_EXIST });
+            // A function is no task to abort (R150). A command that may still come counts as received (R149); one that
+            // is gone does not exist.
+            let response = if self.functions.iter().any(|f| f.itt == request.referenced_itt) {
+                tmf::REJECTED
+            } else if self.front.plug(request.ref_cmd_sn, request.cmd_sn) {
+                tmf::COMPLETE
+            } else {
+                tmf::TASK_DOES_NOT_EXIST
+            };
+            self.answer_tmf(request.itt, response);
             return;
         };
         let Some(task) = self.tasks.get(key) else { return };
-        let seq = task.seq;
+        let (seq, lun) = (task.seq, task.lun);
         let run = task.run.as_ref().map(|r| (r.conn, r.nexus, r.itt, r.cmd_sn));
         let Some((conn, nexus, run_itt, cmd_sn)) = run else {
             self.conclude(key, now);
             self.answer_tmf(request.itt, tmf::COMPLETE);
             return;
         };
-        let mut function = self.function(request.itt, Scope::Task(key, seq));
+        let mut function = self.function(request.itt, Scope::Task(seq));
         let upstream = TaskManagementRequest {
             function: tmf::ABORT_TASK,
-            lun: request.lun,
+            lun,
             referenced_itt: run_itt,
             ref_cmd_sn: cmd_sn,
             ..TaskManagementRequest::default()
@@ -134,10 +160,16 @@ impl Session {
             }
             _ => None,
         };
-        self.drop_waiting(&function, now);
+        // What waits inside Braid stays here until the outcome is known.
+        for key in self.covered(&function) {
+            self.unqueue(key);
+            if let Some(task) = self.tasks.get_mut(key) {
+                task.queued = false;
+            }
+        }
         for nexus in nexuses {
-            let conn =
-                self.conns.iter().find(|c| c.nexus == *nexus && c.state == ConnState::Up).map(|c| c.id);
+            let talks = |c: &ConnState| matches!(c, ConnState::Up | ConnState::Draining(_));
+            let conn = self.conns.iter().find(|c| c.nexus == *nexus && talks(&c.state)).map(|c| c.id);
             let Some(conn) = conn else {
                 // Home is being reinstated, which ends its tasks too; only a reset has yet to be done.
                 function.waits_for_home |= function.reset.is_some();
@@ -215,15 +247,13 @@ impl Session {
 
     /// Tasks of the initiator that a function ends.
     fn covered(&self, function: &Function) -> Vec<TaskKey> {
-        self.tasks.select(|task| {
-            let ours = matches!(task.origin, Origin::Initiator { .. }) && task.seq <= function.before;
-            ours && match function.scope {
-                Scope::Unit(lun) => task.lun == lun,
-                Scope::Target => true,
-                Scope::Task(_, seq) => task.seq == seq,
-                Scope::Nothing => false,
-            }
-        })
+        self.tasks.select(|task| function.concerns(task) && task.seq <= function.before)
+    }
+
+    /// Whether a function keeps a command that is not at a target from going there: one that it ends must not start
+    /// anew elsewhere, and one that came later must not reach a target before it (R163).
+    pub(super) fn is_held(&self, task: &Task) -> bool {
+        self.functions.iter().any(|f| f.concerns(task))
     }
 
     /// Answers every function that waits for nothing more.
@@ -237,11 +267,19 @@ impl Session {
                 }
             }
             self.answer_tmf(function.itt, function.response);
+            for key in self.tasks.select(|task| function.concerns(task)) {
+                self.queue_if_ready(key);
+            }
         }
     }
 
-    /// Connections of a lost nexus will not answer: its tasks have ended there, or will with the fence.
-    pub(super) fn tmf_nexus_lost(&mut self, _nexus: NexusId, now: Instant) {
+    /// Whether a connection still owes an answer to a function.
+    pub(super) fn owes_answer(&self, id: ConnId) -> bool {
+        self.functions.iter().any(|f| f.awaited.iter().any(|(conn, _)| *conn == id))
+    }
+
+    /// Connections that are gone will not answer: their tasks have ended there, or will with the fence.
+    pub(super) fn tmf_conns_lost(&mut self, now: Instant) {
         let alive: Vec<ConnId> = self.conns.iter().map(|c| c.id).collect();
         for function in &mut self.functions {
             let before = function.awaited.len();
@@ -264,7 +302,6 @@ impl Session {
                 if function.tries > MOST_TRIES {
                     function.response = tmf::REJECTED;
                 } else {
-                    self.drop_waiting(&function, now);
                     let request =
                         TaskManagementRequest { function: code, lun, ..TaskManagementRequest::default() };
                     self.send_tmf(&mut function, home, HOME, request);
@@ -273,15 +310,6 @@ impl Session {
             self.functions.push(function);
         }
         self.finish_functions(now);
-    }
-
-    /// Ends covered tasks that are not at a target.
-    fn drop_waiting(&mut self, function: &Function, now: Instant) {
-        for key in self.covered(function) {
-            if self.tasks.get(key).is_some_and(|t| t.run.is_none()) {
-                self.conclude(key, now);
-            }
-        }
     }
 
     fn answer_tmf(&mut self, itt: Itt, response: u8) {

@@ -74,7 +74,7 @@ impl Session {
             }
             Pdu::LogoutResponse(_) => {
                 if self.conn(id).is_some_and(|c| matches!(c.state, ConnState::LoggingOut(_))) {
-                    self.close_conn(id, How::Graceful);
+                    self.close_conn(id, How::Graceful, now);
                 }
                 Ok(())
             }
@@ -230,7 +230,7 @@ impl Session {
                 self.tell(Pdu::AsyncMessage(message));
             }
             // Logout wanted, or a renegotiation that is declined by leaving (R218, R220).
-            1 | 4 => {
+            1 | 4 if conn.state == ConnState::Up => {
                 conn.state = ConnState::Draining(now + Duration::from_secs(u64::from(patience.max(1))));
                 self.changed = true;
             }
@@ -256,6 +256,8 @@ impl Session {
             && conn.ping.is_some_and(|(ping, _)| ping == itt)
         {
             conn.ping = None;
+            // Whoever waited for the echo has it: the target answered.
+            self.tmf_answered(id, itt, crate::iscsi::tmf::COMPLETE, now);
             return Ok(());
         }
         if self.tmf_answered(id, itt, crate::iscsi::tmf::REJECTED, now) {
@@ -331,9 +333,8 @@ impl Session {
         if let Some(task) = self.tasks.get_mut(key) {
             task.run = None;
             task.home_only = true;
-            task.queued = false;
         }
-        self.requeue(key);
+        self.queue_if_ready(key);
     }
 
     /// Answers the initiator and ends the task; waits with it while the initiator still owes data (R138).

@@ -7,6 +7,8 @@
 mod commands;
 mod foreign;
 mod malformed;
+mod order;
+mod sessions;
 
 use braid::iscsi::text::KeyList;
 use braid::iscsi::{
@@ -61,7 +63,6 @@ pub(crate) struct Rig {
 }
 
 /// A plan with `paths` paths and plain parameters on both sides.
-#[expect(clippy::disallowed_methods, reason = "an arbitrary origin; time then passes only by adding to it")]
 pub(crate) fn plan(fanout: Fanout, paths: usize) -> SessionPlan {
     let home_login = LoginPlan {
         kind: LoginKind::Leading,
@@ -138,7 +139,10 @@ fn block_cdb(opcode: u8, lba: u32, blocks: u16) -> Cdb {
 
 impl Rig {
     pub(crate) fn new(plan: SessionPlan) -> Self {
-        #[expect(clippy::disallowed_methods, reason = "an arbitrary origin")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "an arbitrary origin; time then passes only by adding to it"
+        )]
         let now = Instant::now();
         let (upstream, max_cmd_sn, stat_sn) =
             (plan.home.clone(), plan.downstream.max_cmd_sn, plan.downstream.stat_sn);
