@@ -23,7 +23,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// Slices handed to one vectored write.
-const MAX_SLICES: usize = 64;
+const MAX_SLICES: usize = 32;
 
 /// How long a closing connection may take to send its last bytes, and then for the peer to close.
 const LINGER: Duration = Duration::from_secs(1);

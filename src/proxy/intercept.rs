@@ -5,7 +5,7 @@ use super::dial::{RequiredDigests, Route, Timing, Way};
 use super::leading::{self, Leading};
 use super::notice::Observer;
 use super::registry::{Claim, Key};
-use super::session::Driver;
+use super::session::{Driver, Ending};
 use super::{
     NO_SESSION, NOT_FOUND, OUT_OF_RESOURCES, SERVICE_UNAVAILABLE, Shared, TOO_MANY_CONNECTIONS, clock,
     discovery,
@@ -244,11 +244,11 @@ async fn run(shared: &Arc<Shared>, conn: Conn, granted: Granted) {
     let plan = session_plan(&target, fanout, (agreed, portals), (home, leading.agreed, plan));
     let engine = Session::new(plan, clock::now());
     let home = (SessionPlan::HOME_CONN, leading.conn);
-    let driver = Driver::new(engine, ways, conn, home, claim.stopped(), Observer::new(metrics, names));
-    tokio::select! {
-        biased;
-        () = driver.run() => tracing::info!("session ended"),
-        () = claim.killed() => tracing::warn!("session killed: it did not end in time"),
+    let orders = (claim.stopped(), claim.killed());
+    let driver = Driver::new(engine, ways, conn, home, orders, Observer::new(metrics, names));
+    match driver.run().await {
+        Ending::InOrder => tracing::info!("session ended"),
+        Ending::Killed => tracing::warn!("session killed: it did not end in time"),
     }
     drop(permit);
     drop(claim);

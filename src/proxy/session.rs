@@ -59,12 +59,11 @@ struct Ready {
     downstream: Option<Result<(), ConnError>>,
     /// Targets that sent something, or are gone.
     upstream: SmallVec<[(ConnId, Result<(), ConnError>); 8]>,
-    /// A dial ended.
-    dialled: Option<(ConnId, Dialled)>,
+    /// Something ended that ran beside the session.
+    errand: Option<Errand>,
     /// The alarm went off.
     alarm: bool,
-    /// The order to stop came.
-    stop: bool,
+
     /// Back-pressure begins or ends.
     turn_pause: bool,
 }
@@ -73,15 +72,33 @@ impl Ready {
     fn is_any(&self) -> bool {
         self.downstream.is_some()
             || !self.upstream.is_empty()
-            || self.dialled.is_some()
+            || self.errand.is_some()
             || self.alarm
-            || self.stop
             || self.turn_pause
     }
 }
 
+/// What runs beside the session as a task of its own, so that it costs the data path nothing until it ends.
+#[derive(Debug)]
+enum Errand {
+    /// A dial.
+    Dial(ConnId, Box<Dialled>),
+    /// The order to end in order came.
+    Stop,
+    /// The order to end at once came.
+    Kill,
+}
+
 type Dialled = Result<(Conn, Negotiated), DialError>;
-type StopSignal = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// How a session ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ending {
+    /// Everything was finished and logged out.
+    InOrder,
+    /// It was told to end at once.
+    Killed,
+}
 
 /// One downstream session under way.
 pub(super) struct Driver {
@@ -89,46 +106,54 @@ pub(super) struct Driver {
     ways: Vec<Way>,
     downstream: Option<Conn>,
     upstream: Vec<Upstream>,
-    dials: JoinSet<(ConnId, Dialled)>,
+    errands: JoinSet<Errand>,
     dialling: Vec<(ConnId, AbortHandle)>,
     closing: JoinSet<()>,
     alarm: Alarm,
-    stop: Option<StopSignal>,
     paused: bool,
-    finished: bool,
+    end: Option<Ending>,
     observer: Observer,
 }
 
 impl Driver {
     /// A session whose downstream login and leading upstream login are done. `ways` goes with the plan's paths;
-    /// `stop` ends when the session is to end in order.
+    /// `stop` ends when the session is to end in order, `kill` when it is to end at once.
     pub(super) fn new(
         engine: Session,
         ways: Vec<Way>,
         downstream: Conn,
         home: (ConnId, Conn),
-        stop: impl Future<Output = ()> + Send + 'static,
+        (stop, kill): (impl Future<Output = ()> + Send + 'static, impl Future<Output = ()> + Send + 'static),
         observer: Observer,
     ) -> Self {
         let (id, conn) = home;
+        let mut errands = JoinSet::new();
+        errands.spawn(async move {
+            stop.await;
+            Errand::Stop
+        });
+        errands.spawn(async move {
+            kill.await;
+            Errand::Kill
+        });
         Self {
             engine,
             ways,
             downstream: Some(downstream),
             upstream: vec![Upstream { id, conn }],
-            dials: JoinSet::new(),
+            errands,
             dialling: Vec::new(),
             closing: JoinSet::new(),
             alarm: Alarm::new(),
-            stop: Some(Box::pin(stop)),
+
             paused: false,
-            finished: false,
+            end: None,
             observer,
         }
     }
 
     /// Runs until the engine is finished and all connections are closed. Dropping the future closes them at once.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self) -> Ending {
         // Both logins may have left bytes behind their last PDU.
         let mut ready = Ready {
             downstream: Some(Ok(())),
@@ -137,14 +162,16 @@ impl Driver {
         };
         loop {
             self.apply(ready, clock::now());
-            if self.finished {
-                break;
+            match self.end {
+                Some(Ending::Killed) => return Ending::Killed,
+                Some(Ending::InOrder) => break,
+                None => ready = self.select().await,
             }
-            ready = self.select().await;
         }
-        self.dials.abort_all();
+        self.errands.abort_all();
         self.close_downstream();
         while self.closing.join_next().await.is_some() {}
+        Ending::InOrder
     }
 
     /// Waits until there is something to do.
@@ -157,14 +184,9 @@ impl Driver {
         let mut ready = Ready::default();
         self.poll_writes(&mut ready, cx);
         self.poll_reads(&mut ready, cx);
-        self.poll_dials(&mut ready, cx);
-        if let Some(stop) = &mut self.stop
-            && stop.as_mut().poll(cx).is_ready()
-        {
-            self.stop = None;
-            ready.stop = true;
-        }
-        ready.alarm = self.alarm.poll(deadline, cx).is_ready();
+        self.poll_errands(&mut ready, cx);
+        // A turn looks at the deadline anyway: the timer matters only when nothing else makes one.
+        ready.alarm = !ready.is_any() && self.alarm.poll(deadline, cx).is_ready();
         if ready.is_any() { Poll::Ready(ready) } else { Poll::Pending }
     }
 
@@ -206,12 +228,12 @@ impl Driver {
         }
     }
 
-    /// Takes one finished dial, passing over those that were given up.
-    fn poll_dials(&mut self, ready: &mut Ready, cx: &mut Context<'_>) {
-        while let Poll::Ready(Some(joined)) = self.dials.poll_join_next(cx) {
+    /// Takes one finished errand, passing over dials that were given up.
+    fn poll_errands(&mut self, ready: &mut Ready, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(joined)) = self.errands.poll_join_next(cx) {
             match joined.map_err(JoinError::try_into_panic) {
-                Ok(dialled) => {
-                    ready.dialled = Some(dialled);
+                Ok(errand) => {
+                    ready.errand = Some(errand);
                     return;
                 }
                 Err(Ok(panic)) => std::panic::resume_unwind(panic),
@@ -234,9 +256,7 @@ impl Driver {
     fn apply(&mut self, ready: Ready, now: Instant) {
         // Asked before the engine is told the new time: after that it looks ahead only.
         let due = self.engine.next_deadline().is_some_and(|deadline| deadline <= now);
-        if ready.stop {
-            self.feed(Event::Stop, now);
-        }
+
         for (id, result) in ready.upstream {
             match result {
                 Ok(()) => self.pump_upstream(id, now),
@@ -248,8 +268,11 @@ impl Driver {
             Some(Err(error)) => self.lose_downstream(&error.to_string(), now),
             None => {}
         }
-        if let Some((id, result)) = ready.dialled {
-            self.dialled(id, result, now);
+        match ready.errand {
+            Some(Errand::Dial(id, result)) => self.dialled(id, *result, now),
+            Some(Errand::Stop) => self.feed(Event::Stop, now),
+            Some(Errand::Kill) => self.end = Some(Ending::Killed),
+            None => {}
         }
         if due {
             self.engine.handle_timeout(now);
@@ -284,7 +307,7 @@ impl Driver {
                 Output::Open(id, path, plan) => self.open(id, path, plan),
                 Output::Close(id, how) => self.close_upstream(id, how),
                 Output::CloseDownstream => self.close_downstream(),
-                Output::Finished => self.finished = true,
+                Output::Finished => self.end = Some(Ending::InOrder),
                 Output::Note(notice) => self.observer.note(&notice),
             }
         }
@@ -339,8 +362,8 @@ impl Driver {
 
     fn open(&mut self, id: ConnId, path: PathId, plan: Box<LoginPlan>) {
         let Some(way) = self.ways.get(path.0).cloned() else { return };
-        let dial = async move { (id, dial_way(&way, &plan).await) };
-        self.dialling.push((id, self.dials.spawn(dial)));
+        let dial = async move { Errand::Dial(id, Box::new(dial_way(&way, &plan).await)) };
+        self.dialling.push((id, self.errands.spawn(dial)));
     }
 
     fn dialled(&mut self, id: ConnId, result: Dialled, now: Instant) {
