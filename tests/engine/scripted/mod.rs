@@ -7,13 +7,15 @@
 mod commands;
 mod foreign;
 mod malformed;
+mod mcs;
 mod order;
 mod sessions;
+mod tmf;
 
 use braid::iscsi::text::KeyList;
 use braid::iscsi::{
-    Cdb, Cid, CmdSn, DataIn, DataOut, Isid, Itt, Lun, Payload, Pdu, R2t, ScsiCommand, ScsiResponse, StatSn,
-    TaskAttribute, Tsih, Ttt,
+    Cdb, Cid, CmdSn, DataIn, DataOut, Isid, Itt, Lun, Payload, Pdu, R2t, Reject, ScsiCommand, ScsiResponse,
+    StatSn, TaskAttribute, Tsih, Ttt,
 };
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::path::select::Policy;
@@ -484,6 +486,14 @@ impl Rig {
                 desired_length: range.end - range.start,
                 ..R2t::default()
             })
+        });
+    }
+
+    /// The target refuses a PDU.
+    pub(crate) fn refuse_pdu(&mut self, conn: u32, pdu: &Pdu) {
+        let data = Payload::from(pdu.encode().0.to_vec());
+        self.reply(conn, true, |stat_sn, exp_cmd_sn, max_cmd_sn| {
+            Pdu::Reject(Reject { reason: 5, stat_sn, exp_cmd_sn, max_cmd_sn, data, ..Reject::default() })
         });
     }
 

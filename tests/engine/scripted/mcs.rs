@@ -1,0 +1,155 @@
+//! One session of many connections: joining, and what happens where joining is refused.
+
+use super::*;
+
+fn login(what: &str) -> Cause {
+    Cause::Login(what.into())
+}
+
+#[test]
+fn further_paths_join_with_the_sessions_handle_and_a_new_cid_r35_r42() {
+    let mut rig = Rig::mcs(3);
+    for (n, cid) in [(0, 1), (1, 2)] {
+        let (_, path, plan) = rig.opens[n].clone();
+        assert_eq!((path, plan.cid, plan.isid), (n + 1, Cid(cid), Isid([0, 2, 0x3d, 0, 0, 1])));
+        assert_eq!(plan.cmd_sn, CmdSn(1), "R35");
+        let LoginKind::Joining { session, tsih } = plan.kind else { panic!("not joining") };
+        assert_eq!((session.max_connections, tsih), (8, Tsih(1000)));
+    }
+}
+
+#[test]
+fn all_connections_share_one_command_order_and_have_status_orders_of_their_own_r91_r93_r111() {
+    let mut rig = Rig::mcs(2);
+    rig.settle();
+    let tags: Vec<_> = (0..4).map(|n| rig.read(n * 8, 1)).collect();
+    let runs: Vec<_> = (0..4).map(|_| rig.next_command()).collect();
+    let mut numbers: Vec<_> = runs.iter().map(|r| r.1.cmd_sn.0).collect();
+    numbers.sort_unstable();
+    assert!(numbers.windows(2).all(|w| w[1] == w[0] + 1), "R92");
+    for conn in [0, 1] {
+        let mine: Vec<_> = runs.iter().filter(|r| r.0 == conn).map(|r| r.1.cmd_sn.0).collect();
+        assert!(mine.len() == 2 && mine[0] < mine[1], "R93");
+    }
+    let tag = |cdb: &Cdb| tags[cdb.0[5] as usize / 8];
+    for run in runs.iter().rev() {
+        rig.finish(tag(&run.1.cdb), run);
+    }
+    rig.quiet();
+}
+
+#[test]
+fn a_joined_connection_needs_no_proof_of_identity() {
+    let mut rig = Rig::mcs(2);
+    rig.obliging = false;
+    rig.connect();
+    let itt = rig.read(0, 1);
+    let first = rig.next_command();
+    let other = rig.read(8, 1);
+    let second = rig.next_command();
+    assert_ne!(first.0, second.0);
+    rig.finish(itt, &first);
+    rig.finish(other, &second);
+}
+
+#[test]
+fn a_path_that_may_not_join_gets_a_nexus_of_its_own_r46() {
+    for refusal in ["02/06", "02/08"] {
+        let mut rig = Rig::mcs(2);
+        assert_eq!(rig.refuse(login(refusal)), 1);
+        assert_eq!(rig.paths_down(), [1]);
+        rig.nothing_opened();
+        rig.pass(SECOND);
+        let (_, path, plan) = rig.opens[0].clone();
+        assert_eq!((path, plan.kind, plan.cid), (1, LoginKind::Leading, Cid(0)));
+        assert_ne!(plan.isid, Isid([0, 2, 0x3d, 0, 0, 1]));
+        assert_eq!(plan.offer.max_connections, 1);
+        rig.settle();
+        let conns = (rig.read(8, 1), rig.next_command().0);
+        assert_eq!(conns.1, 2);
+    }
+}
+
+#[test]
+fn a_path_that_cannot_be_reached_joins_later() {
+    let mut rig = Rig::mcs(2);
+    rig.refuse(Cause::Tcp("refused".into()));
+    rig.pass(SECOND);
+    let (_, _, plan) = rig.opens[0].clone();
+    assert!(matches!(plan.kind, LoginKind::Joining { .. }));
+    assert_eq!(plan.cid, Cid(2), "a CID that was not used before");
+}
+
+#[test]
+fn another_portal_group_gets_a_nexus_of_its_own_r5() {
+    let mut rig = Rig::mcs(2);
+    let (conn, path) = rig.connect_as(|n| n.tpgt = Some(2));
+    assert_eq!((rig.closed.clone(), path), (vec![(conn, How::Graceful)], 1));
+    rig.pass(SECOND);
+    let (_, _, plan) = rig.opens[0].clone();
+    assert_eq!(plan.kind, LoginKind::Leading);
+    rig.connect_as(|n| n.tpgt = Some(2));
+    rig.settle();
+}
+
+#[test]
+fn more_paths_than_connections_make_a_mix_r66() {
+    let mut plan = plan(Fanout::Mcs, 4);
+    plan.home.session.max_connections = 2;
+    let mut rig = Rig::new(plan);
+    let kinds: Vec<_> = rig.opens.iter().map(|(_, path, plan)| (*path, plan.kind.clone())).collect();
+    assert!(matches!(
+        &kinds[..],
+        [(1, LoginKind::Joining { .. }), (2, LoginKind::Leading), (3, LoginKind::Leading)]
+    ));
+    rig.settle();
+    let mut used: Vec<_> = (0..4)
+        .map(|n| {
+            rig.read(n * 8, 1);
+            rig.next_command().0
+        })
+        .collect();
+    used.sort_unstable();
+    assert_eq!(used, [0, 1, 2, 3]);
+}
+
+#[test]
+fn one_lost_connection_ends_the_session_and_its_others_and_all_is_sent_again() {
+    let mut rig = Rig::mcs(2);
+    rig.settle();
+    let (a, b) = (rig.write(0, 1), rig.write(8, 1));
+    rig.next_command();
+    rig.next_command();
+    rig.cut(1);
+    assert_eq!(rig.closed, [(0, How::Reset)]);
+    let (_, _, plan) = rig.opens[0].clone();
+    assert_eq!(
+        (plan.kind, plan.isid),
+        (LoginKind::Leading, Isid([0, 2, 0x3d, 0, 0, 1])),
+        "R196: reinstatement"
+    );
+    let (conn, path) = rig.connect();
+    assert_eq!(path, 0);
+    for itt in [a, b] {
+        let run = rig.next_command();
+        assert_eq!(run.0, conn);
+        rig.finish(itt, &run);
+    }
+}
+
+#[test]
+fn joining_over_and_over_never_takes_a_cid_in_use_r32() {
+    let mut rig = Rig::mcs(2);
+    for _ in 0..70_000 {
+        let (_, _, plan) = rig.opens[0].clone();
+        assert_ne!(plan.cid, Cid(0), "home's own");
+        rig.refuse(Cause::Tcp("refused".into()));
+        rig.now += SECOND * 8;
+        rig.session.handle_timeout(rig.now);
+        rig.drain();
+        while let Some(line) = rig.lines.get_mut(&0).filter(|l| !l.sent.is_empty()) {
+            let Some(Pdu::NopOut(nop)) = line.sent.pop_front() else { panic!() };
+            rig.echo(0, nop.itt);
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! Task management: each function reaches the tasks it concerns wherever they are, and is answered once.
+
+use super::*;
+use braid::iscsi::{NopIn, TaskManagementRequest, TaskManagementResponse, reject, tmf};
+
+fn two() -> Rig {
+    let mut rig = Rig::sessions(2);
+    rig.settle();
+    rig
+}
+
+impl Rig {
+    /// Sends an immediate function.
+    pub(crate) fn manage(&mut self, request: TaskManagementRequest) -> Itt {
+        let (itt, cmd_sn) = (self.tag(), self.cmd_sn);
+        self.send(Pdu::TaskManagementRequest(TaskManagementRequest {
+            immediate: true,
+            itt,
+            cmd_sn,
+            ..request
+        }));
+        itt
+    }
+
+    pub(crate) fn abort(&mut self, referenced_itt: Itt, ref_cmd_sn: CmdSn) -> Itt {
+        let function = tmf::ABORT_TASK;
+        self.manage(TaskManagementRequest {
+            function,
+            referenced_itt,
+            ref_cmd_sn,
+            ..TaskManagementRequest::default()
+        })
+    }
+
+    pub(crate) fn unit_wide(&mut self, function: u8) -> Itt {
+        self.manage(TaskManagementRequest { function, ..TaskManagementRequest::default() })
+    }
+
+    pub(crate) fn sent_function(&mut self, conn: u32) -> TaskManagementRequest {
+        match self.sent(conn) {
+            Pdu::TaskManagementRequest(request) => request,
+            other => panic!("not a function: {other:?}"),
+        }
+    }
+
+    pub(crate) fn function_done(&mut self, conn: u32, itt: Itt, response: u8) {
+        self.reply(conn, true, |stat_sn, exp_cmd_sn, max_cmd_sn| {
+            Pdu::TaskManagementResponse(TaskManagementResponse {
+                response,
+                itt,
+                stat_sn,
+                exp_cmd_sn,
+                max_cmd_sn,
+                additional: 0,
+            })
+        });
+    }
+
+    pub(crate) fn told_function(&mut self, itt: Itt) -> u8 {
+        match self.told() {
+            Pdu::TaskManagementResponse(response) => {
+                assert_eq!(response.itt, itt);
+                response.response
+            }
+            other => panic!("not an answer to a function: {other:?}"),
+        }
+    }
+
+    pub(crate) fn sent_ping(&mut self, conn: u32) -> Itt {
+        match self.sent(conn) {
+            Pdu::NopOut(nop) => nop.itt,
+            other => panic!("not a ping: {other:?}"),
+        }
+    }
+
+    pub(crate) fn echo(&mut self, conn: u32, itt: Itt) {
+        self.reply(conn, true, |stat_sn, exp_cmd_sn, max_cmd_sn| {
+            Pdu::NopIn(NopIn { itt, stat_sn, exp_cmd_sn, max_cmd_sn, ..NopIn::default() })
+        });
+    }
+}
+
+#[test]
+fn a_waiting_task_is_aborted_inside_braid_and_lets_go_who_waited_for_it() {
+    let mut rig = two();
+    let a = rig.write(0, 4);
+    let first = rig.next_command();
+    let number = rig.cmd_sn;
+    let b = rig.write(0, 8);
+    let c = rig.write(4, 4);
+    let function = rig.abort(b, number);
+    assert_eq!(rig.told_function(function), tmf::COMPLETE);
+    let third = rig.next_command();
+    assert_eq!(third.1.cdb, write(4, 4).cdb);
+    rig.finish(c, &third);
+    rig.finish(a, &first);
+    rig.quiet();
+    assert_eq!(rig.session.memory(), 0);
+}
+
+#[test]
+fn a_running_task_is_aborted_where_it_runs_under_its_numbers_there_r147_r148() {
+    let mut rig = two();
+    let number = rig.cmd_sn;
+    let itt = rig.read(0, 1);
+    let (conn, command) = rig.next_command();
+    assert_eq!(conn, 1);
+    let function = rig.abort(itt, number);
+    let sent = rig.sent_function(1);
+    assert_eq!(
+        (sent.function, sent.referenced_itt, sent.ref_cmd_sn),
+        (tmf::ABORT_TASK, command.itt, command.cmd_sn)
+    );
+    rig.function_done(1, sent.itt, tmf::COMPLETE);
+    assert_eq!(rig.told_function(function), tmf::COMPLETE);
+    // A late answer is not passed on (R152).
+    rig.serve_read(1, &command);
+    rig.quiet();
+}
+
+#[test]
+fn an_aborted_task_that_ends_first_is_answered_first_r154() {
+    let mut rig = two();
+    let number = rig.cmd_sn;
+    let itt = rig.read(0, 1);
+    let run = rig.next_command();
+    let function = rig.abort(itt, number);
+    let sent = rig.sent_function(1);
+    rig.finish(itt, &run);
+    rig.function_done(1, sent.itt, tmf::TASK_DOES_NOT_EXIST);
+    assert_eq!(rig.told_function(function), tmf::TASK_DOES_NOT_EXIST);
+}
+
+#[test]
+fn a_task_that_the_target_does_not_abort_goes_on() {
+    let mut rig = two();
+    let number = rig.cmd_sn;
+    let itt = rig.read(0, 1);
+    let run = rig.next_command();
+    let function = rig.abort(itt, number);
+    let sent = rig.sent_function(1);
+    rig.function_done(1, sent.itt, tmf::NOT_SUPPORTED);
+    assert_eq!(rig.told_function(function), tmf::NOT_SUPPORTED);
+    rig.finish(itt, &run);
+}
+
+#[test]
+fn a_finished_task_does_not_exist_r149() {
+    let mut rig = two();
+    let number = rig.cmd_sn;
+    let itt = rig.read(0, 1);
+    let run = rig.next_command();
+    rig.finish(itt, &run);
+    let function = rig.abort(itt, number);
+    assert_eq!(rig.told_function(function), tmf::TASK_DOES_NOT_EXIST);
+}
+
+#[test]
+fn a_task_that_may_still_come_counts_as_received_r149() {
+    let mut rig = two();
+    let (lost, number) = (rig.tag(), rig.take_cmd_sn());
+    let later = rig.read(8, 1);
+    rig.quiet();
+    let function = rig.abort(lost, number);
+    assert_eq!(rig.told_function(function), tmf::COMPLETE);
+    // The hole is plugged; the command itself, should it come, is a duplicate.
+    rig.send(Pdu::ScsiCommand(ScsiCommand { itt: lost, cmd_sn: number, ..write(8, 1) }));
+    let run = rig.next_command();
+    rig.finish(later, &run);
+    rig.quiet();
+}
+
+#[test]
+fn a_task_that_came_early_is_aborted_too_r149() {
+    let mut rig = two();
+    let (first, number) = (rig.tag(), rig.take_cmd_sn());
+    let aborted = rig.cmd_sn;
+    let early = rig.write(8, 1);
+    let function = rig.abort(early, aborted);
+    assert_eq!(rig.told_function(function), tmf::COMPLETE);
+    rig.send(Pdu::ScsiCommand(ScsiCommand { itt: first, cmd_sn: number, ..read(0, 1) }));
+    let run = rig.next_command();
+    rig.finish(first, &run);
+    rig.quiet();
+}
+
+#[test]
+fn a_number_that_was_not_sent_yet_cannot_be_aborted_r149() {
+    let mut rig = two();
+    let next = rig.cmd_sn;
+    let tag = rig.tag();
+    let function = rig.abort(tag, next);
+    assert_eq!(rig.told_function(function), tmf::TASK_DOES_NOT_EXIST);
+    let itt = rig.read(0, 1);
+    let run = rig.next_command();
+    rig.finish(itt, &run);
+}
+
+#[test]
+fn a_task_that_owes_data_is_aborted_and_its_data_ignored() {
+    let mut plan = plan(Fanout::Sessions, 1);
+    plan.home.session.first_burst_length = 512;
+    let mut rig = Rig::new(plan);
+    let number = rig.cmd_sn;
+    let itt = rig.command(ScsiCommand { data: Payload::from(pattern(0, 512)), ..write(0, 4) });
+    let r2t = rig.told_r2t();
+    let sent = rig.sent_command(0);
+    rig.sense(0, &sent, 3, 0, 0);
+    let function = rig.abort(itt, number);
+    assert_eq!(rig.told_function(function), tmf::COMPLETE);
+    rig.data_out(itt, r2t.ttt, 0, 512..2048, true);
+    rig.quiet();
+    assert_eq!(rig.session.memory(), 0);
+}
+
+#[test]
+fn a_function_is_no_task_to_abort_r150() {
+    let mut rig = two();
+    let first = rig.unit_wide(tmf::LOGICAL_UNIT_RESET);
+    rig.sent_function(0);
+    let number = rig.cmd_sn;
+    let second = rig.abort(first, number);
+    assert_eq!(rig.told_function(second), tmf::REJECTED);
+}
+
+#[test]
+fn a_tag_in_use_is_refused_r107() {
+    let mut rig = two();
+    let itt = rig.read(0, 1);
+    rig.next_command();
+    let cmd_sn = rig.cmd_sn;
+    let request = TaskManagementRequest { immediate: true, function: 5, itt, cmd_sn, ..Default::default() };
+    rig.send(Pdu::TaskManagementRequest(request));
+    assert_eq!(rig.told_reject(), reject::TASK_IN_PROGRESS);
+    rig.quiet();
+}
+
+#[test]
+fn functions_without_a_meaning_here_are_answered_at_once_r166_r167_r169() {
+    let mut rig = two();
+    let answers = [
+        (tmf::TASK_REASSIGN, tmf::REASSIGN_UNSUPPORTED),
+        (tmf::QUERY_TASK, tmf::NOT_SUPPORTED),
+        (0, tmf::REJECTED),
+        (13, tmf::REJECTED),
+        (127, tmf::REJECTED),
+    ];
+    for (function, answer) in answers {
+        let itt = rig.unit_wide(function);
+        assert_eq!(rig.told_function(itt), answer, "{function}");
+    }
+    rig.quiet();
+}
+
+/// Two reads at the targets, over home and over the further nexus, and a write that waits for the first.
+fn busy() -> (Rig, [Itt; 3], [(u32, ScsiCommand); 2]) {
+    let mut rig = two();
+    let further = rig.read(8, 1);
+    let tags = [rig.read(0, 1), further, rig.write(0, 1)];
+    let (home, further) = (rig.next_command(), rig.next_command());
+    assert_eq!((home.0, further.0), (0, 1));
+    (rig, tags, [home, further])
+}
+
+#[test]
+fn set_wide_aborts_go_to_every_nexus_and_are_answered_once_all_have_answered_r153_r164() {
+    for code in [tmf::ABORT_TASK_SET, tmf::CLEAR_TASK_SET] {
+        let (mut rig, _, runs) = busy();
+        let itt = rig.unit_wide(code);
+        let sent = [rig.sent_function(0), rig.sent_function(1)];
+        assert_eq!([sent[0].function, sent[1].function], [code; 2]);
+        rig.function_done(1, sent[1].itt, tmf::COMPLETE);
+        rig.quiet();
+        rig.function_done(0, sent[0].itt, tmf::COMPLETE);
+        // Answers that are under way come first (R163).
+        let pings = [rig.sent_ping(0), rig.sent_ping(1)];
+        rig.echo(0, pings[0]);
+        rig.quiet();
+        rig.echo(1, pings[1]);
+        assert_eq!(rig.told_function(itt), tmf::COMPLETE);
+        for (conn, command) in &runs {
+            rig.respond(*conn, command, CHECK);
+        }
+        rig.quiet();
+        assert_eq!(rig.session.memory(), 0);
+    }
+}
+
+#[test]
+fn a_reset_is_answered_after_what_other_connections_still_carried_r152_r163() {
+    let (mut rig, tags, runs) = busy();
+    let itt = rig.unit_wide(tmf::LOGICAL_UNIT_RESET);
+    let sent = rig.sent_function(0);
+    rig.quiet();
+    rig.function_done(0, sent.itt, tmf::COMPLETE);
+    let (home, further) = (rig.sent_ping(0), rig.sent_ping(1));
+    rig.echo(0, home);
+    rig.finish(tags[1], &runs[1]);
+    rig.quiet();
+    rig.echo(1, further);
+    assert_eq!(rig.told_function(itt), tmf::COMPLETE);
+    rig.respond(0, &runs[0].1, GOOD);
+    rig.quiet();
+}
+
+#[test]
+fn a_reset_that_is_refused_leaves_everything_as_it_was() {
+    let (mut rig, tags, runs) = busy();
+    let itt = rig.unit_wide(tmf::ABORT_TASK_SET);
+    let sent = [rig.sent_function(0), rig.sent_function(1)];
+    for (conn, sent) in [(0, &sent[0]), (1, &sent[1])] {
+        rig.function_done(conn, sent.itt, tmf::NOT_SUPPORTED);
+    }
+    let pings = [rig.sent_ping(0), rig.sent_ping(1)];
+    rig.echo(0, pings[0]);
+    rig.echo(1, pings[1]);
+    assert_eq!(rig.told_function(itt), tmf::NOT_SUPPORTED);
+    rig.finish(tags[0], &runs[0]);
+    rig.finish(tags[1], &runs[1]);
+    let write = rig.next_command();
+    rig.finish(tags[2], &write);
+}
+
+#[test]
+fn a_task_the_reset_concerns_is_not_sent_again_elsewhere_r152() {
+    let (mut rig, _, runs) = busy();
+    let itt = rig.unit_wide(tmf::LOGICAL_UNIT_RESET);
+    let sent = rig.sent_function(0);
+    // The further nexus tells of the reset; its command would go home otherwise, behind the reset.
+    rig.obliging = false;
+    rig.sense(1, &runs[1].1, 6, 0x29, 0);
+    rig.identify();
+    rig.quiet();
+    rig.function_done(0, sent.itt, tmf::COMPLETE);
+    rig.identify();
+    let ping = rig.sent_ping(0);
+    rig.echo(0, ping);
+    assert_eq!(rig.told_function(itt), tmf::COMPLETE);
+    rig.identify();
+    rig.quiet();
+}
+
+#[test]
+fn commands_that_come_after_a_reset_wait_for_its_answer_r163() {
+    let mut rig = two();
+    let itt = rig.unit_wide(tmf::LOGICAL_UNIT_RESET);
+    let sent = rig.sent_function(0);
+    let later = rig.read(100, 1);
+    rig.quiet();
+    // Other units are not concerned.
+    let other = rig.command(ScsiCommand { lun: OTHER_UNIT, ..read(0, 1) });
+    let run = rig.next_command();
+    rig.finish(other, &run);
+    rig.function_done(0, sent.itt, tmf::COMPLETE);
+    assert_eq!(rig.told_function(itt), tmf::COMPLETE);
+    let run = rig.next_command();
+    rig.finish(later, &run);
+}
+
+#[test]
+fn a_nexus_lost_under_an_abort_ends_its_part_of_it() {
+    let (mut rig, _, _) = busy();
+    let itt = rig.unit_wide(tmf::ABORT_TASK_SET);
+    let home = rig.sent_function(0);
+    rig.sent_function(1);
+    rig.cut(1);
+    rig.quiet();
+    rig.function_done(0, home.itt, tmf::COMPLETE);
+    let ping = rig.sent_ping(0);
+    rig.echo(0, ping);
+    assert_eq!(rig.told_function(itt), tmf::COMPLETE);
+    rig.quiet();
+}
+
+#[test]
+fn a_task_aborted_when_its_nexus_is_lost_does_not_run_again() {
+    let mut rig = two();
+    let number = rig.cmd_sn;
+    let itt = rig.write(0, 1);
+    rig.next_command();
+    let function = rig.abort(itt, number);
+    rig.sent_function(1);
+    rig.cut(1);
+    assert_eq!(rig.told_function(function), tmf::COMPLETE);
+    rig.quiet();
+    // Its ghost still holds back what it could harm.
+    rig.write(0, 1);
+    rig.write(8, 1);
+    assert_eq!(rig.next_command().1.cdb, write(8, 1).cdb);
+    rig.quiet();
+}
+
+#[test]
+fn an_echo_that_is_refused_is_an_echo() {
+    let (mut rig, _, _) = busy();
+    let itt = rig.unit_wide(tmf::LOGICAL_UNIT_RESET);
+    let sent = rig.sent_function(0);
+    rig.function_done(0, sent.itt, tmf::COMPLETE);
+    let home = rig.sent_ping(0);
+    rig.echo(0, home);
+    let ping = rig.sent(1);
+    rig.refuse_pdu(1, &ping);
+    assert_eq!(rig.told_function(itt), tmf::COMPLETE);
+}
+
+#[test]
+fn a_function_that_is_refused_is_answered_as_rejected() {
+    let mut rig = two();
+    let itt = rig.unit_wide(tmf::LOGICAL_UNIT_RESET);
+    let sent = rig.sent(0);
+    rig.refuse_pdu(0, &sent);
+    assert_eq!(rig.told_function(itt), tmf::REJECTED);
+}
+
+#[test]
+fn functions_of_the_whole_target_concern_all_units() {
+    let (mut rig, _, _) = busy();
+    rig.command(ScsiCommand { lun: OTHER_UNIT, ..read(0, 1) });
+    rig.next_command();
+    let itt = rig.unit_wide(tmf::TARGET_WARM_RESET);
+    let sent = rig.sent_function(0);
+    rig.function_done(0, sent.itt, tmf::COMPLETE);
+    let pings = [rig.sent_ping(0), rig.sent_ping(1)];
+    rig.echo(0, pings[0]);
+    rig.echo(1, pings[1]);
+    assert_eq!(rig.told_function(itt), tmf::COMPLETE);
+    assert_eq!(rig.session.in_flight(PathId(0)) + rig.session.in_flight(PathId(1)), 0);
+}
+
+#[test]
+fn a_flood_of_functions_is_refused_and_each_is_answered_once_r104() {
+    let mut rig = two();
+    let mut open = Vec::new();
+    for _ in 0..32 {
+        let itt = rig.unit_wide(tmf::CLEAR_ACA);
+        open.push((itt, rig.sent_function(0)));
+    }
+    let one_more = rig.unit_wide(tmf::CLEAR_ACA);
+    assert_eq!(rig.told_function(one_more), tmf::REJECTED);
+    for (itt, sent) in open {
+        rig.function_done(0, sent.itt, tmf::COMPLETE);
+        assert_eq!(rig.told_function(itt), tmf::COMPLETE);
+    }
+    rig.quiet();
+}
+
+#[test]
+fn numbered_functions_take_their_turn_r94() {
+    let mut rig = two();
+    let (itt, first) = (rig.tag(), rig.take_cmd_sn());
+    let (function, second) = (rig.tag(), rig.take_cmd_sn());
+    rig.send(Pdu::TaskManagementRequest(TaskManagementRequest {
+        function: tmf::ABORT_TASK,
+        itt: function,
+        cmd_sn: second,
+        referenced_itt: itt,
+        ref_cmd_sn: first,
+        ..TaskManagementRequest::default()
+    }));
+    rig.quiet();
+    rig.send(Pdu::ScsiCommand(ScsiCommand { itt, cmd_sn: first, ..read(0, 1) }));
+    assert_eq!(rig.told_function(function), tmf::COMPLETE, "before the command was sent");
+    rig.quiet();
+}
