@@ -104,7 +104,7 @@ fn defaults(name: String, paths: Vec<PathConfig>) -> Target {
         fence_time: S(30),
         queue_time: S(60),
         ping_interval: S(2),
-        ping_timeout: S(5),
+        ping_timeout: S(15),
         user_timeout: S(5),
         connect_timeout: S(3),
         login_timeout: S(15),
