@@ -8,7 +8,7 @@ fn login(what: &str) -> Cause {
 
 #[test]
 fn further_paths_join_with_the_sessions_handle_and_a_new_cid_r35_r42() {
-    let mut rig = Rig::mcs(3);
+    let rig = Rig::mcs(3);
     for (n, cid) in [(0, 1), (1, 2)] {
         let (_, path, plan) = rig.opens[n].clone();
         assert_eq!((path, plan.cid, plan.isid), (n + 1, Cid(cid), Isid([0, 2, 0x3d, 0, 0, 1])));

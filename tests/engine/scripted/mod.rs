@@ -5,7 +5,9 @@
 //! closed.
 
 mod commands;
+mod end;
 mod foreign;
+mod loss;
 mod malformed;
 mod mcs;
 mod order;
