@@ -265,7 +265,7 @@ impl Session {
     }
 
     /// Sends the question of a check's current step.
-    fn ask(&mut self, id: u64, now: Instant) {
+    pub(super) fn ask(&mut self, id: u64, now: Instant) {
         let Some(check) = self.checks.iter().find(|c| c.id == id) else { return };
         let (nexus, lun) = (check.nexus, check.lun);
         let (cdb, expected) = match check.step {

@@ -260,7 +260,7 @@ impl Session {
     }
 
     /// Sends what the fence needs next for its first unit, or finishes.
-    fn next_fence_step(&mut self, nexus: NexusId, now: Instant) {
+    pub(super) fn next_fence_step(&mut self, nexus: NexusId, now: Instant) {
         let Some(fence) = self.fences.iter().find(|f| f.nexus == nexus) else { return };
         let (method, unit) = (fence.method, fence.units.first().copied());
         let Some(lun) = unit else {

@@ -48,11 +48,15 @@ impl Function {
     /// Whether a task is of the kind that it ends.
     fn concerns(&self, task: &Task) -> bool {
         let ours = matches!(task.origin, Origin::Initiator { .. });
-        ours && match self.scope {
+        ours && (self.sweeps(task) || matches!(self.scope, Scope::Task(seq) if task.seq == seq))
+    }
+
+    /// Whether a task, Braid's own included, belongs to the set that it ends.
+    fn sweeps(&self, task: &Task) -> bool {
+        match self.scope {
             Scope::Unit(lun) => task.lun == lun,
             Scope::Target => true,
-            Scope::Task(seq) => task.seq == seq,
-            Scope::Nothing => false,
+            Scope::Task(_) | Scope::Nothing => false,
         }
     }
 }
@@ -260,15 +264,37 @@ impl Session {
     fn finish_functions(&mut self, now: Instant) {
         let done = |f: &Function| f.awaited.is_empty() && !f.waits_for_home;
         while let Some(at) = self.functions.iter().position(done) {
-            let function = self.functions.remove(at);
+            let mut function = self.functions.remove(at);
+            if function.response == tmf::TASK_DOES_NOT_EXIST
+                && self.covered(&function).iter().any(|k| self.tasks.get(*k).is_some_and(|t| t.run.is_none()))
+            {
+                // It left the target that was asked, and waits inside Braid.
+                function.response = tmf::COMPLETE;
+            }
             if function.response == tmf::COMPLETE {
                 for key in self.covered(&function) {
                     self.conclude(key, now);
                 }
             }
             self.answer_tmf(function.itt, function.response);
+            if function.response == tmf::COMPLETE {
+                self.ask_again(&function, now);
+            }
             for key in self.tasks.select(|task| function.concerns(task)) {
                 self.queue_if_ready(key);
+            }
+        }
+    }
+
+    /// The target ended commands of Braid's own too, without an answer.
+    fn ask_again(&mut self, function: &Function, now: Instant) {
+        for key in self.tasks.select(|t| t.run.is_some() && t.only_nexus.is_some() && function.sweeps(t)) {
+            let Some(origin) = self.tasks.get(key).map(|t| t.origin) else { continue };
+            self.conclude(key, now);
+            match origin {
+                Origin::Check(id) => self.ask(id, now),
+                Origin::Fence(nexus) => self.next_fence_step(nexus, now),
+                Origin::Initiator { .. } => {}
             }
         }
     }

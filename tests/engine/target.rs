@@ -1,18 +1,20 @@
-//! A model target: one logical unit, any number of sessions, no timing of its own.
+//! A model target: two logical units, any number of sessions, no timing of its own.
 //!
 //! It holds commands in CmdSN order per session, collects write data by R2T, and then keeps them in a pool from which
 //! the world executes them in any order. A lost connection takes nothing out of the pool: what was complete may still
 //! run. Session reinstatement ends the arrival of more; an ORDERED command runs only when the pool holds nothing older.
+//! Task management takes commands out of the pool; a reset tells the other sessions by a unit attention.
 
 use braid::iscsi::{
-    CmdSn, DataIn, DataOut, Itt, LogoutResponse, NopIn, Payload, Pdu, R2t, ScsiCommand, ScsiResponse, StatSn,
-    TaskAttribute, Ttt,
+    CmdSn, DataIn, DataOut, Itt, LogoutResponse, Lun, NopIn, NopOut, Payload, Pdu, R2t, ScsiCommand,
+    ScsiResponse, StatSn, TaskAttribute, TaskManagementRequest, TaskManagementResponse, Ttt, tmf,
 };
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::scsi::Sense;
 use std::collections::BTreeMap;
 
 pub(crate) const BLOCK: usize = 512;
+pub(crate) const UNITS: usize = 2;
 const SEGMENT: usize = 1024;
 const BURST: u32 = 2048;
 
@@ -30,12 +32,13 @@ pub(crate) struct Job {
 struct Sess {
     isid: [u8; 6],
     exp_cmd_sn: CmdSn,
-    attention: bool,
+    attention: [bool; UNITS],
     early: BTreeMap<u32, (u32, Pdu)>,
 }
 
 pub(crate) struct Target {
-    pub(crate) medium: Vec<u64>,
+    /// Blocks of each unit.
+    pub(crate) medium: [Vec<u64>; UNITS],
     sessions: Vec<Sess>,
     /// Session and StatSN of each connection that lives.
     conns: BTreeMap<u32, (usize, StatSn)>,
@@ -48,7 +51,7 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) fn new(blocks: usize) -> Self {
         Self {
-            medium: vec![0; blocks],
+            medium: [vec![0; blocks], vec![0; blocks]],
             sessions: Vec::new(),
             conns: BTreeMap::new(),
             collecting: Vec::new(),
@@ -72,7 +75,7 @@ impl Target {
                     }
                 }
                 let (isid, early) = (plan.isid.0, BTreeMap::new());
-                self.sessions.push(Sess { isid, exp_cmd_sn: plan.cmd_sn, attention: true, early });
+                self.sessions.push(Sess { isid, exp_cmd_sn: plan.cmd_sn, attention: [true; UNITS], early });
                 self.sessions.len() - 1
             }
         };
@@ -102,7 +105,7 @@ impl Target {
 
     /// The initiator has seen the attention of the first session.
     pub(crate) fn attention_seen(&mut self) {
-        self.sessions[0].attention = false;
+        self.sessions[0].attention = [false; UNITS];
     }
 
     pub(crate) fn lives(&self, conn: u32) -> bool {
@@ -120,6 +123,7 @@ impl Target {
         let numbered = match &pdu {
             Pdu::ScsiCommand(c) => Some((c.immediate, c.cmd_sn)),
             Pdu::NopOut(n) => Some((n.immediate, n.cmd_sn)),
+            Pdu::TaskManagementRequest(t) => Some((t.immediate, t.cmd_sn)),
             Pdu::LogoutRequest(l) => Some((l.immediate, l.cmd_sn)),
             _ => None,
         };
@@ -161,6 +165,9 @@ impl Target {
                     })
                 });
             }
+            // Stands for a command that was aborted before its turn.
+            Pdu::NopOut(_) => {}
+            Pdu::TaskManagementRequest(request) => self.manage(conn, session, &request),
             Pdu::LogoutRequest(logout) => {
                 self.reply(conn, true, |stat_sn, exp, max| {
                     Pdu::LogoutResponse(LogoutResponse {
@@ -174,6 +181,42 @@ impl Target {
             }
             other => panic!("the target did not expect {other:?}"),
         }
+    }
+
+    /// Takes commands out: one, those of a session on a unit, or all of a unit.
+    fn manage(&mut self, conn: u32, session: usize, request: &TaskManagementRequest) {
+        let wide = request.function != tmf::ABORT_TASK;
+        let taken = |job: &Job| match request.function {
+            tmf::ABORT_TASK => job.session == session && job.command.itt == request.referenced_itt,
+            tmf::ABORT_TASK_SET => job.session == session && job.command.lun == request.lun,
+            _ => job.command.lun == request.lun,
+        };
+        let before = self.collecting.len() + self.pool.len();
+        self.collecting.retain(|j| !taken(j));
+        self.pool.retain(|j| !taken(j));
+        let mut found = wide || before > self.collecting.len() + self.pool.len();
+        for (_, pdu) in self.sessions[session].early.values_mut() {
+            if matches!(pdu, Pdu::ScsiCommand(c) if !wide && c.itt == request.referenced_itt) {
+                *pdu = Pdu::NopOut(NopOut::default());
+                found = true;
+            }
+        }
+        if request.function == tmf::LOGICAL_UNIT_RESET {
+            for (_, other) in self.sessions.iter_mut().enumerate().filter(|(index, _)| *index != session) {
+                other.attention[unit(request.lun)] = true;
+            }
+        }
+        let response = if found { tmf::COMPLETE } else { tmf::TASK_DOES_NOT_EXIST };
+        self.reply(conn, true, |stat_sn, exp_cmd_sn, max_cmd_sn| {
+            Pdu::TaskManagementResponse(TaskManagementResponse {
+                response,
+                itt: request.itt,
+                stat_sn,
+                exp_cmd_sn,
+                max_cmd_sn,
+                additional: 0,
+            })
+        });
     }
 
     fn data(&mut self, conn: u32, pdu: &DataOut) {
@@ -234,7 +277,9 @@ impl Target {
         if ghost && !self.conns.is_empty() && !(choice / 1024).is_multiple_of(32) {
             return;
         }
-        let oldest = self.pool.iter().map(|j| j.age).min();
+        let lun = self.pool[index].command.lun;
+        let unit = unit(lun);
+        let oldest = self.pool.iter().filter(|j| j.command.lun == lun).map(|j| j.age).min();
         let job = &self.pool[index];
         if job.command.attribute == TaskAttribute::Ordered && Some(job.age) != oldest {
             return;
@@ -242,33 +287,33 @@ impl Target {
         let job = self.pool.remove(index);
         let cdb = job.command.cdb.0.clone();
         let lba = u32::from_be_bytes([cdb[2], cdb[3], cdb[4], cdb[5]]) as usize;
-        let attention = std::mem::take(&mut self.sessions[job.session].attention);
+        let attention = std::mem::take(&mut self.sessions[job.session].attention[unit]);
         if attention && cdb[0] != 0x12 {
             let sense = Sense { key: 6, asc: 0x29, ascq: 0 }.to_fixed();
             self.respond(&job, 2, ScsiResponse::sense_data(&sense));
             return;
         }
-        self.sessions[job.session].attention = attention;
+        self.sessions[job.session].attention[unit] = attention;
         match cdb[0] {
             0x28 => {
                 let blocks = usize::from(u16::from_be_bytes([cdb[7], cdb[8]]));
-                let data = self.medium[lba..lba + blocks].iter().flat_map(|v| stamp(*v)).collect();
+                let data = self.medium[unit][lba..lba + blocks].iter().flat_map(|v| stamp(*v)).collect();
                 self.data_in(&job, data);
                 self.respond(&job, 0, Payload::new());
             }
             0x2a => {
                 for (at, block) in job.data.chunks(BLOCK).enumerate() {
-                    self.medium[lba + at] = u64::from_be_bytes(*block.first_chunk().unwrap());
+                    self.medium[unit][lba + at] = u64::from_be_bytes(*block.first_chunk().unwrap());
                 }
                 self.respond(&job, 0, Payload::new());
             }
             0x12 => {
-                self.data_in(&job, inquiry(&cdb));
+                self.data_in(&job, inquiry(unit, &cdb));
                 self.respond(&job, 0, Payload::new());
             }
             0x9e => {
                 let mut data = vec![0; 32];
-                data[..8].copy_from_slice(&(self.medium.len() as u64 - 1).to_be_bytes());
+                data[..8].copy_from_slice(&(self.medium[unit].len() as u64 - 1).to_be_bytes());
                 data[8..12].copy_from_slice(&512u32.to_be_bytes());
                 self.data_in(&job, data);
                 self.respond(&job, 0, Payload::new());
@@ -333,7 +378,11 @@ pub(crate) fn stamp(value: u64) -> [u8; BLOCK] {
     block
 }
 
-fn inquiry(cdb: &[u8]) -> Vec<u8> {
+fn unit(lun: Lun) -> usize {
+    usize::try_from(lun.number()).unwrap()
+}
+
+fn inquiry(unit: usize, cdb: &[u8]) -> Vec<u8> {
     match (cdb[1], cdb[2]) {
         (0, _) => {
             let mut data = vec![0; 36];
@@ -344,7 +393,7 @@ fn inquiry(cdb: &[u8]) -> Vec<u8> {
         }
         (_, 0x83) => {
             let mut data = vec![0, 0x83, 0, 12, 1, 3, 0, 8];
-            data.extend_from_slice(&[0x60, 1, 2, 3, 4, 5, 6, 7]);
+            data.extend_from_slice(&[0x60, 1, 2, 3, 4, 5, 6, u8::try_from(unit).unwrap()]);
             data
         }
         _ => b"\x00\x80\x00\x04abcd".to_vec(),

@@ -1,9 +1,10 @@
-//! The loop that moves PDUs, runs commands, cuts connections and passes time, one random step after the other.
+//! The loop that moves PDUs, runs commands, cuts connections, aborts, and passes time, one random step after the other.
 
-use crate::target::{BLOCK, Target, stamp};
+use crate::target::{BLOCK, Target, UNITS, stamp};
 use braid::iscsi::text::KeyList;
 use braid::iscsi::{
-    Cdb, Cid, CmdSn, DataOut, Isid, Itt, Payload, Pdu, ScsiCommand, StatSn, TaskAttribute, Tsih, Ttt,
+    Cdb, Cid, CmdSn, DataOut, Isid, Itt, Lun, Payload, Pdu, ScsiCommand, StatSn, TaskAttribute,
+    TaskManagementRequest, TaskManagementResponse, Tsih, Ttt, tmf,
 };
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::path::select::Policy;
@@ -23,15 +24,40 @@ pub(crate) struct Setup {
     pub(crate) fanout: Fanout,
     pub(crate) paths: usize,
     pub(crate) cuts: u32,
+    /// Task management functions.
+    pub(crate) functions: u32,
+    /// The initiator goes away at a random moment.
+    pub(crate) leaves: bool,
     pub(crate) fence: FenceMethod,
 }
 
+/// What a block may hold, by the stamps of writes: one value, or several after an abort.
+type Block = Vec<u64>;
+
 /// A command of the initiator that is not answered.
 struct Pending {
+    unit: usize,
+    lba: usize,
+    cmd_sn: CmdSn,
     write: Option<Vec<u8>>,
-    expected: Option<Vec<u8>>,
+    /// What the blocks that it reads may hold, or of a write what they could hold before.
+    blocks: Vec<Block>,
     got: Vec<u8>,
     data_sn: u32,
+}
+
+impl Pending {
+    fn range(&self) -> std::ops::Range<usize> {
+        self.lba..self.lba + self.blocks.len()
+    }
+
+    fn block_mut(&mut self, lba: usize) -> Option<&mut Block> {
+        self.blocks.get_mut(lba.checked_sub(self.lba)?)
+    }
+}
+
+fn lun(unit: usize) -> Lun {
+    Lun::from_number(u16::try_from(unit).unwrap())
 }
 
 pub(crate) struct World {
@@ -49,8 +75,13 @@ pub(crate) struct World {
     cut: Vec<u32>,
     cuts_left: u32,
     pending: BTreeMap<u32, Pending>,
-    /// What the medium must hold after all commands issued so far.
-    model: Vec<u64>,
+    /// What the medium may hold after all commands issued so far.
+    model: [Vec<Block>; UNITS],
+    /// Functions not answered, by their tags: code and the commands concerned.
+    functions: BTreeMap<u32, (u8, Vec<u32>)>,
+    functions_left: u32,
+    /// Units of which a command was answered.
+    seen: [bool; UNITS],
     next_itt: u32,
     cmd_sn: CmdSn,
     max_cmd_sn: CmdSn,
@@ -129,7 +160,10 @@ impl World {
             cut: Vec::new(),
             cuts_left: setup.cuts,
             pending: BTreeMap::new(),
-            model: vec![0; BLOCKS],
+            model: [vec![vec![0]; BLOCKS], vec![vec![0]; BLOCKS]],
+            functions: BTreeMap::new(),
+            functions_left: setup.functions,
+            seen: [false; UNITS],
             next_itt: 0,
             cmd_sn: CmdSn(u32::MAX - 10),
             max_cmd_sn: CmdSn(u32::MAX - 10).plus(7),
@@ -153,7 +187,11 @@ impl World {
     pub(crate) fn run(mut self) {
         self.drain();
         let mut steps = 0;
-        while self.next_itt < COMMANDS || !self.pending.is_empty() {
+        let leave_at = if self.setup.leaves { self.draw(1500) } else { usize::MAX };
+        while self.next_itt < COMMANDS || !self.pending.is_empty() || !self.functions.is_empty() {
+            if steps == leave_at {
+                break;
+            }
             self.step();
             steps += 1;
             assert!(steps < 200_000, "no progress: {} commands open", self.pending.len());
@@ -165,15 +203,24 @@ impl World {
             steps += 1;
             assert!(steps < 400_000, "the session does not end");
         }
+        let medium = self.target.medium.clone();
         while self.target.pending() > 0 {
             let choice = self.draw(1 << 16);
             self.target.execute(choice);
         }
-        assert_eq!(self.target.medium, self.model, "the medium after everything has settled");
+        assert_eq!(self.target.medium, medium, "a ghost outlived the session");
+        for open in self.pending.keys().copied().collect::<Vec<_>>() {
+            self.unknown(open);
+        }
+        for (unit, blocks) in medium.iter().enumerate() {
+            for (lba, (block, allowed)) in blocks.iter().zip(&self.model[unit]).enumerate() {
+                assert!(allowed.contains(block), "unit {unit} block {lba}: {block}, not one of {allowed:?}");
+            }
+        }
     }
 
     fn step(&mut self) {
-        match self.draw(12) {
+        match self.draw(13) {
             0 | 1 => self.issue(),
             2 => self.deliver_downstream(),
             3 | 4 => self.deliver_to_target(),
@@ -187,7 +234,97 @@ impl World {
             }
             9 => self.finish_login(),
             10 => self.maybe_cut(),
+            11 => self.maybe_manage(),
             _ => self.pass_time(),
+        }
+    }
+
+    /// The outcome of a command is not known: where it wrote, what was there before may still be there.
+    fn unknown(&mut self, itt: u32) {
+        let Some(pending) = self.pending.remove(&itt) else { return };
+        let Some(write) = &pending.write else { return };
+        let value = u64::from_be_bytes(*write.first_chunk().unwrap());
+        for (lba, before) in pending.range().zip(&pending.blocks) {
+            let later = self.pending.values_mut().filter(|p| p.unit == pending.unit);
+            let later = later.filter_map(|p| p.block_mut(lba));
+            for block in later.chain([&mut self.model[pending.unit][lba]]).filter(|b| b.contains(&value)) {
+                let missing: Vec<u64> = before.iter().copied().filter(|v| !block.contains(v)).collect();
+                block.extend(missing);
+            }
+        }
+    }
+
+    /// Aborts one command, all of a unit, or resets it; immediately or in turn.
+    fn maybe_manage(&mut self) {
+        let open = !self.pending.is_empty() && self.seen == [true; UNITS];
+        if self.functions_left == 0 || !open || self.draw(12) != 0 {
+            return;
+        }
+        let immediate = self.draw(2) == 0;
+        if !immediate && self.cmd_sn.is_after(self.max_cmd_sn) {
+            return;
+        }
+        self.functions_left -= 1;
+        let tags: Vec<u32> = self.pending.keys().copied().collect();
+        let referenced = tags[self.draw(tags.len())];
+        let (unit, ref_cmd_sn) = (self.pending[&referenced].unit, self.pending[&referenced].cmd_sn);
+        let function =
+            [tmf::ABORT_TASK, tmf::ABORT_TASK, tmf::ABORT_TASK_SET, tmf::LOGICAL_UNIT_RESET][self.draw(4)];
+        let concerned = match function {
+            tmf::ABORT_TASK => vec![referenced],
+            _ => tags.into_iter().filter(|t| self.pending[t].unit == unit).collect(),
+        };
+        let itt = 0x1000 + self.functions_left;
+        self.functions.insert(itt, (function, concerned));
+        let cmd_sn = self.cmd_sn;
+        if !immediate {
+            self.cmd_sn = cmd_sn.next();
+        }
+        self.downstream.push_back(Pdu::TaskManagementRequest(TaskManagementRequest {
+            immediate,
+            function,
+            lun: lun(unit),
+            itt: Itt(itt),
+            referenced_itt: if function == tmf::ABORT_TASK { Itt(referenced) } else { Itt::NONE },
+            cmd_sn,
+            ref_cmd_sn,
+            ..TaskManagementRequest::default()
+        }));
+    }
+
+    fn managed(&mut self, answer: &TaskManagementResponse) {
+        assert_eq!(answer.stat_sn, self.stat_sn, "R112");
+        self.stat_sn = answer.stat_sn.next();
+        let (function, concerned) = self.functions.remove(&answer.itt.0).expect("answered twice");
+        match answer.response {
+            tmf::COMPLETE => {
+                for itt in concerned {
+                    self.unknown(itt);
+                }
+            }
+            tmf::TASK_DOES_NOT_EXIST => {
+                assert_eq!(function, tmf::ABORT_TASK);
+                let ended = !self.pending.contains_key(&concerned[0]);
+                // Or another function has ended it and is not answered yet.
+                let doomed = self.functions.values().any(|(_, others)| others.contains(&concerned[0]));
+                assert!(ended || doomed, "a task that exists (R149)");
+            }
+            // A reset that lost home too often: some commands may have been ended by it, which a further reset tells.
+            other => {
+                assert_eq!((function, other), (tmf::LOGICAL_UNIT_RESET, tmf::REJECTED));
+                let unit = concerned.iter().find_map(|t| self.pending.get(t)).map(|p| p.unit);
+                let Some(unit) = unit else { return };
+                let itt = Itt(0x2000 + answer.itt.0);
+                self.functions.insert(itt.0, (function, concerned));
+                self.downstream.push_back(Pdu::TaskManagementRequest(TaskManagementRequest {
+                    immediate: true,
+                    function,
+                    lun: lun(unit),
+                    itt,
+                    cmd_sn: self.cmd_sn,
+                    ..TaskManagementRequest::default()
+                }));
+            }
         }
     }
 
@@ -232,29 +369,38 @@ impl World {
         let mut cdb = vec![0u8; 16];
         cdb[5] = u8::try_from(lba).unwrap();
         cdb[8] = u8::try_from(blocks).unwrap();
-        let mut pending = Pending { write: None, expected: None, got: Vec::new(), data_sn: 0 };
+        let unit = self.draw(4) / 3;
+        let cells = &mut self.model[unit][lba..lba + blocks];
+        let mut pending = Pending {
+            unit,
+            lba,
+            cmd_sn: self.cmd_sn,
+            write: None,
+            blocks: cells.to_vec(),
+            got: Vec::new(),
+            data_sn: 0,
+        };
         cdb[0] = match kind {
             0 => 0x35,
-            1..=4 => {
-                let data = self.model[lba..lba + blocks].iter().flat_map(|v| stamp(*v)).collect();
-                pending.expected = Some(data);
-                0x28
-            }
+            1..=4 => 0x28,
             _ => {
                 let value = u64::from(itt) + 1;
-                self.model[lba..lba + blocks].fill(value);
+                cells.fill(vec![value]);
                 pending.write = Some(stamp(value).repeat(blocks));
                 0x2a
             }
         };
         let length = if kind == 0 { 0 } else { u32::try_from(blocks * BLOCK).unwrap() };
         let write = pending.write.clone();
-        self.send_command(itt, cdb, length, kind, write.as_deref());
+        if kind == 0 {
+            pending.blocks.clear();
+        }
+        self.send_command(itt, unit, cdb, length, write.as_deref());
         self.pending.insert(itt, pending);
     }
 
     /// Immediate data, then unsolicited data up to the first burst, in some of the ways an initiator may.
-    fn send_command(&mut self, itt: u32, cdb: Vec<u8>, length: u32, kind: usize, write: Option<&[u8]>) {
+    fn send_command(&mut self, itt: u32, unit: usize, cdb: Vec<u8>, length: u32, write: Option<&[u8]>) {
         let immediate = if write.is_some() { self.draw(3) * 512 } else { 0 };
         let immediate = immediate.min(length as usize);
         let burst = (length as usize).min(1536);
@@ -262,9 +408,10 @@ impl World {
         let attribute = if self.draw(15) == 0 { TaskAttribute::Ordered } else { TaskAttribute::Simple };
         let command = ScsiCommand {
             final_: !unsolicited,
-            read: kind != 0 && write.is_none(),
+            read: length > 0 && write.is_none(),
             write: write.is_some(),
             attribute,
+            lun: lun(unit),
             itt: Itt(itt),
             expected_length: length,
             cmd_sn: self.cmd_sn,
@@ -329,6 +476,7 @@ impl World {
                 assert!(pending.is_some(), "answered twice");
                 self.answered(response.itt, response.status, stat_sn);
             }
+            Pdu::TaskManagementResponse(answer) => self.managed(&answer),
             other => panic!("the initiator did not expect {other:?}"),
         }
     }
@@ -338,11 +486,19 @@ impl World {
         self.stat_sn = stat_sn.next();
         assert_eq!(status, 0, "no error because a path failed (P3)");
         let pending = self.pending.remove(&itt.0).unwrap();
-        if let Some(expected) = pending.expected {
-            assert_eq!(expected.len(), pending.got.len(), "length of read {}", itt.0);
-            for (at, (want, got)) in expected.chunks(BLOCK).zip(pending.got.chunks(BLOCK)).enumerate() {
-                assert_eq!(want[..8], got[..8], "read {} block {at}: not in CmdSN order (P1, P2)", itt.0);
-            }
+        self.seen[pending.unit] = true;
+        if pending.write.is_some() {
+            return;
+        }
+        assert_eq!(pending.blocks.len() * BLOCK, pending.got.len(), "length of read {}", itt.0);
+        for (at, (allowed, got)) in pending.blocks.iter().zip(pending.got.chunks(BLOCK)).enumerate() {
+            let value = u64::from_be_bytes(*got.first_chunk().unwrap());
+            assert_eq!(got, stamp(value), "read {} block {at}: torn", itt.0);
+            assert!(
+                allowed.contains(&value),
+                "read {} block {at}: {value}, not one of {allowed:?}: not in CmdSN order (P1, P2)",
+                itt.0
+            );
         }
     }
 
@@ -393,7 +549,7 @@ impl World {
     fn maybe_cut(&mut self) {
         let alive: Vec<u32> = self.open.iter().copied().filter(|c| !self.cut.contains(c)).collect();
         // Before its first command the initiator would see the attention of whatever login came last.
-        let begun = self.stat_sn != StatSn(u32::MAX - 3);
+        let begun = self.seen == [true; UNITS];
         if begun && self.cuts_left > 0 && self.draw(20) == 0 && !alive.is_empty() {
             self.cuts_left -= 1;
             let conn = alive[self.draw(alive.len())];

@@ -462,3 +462,40 @@ fn numbered_functions_take_their_turn_r94() {
     assert_eq!(rig.told_function(function), tmf::COMPLETE, "before the command was sent");
     rig.quiet();
 }
+
+#[test]
+fn a_task_that_came_back_from_the_target_is_aborted_inside_braid_r149() {
+    let mut rig = two();
+    let number = rig.cmd_sn;
+    let itt = rig.read(0, 1);
+    let (conn, command) = rig.next_command();
+    assert_eq!(conn, 1);
+    let function = rig.abort(itt, number);
+    let sent = rig.sent_function(1);
+    rig.sense(1, &command, 6, 0x29, 3);
+    rig.function_done(1, sent.itt, tmf::TASK_DOES_NOT_EXIST);
+    assert_eq!(rig.told_function(function), tmf::COMPLETE);
+    rig.quiet();
+}
+
+#[test]
+fn questions_of_braids_own_that_a_reset_ended_are_asked_again() {
+    let mut rig = Rig::sessions(2);
+    rig.obliging = false;
+    rig.connect();
+    let itt = rig.read(0, 1);
+    let run = rig.next_command();
+    rig.finish(itt, &run);
+    // Home is asked who it is: the reset ends that command without an answer.
+    let (_, swept) = rig.question().unwrap();
+    let function = rig.unit_wide(tmf::LOGICAL_UNIT_RESET);
+    let sent = rig.sent_function(0);
+    rig.function_done(0, sent.itt, tmf::COMPLETE);
+    assert_eq!(rig.told_function(function), tmf::COMPLETE);
+    let (conn, again) = rig.question().unwrap();
+    assert_eq!((conn, &again.cdb), (0, &swept.cdb));
+    let data = disk(&again.cdb.0);
+    rig.answer(0, &again, &data);
+    rig.identify();
+    assert!(rig.notes.contains(&Notice::IdentityProved { path: PathId(1), lun: 0 }));
+}
