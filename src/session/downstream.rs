@@ -36,6 +36,10 @@ impl Session {
     }
 
     fn act(&mut self, pdu: Pdu, now: Instant) {
+        if !matches!(pdu, Pdu::ScsiCommand(_)) {
+            // What takes a number without becoming a command gives its place back at once.
+            self.open_window();
+        }
         match pdu {
             Pdu::ScsiCommand(command) => self.command(command, now),
             Pdu::DataOut(data) => self.data_out(&data, now),
@@ -84,18 +88,9 @@ impl Session {
     }
 
     fn command(&mut self, command: ScsiCommand, now: Instant) {
-        if command.itt == Itt::NONE || self.tasks.find(command.itt).is_some() {
-            // R107: a tag names one task at a time.
-            self.reject(&Pdu::ScsiCommand(command), reject::TASK_IN_PROGRESS);
-            return;
-        }
-        let immediate = command.immediate && self.tasks.immediate() >= MOST_IMMEDIATE;
-        if immediate || self.tasks.len() >= super::MOST_TASKS {
-            self.reject(&Pdu::ScsiCommand(command), reject::IMMEDIATE_REJECTED);
-            return;
-        }
-        if !self.sound(&command) {
-            self.reject(&Pdu::ScsiCommand(command), reject::PROTOCOL_ERROR);
+        if let Some(reason) = self.refusal(&command) {
+            self.open_window();
+            self.reject(&Pdu::ScsiCommand(command), reason);
             return;
         }
         self.unit_seen(command.lun);
@@ -112,6 +107,19 @@ impl Session {
         self.enter_order(key);
         self.solicit(key);
         self.queue_if_ready(key);
+    }
+
+    /// Why a command is not taken, if it is not.
+    fn refusal(&self, command: &ScsiCommand) -> Option<u8> {
+        if command.itt == Itt::NONE || self.tasks.find(command.itt).is_some() {
+            // R107: a tag names one task at a time.
+            return Some(reject::TASK_IN_PROGRESS);
+        }
+        let flood = command.immediate && self.tasks.immediate() >= MOST_IMMEDIATE;
+        if flood || self.tasks.len() >= super::MOST_TASKS {
+            return Some(reject::IMMEDIATE_REJECTED);
+        }
+        (!self.sound(command)).then_some(reject::PROTOCOL_ERROR)
     }
 
     /// Immediate data and flags within what was negotiated (R121, R122, R131).

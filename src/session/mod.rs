@@ -190,6 +190,7 @@ impl Session {
         self.check_drains(now);
         self.maintain(now);
         self.progress_finish(now);
+        self.dispatch(now);
     }
 
     /// The next thing to do.

@@ -7,7 +7,8 @@ use super::Session;
 use super::api::{ConnId, Output, PathId};
 use super::nexus::{Conn, ConnState, HOME, NexusId, NexusState};
 use super::tasks::{Run, Task, TaskKey};
-use crate::iscsi::{DataOut, Payload, Pdu, ScsiCommand, TaskAttribute, Ttt};
+use crate::iscsi::{DataOut, Lun, Payload, Pdu, ScsiCommand, TaskAttribute, Ttt};
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -56,9 +57,19 @@ impl Session {
             self.home_queue.pop_front();
             self.send(key, conn, now);
         }
-        while let Some(key) = self.any_queue.front().copied() {
-            let Some(conn) = self.choose_any(key) else { break };
-            self.any_queue.pop_front();
+        let (mut at, mut stuck) = (0, SmallVec::<[Lun; 4]>::new());
+        while let Some(key) = self.any_queue.get(at).copied() {
+            let Some(lun) = self.tasks.get(key).map(|t| t.lun) else { break };
+            // A unit that no path can take now does not hold up the others.
+            let conn = if stuck.contains(&lun) { None } else { self.choose_any(key) };
+            let Some(conn) = conn else {
+                if !stuck.contains(&lun) {
+                    stuck.push(lun);
+                }
+                at += 1;
+                continue;
+            };
+            self.any_queue.remove(at);
             self.send(key, conn, now);
         }
     }
@@ -217,7 +228,7 @@ fn place(task: &Task) -> (bool, u64) {
 /// A part of a Data-Out sequence.
 struct Transfer {
     ttt: Ttt,
-    lun: crate::iscsi::Lun,
+    lun: Lun,
     from: u32,
     to: u32,
     /// End of the whole sequence.
@@ -233,7 +244,7 @@ fn send_data(outputs: &mut VecDeque<Output>, conn: &Conn, task: &Task, range: Tr
         let length = (range.to - at).min(conn.max_send);
         let pdu = DataOut {
             final_: at + length == range.end,
-            lun: if range.ttt == Ttt::NONE { crate::iscsi::Lun(0) } else { range.lun },
+            lun: if range.ttt == Ttt::NONE { Lun(0) } else { range.lun },
             itt,
             ttt: range.ttt,
             exp_stat_sn: conn.exp_stat_sn,

@@ -63,11 +63,15 @@ impl Front {
     /// Counts a number as received, if it could still be on its way: inside the window and before `limit` (R149).
     pub(super) fn plug(&mut self, cmd_sn: CmdSn, limit: CmdSn) -> bool {
         let inside = !cmd_sn.is_before(self.exp_cmd_sn) && !cmd_sn.is_after(self.max_cmd_sn);
-        if inside && cmd_sn.is_before(limit) {
-            self.early.insert(cmd_sn.0, None);
-            return true;
+        if !inside || !cmd_sn.is_before(limit) {
+            return false;
         }
-        false
+        self.early.insert(cmd_sn.0, None);
+        while self.early.get(&self.exp_cmd_sn.0) == Some(&None) {
+            self.early.remove(&self.exp_cmd_sn.0);
+            self.exp_cmd_sn = self.exp_cmd_sn.next();
+        }
+        true
     }
 
     /// Opens the window for `free` more commands; never closes it again.

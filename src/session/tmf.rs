@@ -106,6 +106,7 @@ impl Session {
             } else {
                 tmf::TASK_DOES_NOT_EXIST
             };
+            self.open_window();
             self.answer_tmf(request.itt, response);
             return;
         };

@@ -28,6 +28,7 @@ const CALM: Setup = Setup {
     paths: 1,
     cuts: 0,
     functions: 0,
+    errors: 0,
     leaves: false,
     fence: FenceMethod::Ordered,
 };
@@ -35,39 +36,39 @@ const CALM: Setup = Setup {
 #[test]
 fn one_path() {
     run(CALM, 0..100);
-    run(Setup { functions: 6, ..CALM }, 0..100);
+    run(Setup { functions: 6, errors: 6, ..CALM }, 0..100);
 }
 
 #[test]
 fn four_sessions_without_cuts() {
     run(Setup { paths: 4, ..CALM }, 0..50);
-    run(Setup { paths: 4, functions: 6, ..CALM }, 0..100);
+    run(Setup { paths: 4, functions: 6, errors: 6, ..CALM }, 0..100);
 }
 
 #[test]
 fn one_session_of_four_connections_without_cuts() {
     run(Setup { fanout: Fanout::Mcs, paths: 4, ..CALM }, 0..50);
-    run(Setup { fanout: Fanout::Mcs, paths: 4, functions: 6, ..CALM }, 0..100);
+    run(Setup { fanout: Fanout::Mcs, paths: 4, functions: 6, errors: 6, ..CALM }, 0..100);
 }
 
 #[test]
 fn sessions_survive_cuts() {
     let setup = Setup { paths: 3, cuts: 6, fence: FenceMethod::Auto, ..CALM };
     run(setup, 0..200);
-    run(Setup { functions: 6, ..setup }, 0..200);
-    run(Setup { paths: 1, cuts: 3, functions: 3, ..setup }, 0..100);
+    run(Setup { functions: 6, errors: 6, ..setup }, 0..200);
+    run(Setup { paths: 1, cuts: 3, functions: 3, errors: 3, ..setup }, 0..100);
 }
 
 #[test]
 fn one_session_survives_cuts() {
     let setup = Setup { fanout: Fanout::Mcs, paths: 3, cuts: 6, ..CALM };
     run(setup, 0..200);
-    run(Setup { functions: 6, ..setup }, 0..200);
+    run(Setup { functions: 6, errors: 6, ..setup }, 0..200);
 }
 
 #[test]
 fn a_session_ends_at_any_moment() {
-    let setup = Setup { paths: 3, cuts: 6, functions: 3, leaves: true, ..CALM };
+    let setup = Setup { paths: 3, cuts: 6, functions: 3, errors: 3, leaves: true, ..CALM };
     run(setup, 0..200);
     run(Setup { fanout: Fanout::Mcs, ..setup }, 0..200);
 }

@@ -32,7 +32,8 @@ pub(crate) struct Job {
 struct Sess {
     isid: [u8; 6],
     exp_cmd_sn: CmdSn,
-    attention: [bool; UNITS],
+    /// Additional sense of the attention that waits on each unit.
+    attention: [Option<(u8, u8)>; UNITS],
     early: BTreeMap<u32, (u32, Pdu)>,
 }
 
@@ -75,7 +76,12 @@ impl Target {
                     }
                 }
                 let (isid, early) = (plan.isid.0, BTreeMap::new());
-                self.sessions.push(Sess { isid, exp_cmd_sn: plan.cmd_sn, attention: [true; UNITS], early });
+                self.sessions.push(Sess {
+                    isid,
+                    exp_cmd_sn: plan.cmd_sn,
+                    attention: [Some((0x29, 0)); UNITS],
+                    early,
+                });
                 self.sessions.len() - 1
             }
         };
@@ -105,7 +111,25 @@ impl Target {
 
     /// The initiator has seen the attention of the first session.
     pub(crate) fn attention_seen(&mut self) {
-        self.sessions[0].attention = [false; UNITS];
+        self.sessions[0].attention = [None; UNITS];
+    }
+
+    /// Somebody else changed a mode page: every session is told.
+    pub(crate) fn mode_changed(&mut self, unit: usize) {
+        for session in &mut self.sessions {
+            session.attention[unit].get_or_insert((0x2a, 1));
+        }
+    }
+
+    /// Ends a write that waits for its data.
+    pub(crate) fn fail(&mut self, choice: usize) {
+        let waiting: Vec<usize> =
+            (0..self.collecting.len()).filter(|at| self.lives(self.collecting[*at].conn)).collect();
+        if !waiting.is_empty() {
+            let job = self.collecting.remove(waiting[choice % waiting.len()]);
+            let sense = Sense { key: 3, asc: 0x0c, ascq: 0 }.to_fixed();
+            self.respond(&job, 2, ScsiResponse::sense_data(&sense));
+        }
     }
 
     pub(crate) fn lives(&self, conn: u32) -> bool {
@@ -203,7 +227,7 @@ impl Target {
         }
         if request.function == tmf::LOGICAL_UNIT_RESET {
             for (_, other) in self.sessions.iter_mut().enumerate().filter(|(index, _)| *index != session) {
-                other.attention[unit(request.lun)] = true;
+                other.attention[unit(request.lun)] = Some((0x29, 3));
             }
         }
         let response = if found { tmf::COMPLETE } else { tmf::TASK_DOES_NOT_EXIST };
@@ -288,8 +312,8 @@ impl Target {
         let cdb = job.command.cdb.0.clone();
         let lba = u32::from_be_bytes([cdb[2], cdb[3], cdb[4], cdb[5]]) as usize;
         let attention = std::mem::take(&mut self.sessions[job.session].attention[unit]);
-        if attention && cdb[0] != 0x12 {
-            let sense = Sense { key: 6, asc: 0x29, ascq: 0 }.to_fixed();
+        if let Some((asc, ascq)) = attention.filter(|_| cdb[0] != 0x12) {
+            let sense = Sense { key: 6, asc, ascq }.to_fixed();
             self.respond(&job, 2, ScsiResponse::sense_data(&sense));
             return;
         }

@@ -8,6 +8,7 @@ use braid::iscsi::{
 };
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::path::select::Policy;
+use braid::scsi::Sense;
 use braid::session::{
     Cause, ConnId, Event, Fanout, FenceMethod, Output, PathId, PathPlan, Session, SessionPlan,
 };
@@ -26,6 +27,8 @@ pub(crate) struct Setup {
     pub(crate) cuts: u32,
     /// Task management functions.
     pub(crate) functions: u32,
+    /// Unit attentions of others' making, and errors before all data has come.
+    pub(crate) errors: u32,
     /// The initiator goes away at a random moment.
     pub(crate) leaves: bool,
     pub(crate) fence: FenceMethod,
@@ -80,6 +83,11 @@ pub(crate) struct World {
     /// Functions not answered, by their tags: code and the commands concerned.
     functions: BTreeMap<u32, (u8, Vec<u32>)>,
     functions_left: u32,
+    errors_left: u32,
+    /// Attentions that the initiator may still be told.
+    attentions: usize,
+    /// Connections that are dead and of which the engine does not know yet.
+    silent: Vec<u32>,
     /// Units of which a command was answered.
     seen: [bool; UNITS],
     next_itt: u32,
@@ -135,15 +143,16 @@ impl World {
             home,
             home_login,
             fanout: setup.fanout,
-            policy: Policy::RoundRobin,
+            policy: [Policy::RoundRobin, Policy::ServiceTime, Policy::QueueDepth, Policy::Failover]
+                [usize::try_from(seed % 4).unwrap()],
             fence: setup.fence,
-            fence_time: Duration::from_secs(3600),
-            queue_time: Duration::from_secs(3600),
+            fence_time: Duration::from_secs(1_000_000),
+            queue_time: Duration::from_secs(1_000_000),
             ping_interval: Duration::from_secs(5),
             ping_timeout: Duration::from_secs(3600),
             reconnect: (Duration::from_millis(100), Duration::from_secs(2)),
             max_window: 8,
-            memory_budget: 16 * 1024,
+            memory_budget: [16 * 1024, 2048][usize::try_from(seed / 4 % 2).unwrap()],
             seed,
             send_targets: KeyList::new(),
         };
@@ -163,6 +172,9 @@ impl World {
             model: [vec![vec![0]; BLOCKS], vec![vec![0]; BLOCKS]],
             functions: BTreeMap::new(),
             functions_left: setup.functions,
+            errors_left: setup.errors,
+            attentions: 0,
+            silent: Vec::new(),
             seen: [false; UNITS],
             next_itt: 0,
             cmd_sn: CmdSn(u32::MAX - 10),
@@ -220,7 +232,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        match self.draw(13) {
+        match self.draw(14) {
             0 | 1 => self.issue(),
             2 => self.deliver_downstream(),
             3 | 4 => self.deliver_to_target(),
@@ -235,6 +247,7 @@ impl World {
             9 => self.finish_login(),
             10 => self.maybe_cut(),
             11 => self.maybe_manage(),
+            12 => self.maybe_fail(),
             _ => self.pass_time(),
         }
     }
@@ -292,6 +305,38 @@ impl World {
         }));
     }
 
+    fn maybe_fail(&mut self) {
+        if self.errors_left == 0 || self.seen != [true; UNITS] || self.draw(15) != 0 {
+            return;
+        }
+        self.errors_left -= 1;
+        let choice = self.draw(1 << 16);
+        if self.draw(2) == 0 {
+            self.target.mode_changed(choice % UNITS);
+            self.attentions += 1;
+        } else {
+            self.target.fail(choice);
+            self.collect_replies();
+        }
+    }
+
+    /// A command ended with sense data: it did not run, which is as good as not knowing.
+    fn failed(&mut self, itt: Itt, sense: Option<Sense>, stat_sn: StatSn) {
+        assert_eq!(stat_sn, self.stat_sn, "R112");
+        self.stat_sn = stat_sn.next();
+        match sense.map(|s| (s.key, s.asc, s.ascq)) {
+            Some((6, 0x2a, 1)) => {
+                self.attentions =
+                    self.attentions.checked_sub(1).expect("told more often than it happened (P3)");
+            }
+            Some((3, 0x0c, 0)) => {}
+            other => panic!("no error because a path failed (P3): {other:?}"),
+        }
+        let owed = |p: &Pdu| matches!(p, Pdu::DataOut(data) if data.itt == itt);
+        assert!(!self.downstream.iter().any(owed), "R138");
+        self.unknown(itt.0);
+    }
+
     fn managed(&mut self, answer: &TaskManagementResponse) {
         assert_eq!(answer.stat_sn, self.stat_sn, "R112");
         self.stat_sn = answer.stat_sn.next();
@@ -339,7 +384,9 @@ impl World {
                 Output::ToInitiator(pdu) => self.receive(pdu),
                 Output::ToTarget(conn, pdu) => {
                     assert!(self.open.contains(&conn.0), "a PDU for a connection that is not open");
-                    self.to_target.entry(conn.0).or_default().push_back(pdu);
+                    if !self.silent.contains(&conn.0) {
+                        self.to_target.entry(conn.0).or_default().push_back(pdu);
+                    }
                 }
                 Output::Open(conn, _, plan) => self.opening.push_back((conn, *plan)),
                 Output::Close(conn, _) => {
@@ -474,6 +521,11 @@ impl World {
             Pdu::ScsiResponse(response) => {
                 let pending = self.pending.get(&response.itt.0);
                 assert!(pending.is_some(), "answered twice");
+                if response.status == 2 {
+                    let sense = response.sense().and_then(|s| Sense::parse(&s));
+                    self.failed(response.itt, sense, stat_sn);
+                    return;
+                }
                 self.answered(response.itt, response.status, stat_sn);
             }
             Pdu::TaskManagementResponse(answer) => self.managed(&answer),
@@ -517,7 +569,7 @@ impl World {
 
     fn collect_replies(&mut self) {
         for (conn, pdu) in std::mem::take(&mut self.target.replies) {
-            if self.open.contains(&conn) && !self.cut.contains(&conn) {
+            if self.open.contains(&conn) && !self.cut.contains(&conn) && !self.silent.contains(&conn) {
                 self.to_engine.entry(conn).or_default().push_back(pdu);
             }
         }
@@ -547,22 +599,36 @@ impl World {
 
     /// Cuts a connection. What is under way to the target may still arrive; the target notices some time later.
     fn maybe_cut(&mut self) {
-        let alive: Vec<u32> = self.open.iter().copied().filter(|c| !self.cut.contains(c)).collect();
+        let dead = |c: &u32| self.cut.contains(c) || self.silent.contains(c);
+        let alive: Vec<u32> = self.open.iter().copied().filter(|c| !dead(c)).collect();
         // Before its first command the initiator would see the attention of whatever login came last.
         let begun = self.seen == [true; UNITS];
-        if begun && self.cuts_left > 0 && self.draw(20) == 0 && !alive.is_empty() {
+        let noticed = self.silent.iter().position(|c| self.open.contains(c)).filter(|_| self.draw(8) == 0);
+        if let Some(at) = noticed {
+            let conn = self.silent.remove(at);
+            self.cut(conn);
+        } else if begun && self.cuts_left > 0 && self.draw(20) == 0 && !alive.is_empty() {
             self.cuts_left -= 1;
             let conn = alive[self.draw(alive.len())];
-            self.cut.push(conn);
-            self.open.retain(|c| *c != conn);
-            self.to_engine.remove(&conn);
-            self.handle(Event::Disconnected(ConnId(conn), Cause::Tcp("reset".into())));
+            if self.draw(2) == 0 {
+                self.silent.push(conn);
+                self.to_engine.remove(&conn);
+            } else {
+                self.cut(conn);
+            }
         } else if !self.cut.is_empty() && self.draw(10) == 0 {
             let at = self.draw(self.cut.len());
             let conn = self.cut[at];
             self.target.lost(conn);
             self.to_target.remove(&conn);
         }
+    }
+
+    fn cut(&mut self, conn: u32) {
+        self.cut.push(conn);
+        self.open.retain(|c| *c != conn);
+        self.to_engine.remove(&conn);
+        self.handle(Event::Disconnected(ConnId(conn), Cause::Tcp("reset".into())));
     }
 
     fn pass_time(&mut self) {

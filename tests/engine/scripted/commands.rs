@@ -1,7 +1,7 @@
 //! Commands on their way through: data cut anew on each side, statuses, windows, memory.
 
 use super::*;
-use braid::iscsi::{TaskManagementRequest, reject, tmf};
+use braid::iscsi::{NopOut, TaskManagementRequest, reject, tmf};
 
 /// Parameters of both sides: downstream, upstream.
 fn params(down: impl FnOnce(&mut Negotiated), up: impl FnOnce(&mut Negotiated)) -> Rig {
@@ -489,4 +489,21 @@ fn a_full_memory_budget_closes_the_window_and_an_answer_opens_it_r96() {
         let free = told.max_cmd_sn.plus(1).since(told.exp_cmd_sn);
         assert_eq!(free, u32::try_from((n + 1).saturating_sub(14)).unwrap(), "after {n}");
     }
+}
+
+#[test]
+fn pings_and_refused_commands_do_not_use_up_the_window_r96() {
+    let mut rig = Rig::sessions(1);
+    for _ in 0..40 {
+        assert!(!rig.cmd_sn.is_after(rig.max_cmd_sn));
+        let (itt, cmd_sn) = (rig.tag(), rig.take_cmd_sn());
+        rig.send(Pdu::NopOut(NopOut { itt, cmd_sn, ..NopOut::default() }));
+        assert!(matches!(rig.told(), Pdu::NopIn(_)));
+    }
+    for _ in 0..40 {
+        assert!(!rig.cmd_sn.is_after(rig.max_cmd_sn));
+        rig.command(ScsiCommand { final_: false, ..read(0, 1) });
+        rig.told_reject();
+    }
+    assert_eq!(rig.max_cmd_sn.since(rig.cmd_sn), 15, "sixteen places");
 }

@@ -770,3 +770,15 @@ fn a_write_whose_data_is_not_here_yet_goes_out_again_when_it_is() {
     assert_eq!(run.0, 0);
     rig.finish(itt, &run);
 }
+
+#[test]
+fn a_unit_that_only_home_carries_does_not_hold_up_the_others_while_home_is_away() {
+    let mut rig = two();
+    rig.cut(0);
+    rig.command(ScsiCommand { lun: OTHER_UNIT, ..read(0, 1) });
+    rig.quiet();
+    let itt = rig.read(0, 1);
+    let run = rig.next_command();
+    assert_eq!(run.0, 1);
+    rig.finish(itt, &run);
+}
