@@ -3,6 +3,8 @@
 //! What must hold: no command fails at the initiator, whose one session lives on; no byte is wrong, on the wire or on the
 //! disk; the other paths carry on while one is cut; the cut path joins again when the link is mended, and carries again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use crate::braid::{Braid, Metrics};
@@ -10,9 +12,7 @@ use crate::load::{Load, REGION};
 use crate::net::{Cut, Net};
 use crate::stage::{Stage, Via};
 use crate::target::Kind;
-use crate::wait::{HEAVY, PATIENCE};
-
-use std::time::Instant;
+use crate::wait::{HEAVY, PATIENCE, poll};
 
 /// A stalled command is lost, not slow, after so long.
 const STALL: Duration = Duration::from_secs(120);
@@ -23,42 +23,80 @@ fn each_path_in_turn(kind: Kind, paths: usize, how: Cut) {
     let _place = HEAVY.enter();
     let net = Net::new(paths);
     let stage = Stage::over(&net, kind, Via::Braid("auto"), REGION);
-    let braid = stage.braid();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let stopping = StopOnDrop(&stop);
+        let scene = Scene { braid: stage.braid(), load: scope.spawn(|| work(&stage, &stop)) };
+        cut_and_heal(&scene, &net, how);
+        drop(stopping);
+        let ended = scene.load.join().expect("the load's thread");
+        ended.unwrap_or_else(|why| panic!("{why}\n{}", stage.braid().log()));
+    });
+}
+
+/// The load, round after round until told to stop, and then the look at the disk.
+fn work(stage: &Stage, stop: &AtomicBool) -> Result<(), String> {
     let mut load = Load::start(stage.endpoint());
-    let all: Vec<&str> = braid.paths().iter().map(String::as_str).collect();
-    work(&mut load, braid, "every path is up and carries", carries(braid, &all));
+    while !stop.load(Ordering::Relaxed) {
+        load.round(STALL)?;
+    }
+    load.finish(stage.disk())
+}
+
+/// Lets the load end also when the test fails meanwhile, so that the failure is seen.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Braid with a load on it.
+struct Scene<'a> {
+    braid: &'a Braid,
+    load: ScopedJoinHandle<'a, Result<(), String>>,
+}
+
+impl Scene<'_> {
+    /// Waits until the metrics are `good`, as long as the load goes on.
+    fn until(&self, what: &str, good: impl Fn(&Metrics) -> bool) {
+        let met = poll(PATIENCE, || {
+            (self.load.is_finished() || good(&self.braid.metrics())).then(|| !self.load.is_finished())
+        });
+        if met != Some(true) {
+            let state = if self.load.is_finished() { "the load ended" } else { "in vain" };
+            panic!("{state}, waiting for: {what}\n{}\n{}", self.braid.metrics().show(), self.braid.log());
+        }
+    }
+
+    /// Waits until all `paths` are up and each has moved something from now on.
+    fn until_carrying(&self, what: &str, paths: &[&str]) {
+        let before = self.braid.metrics();
+        self.until(what, |now| {
+            paths
+                .iter()
+                .all(|path| now.connections(path) > 0.0 && now.bytes(path) > before.bytes(path) + SOME)
+        });
+    }
+}
+
+fn cut_and_heal(scene: &Scene<'_>, net: &Net, how: Cut) {
+    let all: Vec<&str> = scene.braid.paths().iter().map(String::as_str).collect();
+    scene.until_carrying("every path is up and carries", &all);
     for (path, name) in all.iter().enumerate() {
         let others: Vec<&str> = all.iter().copied().filter(|other| other != name).collect();
         net.cut(path, how);
-        let what = format!("path {name} is seen to be cut ({how:?})");
-        work(&mut load, braid, &what, |now| now.connections(name) == 0.0);
-        work(&mut load, braid, &format!("others carry while {name} is cut"), carries(braid, &others));
+        scene.until(&format!("{name} is seen to be cut ({how:?})"), |now| now.connections(name) == 0.0);
+        scene.until_carrying(&format!("others carry while {name} is cut"), &others);
         net.heal(path);
-        work(&mut load, braid, &format!("path {name} is back and carries"), carries(braid, &all));
+        scene.until_carrying(&format!("{name} is back and carries"), &all);
     }
-    assert_eq!(braid.metrics().sum("braid_logins_total", &[("result", "accepted")]), 1.0, "{}", braid.log());
-    load.finish(stage.disk()).unwrap_or_else(|why| panic!("{why}\n{}", braid.log()));
-}
-
-/// Whether all `paths` are up and each has moved something from now on.
-fn carries<'a>(braid: &Braid, paths: &'a [&'a str]) -> impl Fn(&Metrics) -> bool + 'a {
-    let before = braid.metrics();
-    move |now| {
-        paths.iter().all(|path| now.connections(path) > 0.0 && now.bytes(path) > before.bytes(path) + SOME)
-    }
-}
-
-/// Goes on with the load, round after round, until the metrics are `good`.
-fn work(load: &mut Load, braid: &Braid, what: &str, good: impl Fn(&Metrics) -> bool) {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        load.round(STALL).unwrap_or_else(|why| panic!("while waiting for: {what}\n{why}\n{}", braid.log()));
-        let now = braid.metrics();
-        if good(&now) {
-            return;
-        }
-        assert!(Instant::now() < end, "waited in vain for: {what}\n{}\n{}", now.show(), braid.log());
-    }
+    let end = scene.braid.metrics();
+    let logins = end.sum("braid_logins_total", &[("result", "accepted")]);
+    assert_eq!(logins, 1.0, "the initiator lost its session\n{}\n{}", end.show(), scene.braid.log());
+    let moved = end.sum("braid_path_commands_moved_total", &[]);
+    assert!(moved > 0.0, "no command was under way at any cut: nothing was proved\n{}", end.show());
 }
 
 #[test]
@@ -84,6 +122,11 @@ fn tgt_mcs_reset() {
 #[test]
 fn tgt_mcs_drop() {
     each_path_in_turn(Kind::TgtMcs, 2, Cut::Drop);
+}
+
+#[test]
+fn tgt_mcs_4_reset() {
+    each_path_in_turn(Kind::TgtMcs, 4, Cut::Reset);
 }
 
 #[test]
