@@ -1,7 +1,7 @@
 //! Invariants of the whole engine, for tests and the simulator: what must hold between any two events.
 
 use super::Session;
-use super::nexus::ConnState;
+use super::nexus::{ConnState, NexusState};
 use super::tasks::Origin;
 
 impl Session {
@@ -31,9 +31,20 @@ impl Session {
             }
             let queues = [&self.any_queue, &self.home_queue].iter().filter(|q| q.contains(&key)).count();
             let initiator = matches!(task.origin, Origin::Initiator { .. });
+            if initiator && self.is_ready(task) {
+                return Err(format!("task {key} could go and stands in no queue"));
+            }
             if initiator && queues != usize::from(task.queued) {
                 return Err(format!("task {key} stands in {queues} queues, queued = {}", task.queued));
             }
+        }
+        let opening = self.conns.iter().any(|c| c.state == ConnState::Opening);
+        if self.home_state() == NexusState::Down
+            && !opening
+            && self.next_deadline().is_none()
+            && !self.is_over()
+        {
+            return Err("home is down, and nothing will bring it back or end the session".into());
         }
         let held: u64 = self.tasks.iter().map(|(_, t)| u64::from(t.inbound.received())).sum();
         let promised: u64 = self.tasks.iter().map(|(_, t)| t.inbound.outstanding()).sum();

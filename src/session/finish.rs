@@ -29,7 +29,7 @@ impl Session {
         self.changed = true;
         self.outputs.push_back(Output::CloseDownstream);
         self.finishing = Some(Finishing { drain_until: now + DRAIN, told: false });
-        self.functions.clear();
+        self.end_functions();
         self.checks.clear();
         for key in self.tasks.select(|t| t.run.is_none() && !matches!(t.origin, Origin::Fence(_))) {
             self.conclude(key, now);
@@ -43,7 +43,7 @@ impl Session {
 
     /// Takes the next step towards the end if it can be taken.
     pub(super) fn progress_finish(&mut self, now: Instant) {
-        if self.finishing.as_ref().is_none_or(|f| f.told) {
+        if self.finishing.is_none() || self.is_over() {
             return;
         }
         for nexus in self.hopeless(now) {
@@ -80,6 +80,11 @@ impl Session {
             }
         }
         found
+    }
+
+    /// Whether the end was told.
+    pub(super) fn is_over(&self) -> bool {
+        self.finishing.as_ref().is_some_and(|f| f.told)
     }
 
     /// When the draining gives way.

@@ -175,6 +175,13 @@ impl Session {
         }
     }
 
+    /// A unit (or all of them) was reset: RESERVE ended with it.
+    pub(super) fn unit_reset(&mut self, lun: Option<Lun>) {
+        for (_, unit) in self.units.iter_mut().filter(|(l, _)| lun.is_none_or(|lun| lun == **l)) {
+            unit.reserved = false;
+        }
+    }
+
     /// A unit attention that the initiator must see before its next command runs, as sense data.
     pub(super) fn take_attention(&mut self, lun: Lun) -> Option<Bytes> {
         self.units.get_mut(&lun)?.attentions.pop_front()

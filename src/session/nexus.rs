@@ -102,7 +102,7 @@ pub(super) struct Conn {
 #[derive(Debug)]
 pub(super) struct PathSlot {
     backoff: Backoff,
-    retry_at: Option<Instant>,
+    pub(super) retry_at: Option<Instant>,
     /// Cannot join home's session (MC/S refused, other portal group, no room): carries a nexus of its own.
     pub(super) own_nexus: bool,
     pub(super) tpgt: Option<u16>,

@@ -236,7 +236,9 @@ impl Session {
         let group = self.nexus(nexus)?.tpgt;
         let same_group =
             |c: &&Conn| c.state == ConnState::Up && self.paths.get(c.path.0).is_some_and(|p| p.tpgt == group);
-        let living = self.conns.iter().find(same_group).map(|c| c.path);
+        // The one over which no attempt failed lately.
+        let retry_at = |c: &&Conn| self.paths.get(c.path.0).and_then(|p| p.retry_at);
+        let living = self.conns.iter().filter(same_group).min_by_key(retry_at).map(|c| c.path);
         // With no other path left, the nexus' own may come back.
         let own = || self.ghosts.iter().find(|g| g.nexus == nexus).map(|g| g.path);
         living.or_else(|| own().filter(|_| self.finishing.is_some()))

@@ -15,16 +15,7 @@ use std::time::Instant;
 impl Session {
     /// Puts a command into its queue, at the place that its order of arrival gives it, if nothing holds it back.
     pub(super) fn queue_if_ready(&mut self, key: TaskKey) {
-        let unsolicited = self.nexus(HOME).map_or(0, |n| n.params.first_burst_length);
-        let Some(task) = self.tasks.get(key) else { return };
-        // A write starts with what it may send unasked; once a path was lost under it, only with all its data, so that
-        // a slow initiator cannot make a target lose patience twice.
-        let needed = if task.losses > 0 { task.expected } else { task.expected.min(unsolicited) };
-        let has_data = !task.write || task.inbound.received() >= needed;
-        let busy = task.queued || task.run.is_some() || task.held_response.is_some();
-        if busy || task.blockers > 0 || !has_data || self.is_held(task) {
-            return;
-        }
+        let Some(task) = self.tasks.get(key).filter(|t| self.is_ready(t)) else { return };
         let (place, home_only) = (place(task), task.home_only);
         let queue = if home_only { &mut self.home_queue } else { &mut self.any_queue };
         let tasks = &self.tasks;
@@ -33,6 +24,17 @@ impl Session {
         if let Some(task) = self.tasks.get_mut(key) {
             task.queued = true;
         }
+    }
+
+    /// Whether a command belongs into a queue and stands in none.
+    pub(super) fn is_ready(&self, task: &Task) -> bool {
+        let unsolicited = self.nexus(HOME).map_or(0, |n| n.params.first_burst_length);
+        // A write starts with what it may send unasked; once a path was lost under it, only with all its data, so that
+        // a slow initiator cannot make a target lose patience twice.
+        let needed = if task.losses > 0 { task.expected } else { task.expected.min(unsolicited) };
+        let has_data = !task.write || task.inbound.received() >= needed;
+        let busy = task.queued || task.run.is_some() || task.held_response.is_some();
+        !busy && task.blockers == 0 && has_data && !self.is_held(task)
     }
 
     /// Takes a command out of the queues.

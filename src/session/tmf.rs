@@ -281,10 +281,18 @@ impl Session {
             if function.response == tmf::COMPLETE {
                 self.ask_again(&function, now);
             }
+            if let Some((_, lun)) = function.reset.filter(|_| function.response == tmf::COMPLETE) {
+                self.unit_reset((function.scope != Scope::Target).then_some(lun));
+            }
             for key in self.tasks.select(|task| function.concerns(task)) {
                 self.queue_if_ready(key);
             }
         }
+    }
+
+    /// The session ends: what is at the targets is awaited, because it may sweep away commands of Braid's own.
+    pub(super) fn end_functions(&mut self) {
+        self.functions.retain(|f| !f.waits_for_home);
     }
 
     /// The target ended commands of Braid's own too, without an answer.
@@ -321,7 +329,7 @@ impl Session {
     /// home's connections: istgt closes all but the one it came on.)
     pub(super) fn reissue_resets(&mut self, now: Instant) {
         let home = self.conns.iter().find(|c| c.nexus == HOME && c.state == ConnState::Up).map(|c| c.id);
-        let Some(home) = home else { return };
+        let Some(home) = home.filter(|_| self.finishing.is_none()) else { return };
         for mut function in std::mem::take(&mut self.functions) {
             if let Some((code, lun)) = function.reset.filter(|_| function.waits_for_home) {
                 function.waits_for_home = false;

@@ -216,3 +216,26 @@ impl Rig {
         }
     }
 }
+
+#[test]
+fn a_fence_that_a_reset_swept_away_is_built_again_at_the_end_too() {
+    let mut plan = plan(Fanout::Sessions, 1);
+    plan.fence = FenceMethod::Ordered;
+    let mut rig = Rig::new(plan);
+    rig.settle();
+    rig.write(0, 1);
+    rig.next_command();
+    rig.cut(0);
+    rig.pass(SECOND);
+    rig.obliging = false;
+    let (conn, _) = rig.connect();
+    rig.sent_command(conn);
+    rig.unit_wide(braid::iscsi::tmf::LOGICAL_UNIT_RESET);
+    let reset = rig.sent_function(conn);
+    rig.handle(Event::Stop);
+    rig.function_done(conn, reset.itt, braid::iscsi::tmf::COMPLETE);
+    rig.identify();
+    rig.sent_logout(conn);
+    rig.answer_logout(conn);
+    assert_eq!(rig.finished, 1);
+}

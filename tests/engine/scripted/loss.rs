@@ -782,3 +782,23 @@ fn a_unit_that_only_home_carries_does_not_hold_up_the_others_while_home_is_away(
     assert_eq!(run.0, 1);
     rig.finish(itt, &run);
 }
+
+#[test]
+fn a_fence_is_tried_over_another_path_when_one_fails() {
+    let mut rig = Rig::sessions(3);
+    rig.settle();
+    rig.write(0, 8);
+    let (lost, _) = rig.next_command();
+    rig.cut(lost);
+    let again = rig.next_command();
+    let mut tried = Vec::new();
+    for _ in 0..4 {
+        while let Some((_, path, _)) = rig.opens.front() {
+            tried.push(*path);
+            rig.refuse(Cause::Tcp("refused".into()));
+        }
+        rig.pass(SECOND);
+    }
+    assert!(tried.contains(&0) && tried.contains(&2), "{tried:?}");
+    assert_eq!(again.1.cdb, write(0, 8).cdb);
+}

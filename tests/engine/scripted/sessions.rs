@@ -287,3 +287,15 @@ fn a_device_that_is_no_disk_stays_on_home() {
     });
     assert_eq!(rig.spread(), [0, 0]);
 }
+
+#[test]
+fn a_reset_ends_a_reservation_and_with_it_the_bond_to_home() {
+    let mut rig = two();
+    rig.done(&RESERVE);
+    assert_eq!(rig.spread(), [0, 0]);
+    let function = rig.unit_wide(braid::iscsi::tmf::LOGICAL_UNIT_RESET);
+    let sent = rig.sent_function(0);
+    rig.function_done(0, sent.itt, braid::iscsi::tmf::COMPLETE);
+    rig.told_function(function);
+    assert_eq!(rig.spread(), [0, 1]);
+}
