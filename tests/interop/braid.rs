@@ -13,7 +13,7 @@ use crate::process::{Daemon, command, read, run, words};
 use crate::target::{Endpoint, Kind, Target, connects};
 use crate::wait::{PATIENCE, poll};
 
-const ADMIN_PORT: u16 = 9260;
+const ADMIN_PORT: u16 = 29260;
 
 /// A running Braid in front of all portals of one target.
 pub(crate) struct Braid {

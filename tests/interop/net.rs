@@ -1,19 +1,18 @@
 //! Addresses for the fixtures, and two network namespaces joined by one link per path.
 //!
-//! On loopback every fixture gets addresses of its own from 127/8, so that the standard port can be used everywhere and
-//! no two fixtures, in whatever process, ask for the same. Cuts need links: [`Net`] makes a namespace for the initiator
+//! On loopback every fixture gets addresses of its own from 127/8, so that one port can be used everywhere and no two
+//! fixtures, in whatever process, ask for the same. Cuts need links: [`Net`] makes a namespace for the initiator
 //! and Braid, another for the target, and a veth pair with a subnet of its own per path. Nothing outside these
 //! namespaces is touched; they end with the fixture, and those of a killed run are swept away by the next.
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use crate::process::{Done, run};
+use crate::process::{Done, command, run, words};
 
-/// Where iSCSI lives.
-pub(crate) const PORT: u16 = 3260;
+/// Where targets and Braid listen. Not the standard port, which a target of the machine's own may hold on all addresses.
+pub(crate) const PORT: u16 = 23260;
 const PREFIX: &str = "braidit";
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -56,6 +55,7 @@ impl Net {
     /// Makes the namespaces and `paths` links.
     pub(crate) fn new(paths: usize) -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
+        crate::setup::tools();
         let id = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let net = Self { near: format!("{PREFIX}-{id}-near"), far: format!("{PREFIX}-{id}-far"), paths };
         for name in [&net.near, &net.far] {
@@ -124,9 +124,9 @@ impl Drop for Net {
 }
 
 fn ip(arguments: &str) -> Done {
-    let mut command = Command::new("ip");
-    command.args(arguments.split_whitespace());
-    run(command, LIMIT)
+    let line: Vec<String> =
+        ["ip"].into_iter().chain(arguments.split_whitespace()).map(str::to_owned).collect();
+    run(command(None, &line), LIMIT)
 }
 
 fn must(arguments: &str) {
@@ -134,7 +134,5 @@ fn must(arguments: &str) {
 }
 
 fn nft(netns: &str, rules: &str) -> Done {
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", netns, "nft", rules]);
-    run(command, LIMIT)
+    run(command(Some(netns), &words(&["nft", rules])), LIMIT)
 }

@@ -29,6 +29,9 @@ const PROGRAMS: [&str; 10] = [
 ];
 /// QEMU's tools and their iSCSI driver.
 const QEMU_PACKAGES: &str = "qemu-utils qemu-block-extra";
+/// Debian's way to keep installed services from being started, unless the machine has a policy of its own.
+const NO_SERVICES: &str = "p=/usr/sbin/policy-rc.d; [ -e $p ] || { trap 'rm -f /usr/sbin/policy-rc.d' EXIT; \
+     printf '#!/bin/sh\\nexit 101\\n' >$p; chmod +x $p; }";
 const INSTALL_LIMIT: Duration = Duration::from_secs(600);
 
 /// Where the programs that are not simply on the path were found.
@@ -102,12 +105,13 @@ fn qemu() -> Result<Option<PathBuf>, String> {
     }
 }
 
-/// Runs a shell script after `apt-get update`, one at a time on this machine.
+/// Runs a shell script after `apt-get update`, one at a time on this machine. Services that packages bring are not started:
+/// nobody asked for a target that listens on all addresses.
 fn apt(script: &str) -> Result<(), String> {
     let mut command = Command::new("flock");
     command
         .args([&lock_file(), "sh", "-c"])
-        .arg(format!("apt-get update && {script}"))
+        .arg(format!("{NO_SERVICES}; apt-get update && {script}"))
         .env("DEBIAN_FRONTEND", "noninteractive")
         .env("APT_LISTCHANGES_FRONTEND", "none");
     let done = run(command, INSTALL_LIMIT);

@@ -201,7 +201,7 @@ fn istgt(dir: &Path, disk: &Path, portals: &[String], netns: Option<&str>) -> Da
          Timeout 30\n  NopInInterval 20\n  DiscoveryAuthMethod None\n  MaxSessions 64\n  MaxConnections 8\n  \
          FirstBurstLength 262144\n  MaxBurstLength 1048576\n  MaxRecvDataSegmentLength 262144\n  \
          InitialR2T Yes\n  ImmediateData Yes\n  ErrorRecoveryLevel 0\n\
-         [UnitControl]\n  AuthMethod None\n  Portal UC1 {control}:3261\n  Netmask {control}\n\
+         [UnitControl]\n  AuthMethod None\n  Portal UC1 {control}:23261\n  Netmask {control}\n\
          [PortalGroup1]\n{portals}\
          [InitiatorGroup1]\n  InitiatorName \"ALL\"\n  Netmask ALL\n\
          [LogicalUnit1]\n  TargetName disk\n  Mapping PortalGroup1 InitiatorGroup1\n  AuthMethod None\n  \
