@@ -174,11 +174,13 @@ fn where_nothing_is_proved_time_is_the_fence_and_the_target_is_not_bothered_agai
     let (conn, _) = rig.connect();
     assert!(matches!(rig.sent(conn), Pdu::LogoutRequest(_)));
     rig.answer_logout(conn);
-    // Its own path comes back, and logs in once; nobody else does.
-    rig.pass_echoing(SECOND * 2);
-    rig.connect();
-    rig.pass_echoing(SECOND * 57);
-    rig.nothing_opened();
+    // Its own path is tried again and again; the living one has done what it could.
+    for _ in 0..59 {
+        while !rig.opens.is_empty() {
+            assert_eq!(rig.refuse(Cause::Tcp("no route".into())), 1);
+        }
+        rig.pass_echoing(SECOND);
+    }
     assert_eq!(rig.fenced(), None);
     rig.quiet();
     rig.pass_echoing(SECOND * 2);
