@@ -457,17 +457,28 @@ impl Session {
         self.check_drains(now);
     }
 
-    /// Sends a ping; false if none can be sent now.
-    pub(super) fn ping(&mut self, id: ConnId, now: Instant) -> Option<Itt> {
-        let nexus = self.conn(id)?.nexus;
-        let itt = self.control_tag();
-        let number = self.control_number(nexus);
-        let conn = self.conn_mut(id)?;
-        let Some((cmd_sn, immediate)) = number else {
+    /// Sends a ping, if one can be sent without harm.
+    fn ping(&mut self, id: ConnId, now: Instant) {
+        let Some(nexus) = self.conn(id).map(|c| c.nexus) else { return };
+        if let Some(number) = self.control_number(nexus) {
+            self.send_ping(id, number, now);
+        } else if let Some(conn) = self.conn_mut(id) {
             // Nothing can be asked now; look again after another interval.
             conn.last_heard = now;
-            return None;
-        };
+        }
+    }
+
+    /// Sends a ping whose echo is needed, and returns its tag.
+    pub(super) fn ask_echo(&mut self, id: ConnId, now: Instant) -> Option<Itt> {
+        let nexus = self.conn(id)?.nexus;
+        let current = self.nexus(nexus)?.window.current();
+        let number = self.control_number(nexus).unwrap_or((current, true));
+        self.send_ping(id, number, now)
+    }
+
+    fn send_ping(&mut self, id: ConnId, (cmd_sn, immediate): (CmdSn, bool), now: Instant) -> Option<Itt> {
+        let itt = self.control_tag();
+        let conn = self.conn_mut(id)?;
         conn.ping = Some((itt, now));
         let exp_stat_sn = conn.exp_stat_sn;
         let nop = NopOut { immediate, itt, cmd_sn, exp_stat_sn, ..NopOut::default() };

@@ -1,9 +1,13 @@
 //! Task management (RFC 7143 section 11.5): wherever the task is.
 //!
 //! ABORT TASK follows its task: one that waits inside Braid ends at once, one at a target is aborted there, over the
-//! connection that carries it (R147). Set-wide functions end what waits inside Braid, go to the nexuses concerned, and
-//! are answered when all of them have answered and every other connection has echoed a ping, so that responses sent
-//! before are passed on before (R163); what then is still open on the unit has been ended by the target.
+//! connection that carries it (R147).
+//!
+//! A set-wide function goes through stages ([`Stage`]). What it concerns and waits inside Braid stays there meanwhile,
+//! and so does what comes later for the same unit. First, every connection that carries a command concerned echoes a
+//! ping, so that the target has all of them: one that arrived after a reset would outlive it. Then the function goes to
+//! the nexuses concerned. When all have answered, pings are echoed once more, so that responses sent before are passed
+//! on before (R163); what then is still open on the unit has been ended by the target.
 
 use super::Session;
 use super::api::{ConnId, Output};
@@ -34,17 +38,33 @@ pub(super) struct Function {
     awaited: Vec<(ConnId, Itt)>,
     /// First answer that was not "complete".
     response: u8,
-    /// A reset (function and unit): it has happened only if home answered.
-    reset: Option<(u8, Lun)>,
+    /// What is asked of the targets, if more than one task is concerned: function and unit.
+    asked: (u8, Lun),
+    stage: Stage,
     /// Home was lost under the reset, or is not there: it goes out (again) once home is back.
     waits_for_home: bool,
     /// How often the reset went out.
     tries: u8,
-    /// Echoes of the other connections are awaited, or have come.
-    echoing: bool,
+}
+
+/// How far a function has come; [`Function::awaited`] tells what the next step waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The targets get all commands concerned.
+    Gathering,
+    /// The targets were asked.
+    Asked,
+    /// Responses that are under way come in.
+    Echoing,
 }
 
 impl Function {
+    /// Whether it is a reset: that has happened only if home answered.
+    fn is_reset(&self) -> bool {
+        let (function, _) = self.asked;
+        matches!(function, tmf::LOGICAL_UNIT_RESET | tmf::TARGET_WARM_RESET | tmf::TARGET_COLD_RESET)
+    }
+
     /// Whether a task is of the kind that it ends.
     fn concerns(&self, task: &Task) -> bool {
         let ours = matches!(task.origin, Origin::Initiator { .. });
@@ -80,15 +100,11 @@ impl Session {
         }
         match request.function {
             tmf::ABORT_TASK => self.abort_task(request, now),
-            tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET => {
-                let nexuses = self.nexuses_with(request.lun);
-                self.set_wide(request, Scope::Unit(request.lun), &nexuses, now);
+            tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET | tmf::LOGICAL_UNIT_RESET => {
+                self.set_wide(request, Scope::Unit(request.lun), now);
             }
-            tmf::LOGICAL_UNIT_RESET => self.set_wide(request, Scope::Unit(request.lun), &[HOME], now),
-            tmf::TARGET_WARM_RESET | tmf::TARGET_COLD_RESET => {
-                self.set_wide(request, Scope::Target, &[HOME], now);
-            }
-            tmf::CLEAR_ACA => self.set_wide(request, Scope::Nothing, &[HOME], now),
+            tmf::TARGET_WARM_RESET | tmf::TARGET_COLD_RESET => self.set_wide(request, Scope::Target, now),
+            tmf::CLEAR_ACA => self.set_wide(request, Scope::Nothing, now),
             tmf::TASK_REASSIGN => self.answer_tmf(request.itt, tmf::REASSIGN_UNSUPPORTED),
             tmf::QUERY_TASK..=tmf::QUERY_ASYNC_EVENT => self.answer_tmf(request.itt, tmf::NOT_SUPPORTED),
             _ => self.answer_tmf(request.itt, tmf::REJECTED),
@@ -118,7 +134,7 @@ impl Session {
             self.answer_tmf(request.itt, tmf::COMPLETE);
             return;
         };
-        let mut function = self.function(request.itt, Scope::Task(seq));
+        let mut function = self.function(request, Scope::Task(seq), Stage::Asked);
         let upstream = TaskManagementRequest {
             function: tmf::ABORT_TASK,
             lun,
@@ -131,18 +147,17 @@ impl Session {
         self.finish_functions(now);
     }
 
-    fn function(&self, itt: Itt, scope: Scope) -> Function {
-        let (awaited, response) = (Vec::new(), tmf::COMPLETE);
+    fn function(&self, request: &TaskManagementRequest, scope: Scope, stage: Stage) -> Function {
         Function {
-            itt,
+            itt: request.itt,
             scope,
             before: self.seq,
-            awaited,
-            response,
-            reset: None,
+            awaited: Vec::new(),
+            response: tmf::COMPLETE,
+            asked: (request.function, request.lun),
+            stage,
             waits_for_home: false,
             tries: 0,
-            echoing: false,
         }
     }
 
@@ -157,14 +172,8 @@ impl Session {
         found
     }
 
-    fn set_wide(&mut self, request: &TaskManagementRequest, scope: Scope, nexuses: &[NexusId], now: Instant) {
-        let mut function = self.function(request.itt, scope);
-        function.reset = match request.function {
-            tmf::LOGICAL_UNIT_RESET | tmf::TARGET_WARM_RESET | tmf::TARGET_COLD_RESET => {
-                Some((request.function, request.lun))
-            }
-            _ => None,
-        };
+    fn set_wide(&mut self, request: &TaskManagementRequest, scope: Scope, now: Instant) {
+        let mut function = self.function(request, scope, Stage::Gathering);
         // What waits inside Braid stays here until the outcome is known.
         for key in self.covered(&function) {
             self.unqueue(key);
@@ -172,23 +181,41 @@ impl Session {
                 task.queued = false;
             }
         }
-        for nexus in nexuses {
-            let talks = |c: &ConnState| matches!(c, ConnState::Up | ConnState::Draining(_));
-            let conn = self.conns.iter().find(|c| c.nexus == *nexus && talks(&c.state)).map(|c| c.id);
-            let Some(conn) = conn else {
-                // Home is being reinstated, which ends its tasks too; only a reset has yet to be done.
-                function.waits_for_home |= function.reset.is_some();
-                continue;
-            };
-            let upstream = TaskManagementRequest {
-                function: request.function,
-                lun: request.lun,
-                ..TaskManagementRequest::default()
-            };
-            self.send_tmf(&mut function, conn, *nexus, upstream);
-        }
+        self.gather(&mut function, now);
         self.functions.push(function);
         self.finish_functions(now);
+    }
+
+    /// Where a set-wide function goes: the nexuses concerned, with the connection to use if there is one.
+    fn recipients(&self, function: &Function) -> Vec<(NexusId, Option<ConnId>)> {
+        let (code, lun) = function.asked;
+        let sets = matches!(code, tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET);
+        let nexuses = if sets { self.nexuses_with(lun) } else { vec![HOME] };
+        let talks = |c: &ConnState| matches!(c, ConnState::Up | ConnState::Draining(_));
+        let conn = |n: NexusId| self.conns.iter().find(|c| c.nexus == n && talks(&c.state)).map(|c| c.id);
+        nexuses.into_iter().map(|n| (n, conn(n))).collect()
+    }
+
+    /// Makes sure that the commands concerned are at the target before the function is: on its own connection they are.
+    fn gather(&mut self, function: &mut Function, now: Instant) {
+        function.stage = Stage::Gathering;
+        let own: Vec<_> = self.recipients(function).into_iter().filter_map(|(_, conn)| conn).collect();
+        let mut others = self.carriers(function);
+        others.retain(|c| !own.contains(c));
+        self.await_echoes(function, &others, now);
+    }
+
+    fn ask_targets(&mut self, function: &mut Function) {
+        function.stage = Stage::Asked;
+        let (code, lun) = function.asked;
+        for (nexus, conn) in self.recipients(function) {
+            let request = TaskManagementRequest { function: code, lun, ..TaskManagementRequest::default() };
+            match conn {
+                Some(conn) => self.send_tmf(function, conn, nexus, request),
+                // Home is being reinstated, which ends its tasks too; only a reset has yet to be done.
+                None => function.waits_for_home |= function.is_reset(),
+            }
+        }
     }
 
     /// Sends a function to a target, non-immediate where the window allows: some targets lose their CmdSN order over
@@ -216,37 +243,27 @@ impl Session {
         let waits = |f: &&mut Function| f.awaited.contains(&(id, itt));
         let Some(function) = self.functions.iter_mut().find(waits) else { return false };
         function.awaited.retain(|a| *a != (id, itt));
-        if function.response == tmf::COMPLETE {
+        if function.response == tmf::COMPLETE && function.stage == Stage::Asked {
             function.response = response;
-        }
-        let drained = function.awaited.is_empty() && !function.echoing;
-        let itt = function.itt;
-        if drained && matches!(function.scope, Scope::Unit(_) | Scope::Target) {
-            self.ping_the_rest(itt, now);
         }
         self.finish_functions(now);
         true
     }
 
-    /// All targets have answered: responses that further connections still carry must be passed on first.
-    fn ping_the_rest(&mut self, itt: Itt, now: Instant) {
-        let Some(function) = self.functions.iter().find(|f| f.itt == itt) else { return };
+    /// Connections that carry a command concerned.
+    fn carriers(&self, function: &Function) -> Vec<ConnId> {
         let mut conns: Vec<ConnId> = Vec::new();
         for key in self.covered(function) {
             let conn = self.tasks.get(key).and_then(|t| t.run.as_ref()).map(|r| r.conn);
-            if let Some(conn) = conn.filter(|c| !conns.contains(c)) {
-                conns.push(conn);
-            }
+            conns.extend(conn.filter(|c| !conns.contains(c)));
         }
-        let mut echoes = Vec::new();
+        conns
+    }
+
+    fn await_echoes(&mut self, function: &mut Function, conns: &[ConnId], now: Instant) {
         for conn in conns {
-            if let Some(echo) = self.ping(conn, now) {
-                echoes.push((conn, echo));
-            }
-        }
-        if let Some(function) = self.functions.iter_mut().find(|f| f.itt == itt) {
-            function.awaited = echoes;
-            function.echoing = true;
+            let echo = self.ask_echo(*conn, now);
+            function.awaited.extend(echo.map(|echo| (*conn, echo)));
         }
     }
 
@@ -261,32 +278,50 @@ impl Session {
         self.functions.iter().any(|f| f.concerns(task))
     }
 
-    /// Answers every function that waits for nothing more.
+    /// Takes functions that wait for nothing a step further, and answers those that are done.
     fn finish_functions(&mut self, now: Instant) {
-        let done = |f: &Function| f.awaited.is_empty() && !f.waits_for_home;
-        while let Some(at) = self.functions.iter().position(done) {
+        let ready = |f: &Function| f.awaited.is_empty() && !f.waits_for_home;
+        while let Some(at) = self.functions.iter().position(ready) {
             let mut function = self.functions.remove(at);
-            if function.response == tmf::TASK_DOES_NOT_EXIST
-                && self.covered(&function).iter().any(|k| self.tasks.get(*k).is_some_and(|t| t.run.is_none()))
-            {
-                // It left the target that was asked, and waits inside Braid.
-                function.response = tmf::COMPLETE;
-            }
-            if function.response == tmf::COMPLETE {
-                for key in self.covered(&function) {
-                    self.conclude(key, now);
+            let wide = matches!(function.scope, Scope::Unit(_) | Scope::Target);
+            match function.stage {
+                Stage::Gathering => self.ask_targets(&mut function),
+                Stage::Asked if wide && function.response == tmf::COMPLETE => {
+                    function.stage = Stage::Echoing;
+                    let carriers = self.carriers(&function);
+                    self.await_echoes(&mut function, &carriers, now);
+                }
+                Stage::Asked | Stage::Echoing => {
+                    self.function_done(function, now);
+                    continue;
                 }
             }
-            self.answer_tmf(function.itt, function.response);
-            if function.response == tmf::COMPLETE {
-                self.ask_again(&function, now);
+            self.functions.insert(at, function);
+        }
+    }
+
+    fn function_done(&mut self, mut function: Function, now: Instant) {
+        let inside = |k: &TaskKey| self.tasks.get(*k).is_some_and(|t| t.run.is_none());
+        if function.response == tmf::TASK_DOES_NOT_EXIST && self.covered(&function).iter().any(inside) {
+            // It left the target that was asked, and waits inside Braid.
+            function.response = tmf::COMPLETE;
+        }
+        let complete = function.response == tmf::COMPLETE;
+        if complete {
+            for key in self.covered(&function) {
+                self.conclude(key, now);
             }
-            if let Some((_, lun)) = function.reset.filter(|_| function.response == tmf::COMPLETE) {
-                self.unit_reset((function.scope != Scope::Target).then_some(lun));
-            }
-            for key in self.tasks.select(|task| function.concerns(task)) {
-                self.queue_if_ready(key);
-            }
+        }
+        self.answer_tmf(function.itt, function.response);
+        if complete {
+            self.ask_again(&function, now);
+        }
+        if complete && function.is_reset() {
+            let (_, lun) = function.asked;
+            self.unit_reset((function.scope != Scope::Target).then_some(lun));
+        }
+        for key in self.tasks.select(|task| function.concerns(task)) {
+            self.queue_if_ready(key);
         }
     }
 
@@ -319,8 +354,8 @@ impl Session {
         for function in &mut self.functions {
             let before = function.awaited.len();
             function.awaited.retain(|(conn, _)| alive.contains(conn));
-            let lost = !function.echoing && function.awaited.len() < before;
-            function.waits_for_home |= lost && function.reset.is_some();
+            let lost = function.stage == Stage::Asked && function.awaited.len() < before;
+            function.waits_for_home |= lost && function.is_reset();
         }
         self.finish_functions(now);
     }
@@ -328,21 +363,20 @@ impl Session {
     /// Home is back: resets that were lost with it go out again, before any command does. (A reset may be what closed
     /// home's connections: istgt closes all but the one it came on.)
     pub(super) fn reissue_resets(&mut self, now: Instant) {
-        let home = self.conns.iter().find(|c| c.nexus == HOME && c.state == ConnState::Up).map(|c| c.id);
-        let Some(home) = home.filter(|_| self.finishing.is_none()) else { return };
-        for mut function in std::mem::take(&mut self.functions) {
-            if let Some((code, lun)) = function.reset.filter(|_| function.waits_for_home) {
-                function.waits_for_home = false;
-                function.tries += 1;
-                if function.tries > MOST_TRIES {
-                    function.response = tmf::REJECTED;
-                } else {
-                    let request =
-                        TaskManagementRequest { function: code, lun, ..TaskManagementRequest::default() };
-                    self.send_tmf(&mut function, home, HOME, request);
-                }
+        if self.finishing.is_some() {
+            return;
+        }
+        while let Some(at) = self.functions.iter().position(|f| f.waits_for_home) {
+            let mut function = self.functions.remove(at);
+            function.waits_for_home = false;
+            function.tries += 1;
+            if function.tries > MOST_TRIES {
+                function.stage = Stage::Echoing;
+                function.response = tmf::REJECTED;
+            } else {
+                self.gather(&mut function, now);
             }
-            self.functions.push(function);
+            self.functions.insert(at, function);
         }
         self.finish_functions(now);
     }

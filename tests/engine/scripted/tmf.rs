@@ -252,6 +252,17 @@ fn functions_without_a_meaning_here_are_answered_at_once_r166_r167_r169() {
     rig.quiet();
 }
 
+impl Rig {
+    /// A set-wide function for unit 0 that goes to home, once the further nexus has shown that it has its commands.
+    fn reset_home(&mut self, function: u8) -> (Itt, TaskManagementRequest) {
+        let itt = self.unit_wide(function);
+        assert!(!self.has_sent(0));
+        let ping = self.sent_ping(1);
+        self.echo(1, ping);
+        (itt, self.sent_function(0))
+    }
+}
+
 /// Two reads at the targets, over home and over the further nexus, and a write that waits for the first.
 fn busy() -> (Rig, [Itt; 3], [(u32, ScsiCommand); 2]) {
     let mut rig = two();
@@ -289,8 +300,7 @@ fn set_wide_aborts_go_to_every_nexus_and_are_answered_once_all_have_answered_r15
 #[test]
 fn a_reset_is_answered_after_what_other_connections_still_carried_r152_r163() {
     let (mut rig, tags, runs) = busy();
-    let itt = rig.unit_wide(tmf::LOGICAL_UNIT_RESET);
-    let sent = rig.sent_function(0);
+    let (itt, sent) = rig.reset_home(tmf::LOGICAL_UNIT_RESET);
     rig.quiet();
     rig.function_done(0, sent.itt, tmf::COMPLETE);
     let (home, further) = (rig.sent_ping(0), rig.sent_ping(1));
@@ -311,9 +321,6 @@ fn a_reset_that_is_refused_leaves_everything_as_it_was() {
     for (conn, sent) in [(0, &sent[0]), (1, &sent[1])] {
         rig.function_done(conn, sent.itt, tmf::NOT_SUPPORTED);
     }
-    let pings = [rig.sent_ping(0), rig.sent_ping(1)];
-    rig.echo(0, pings[0]);
-    rig.echo(1, pings[1]);
     assert_eq!(rig.told_function(itt), tmf::NOT_SUPPORTED);
     rig.finish(tags[0], &runs[0]);
     rig.finish(tags[1], &runs[1]);
@@ -324,8 +331,7 @@ fn a_reset_that_is_refused_leaves_everything_as_it_was() {
 #[test]
 fn a_task_the_reset_concerns_is_not_sent_again_elsewhere_r152() {
     let (mut rig, _, runs) = busy();
-    let itt = rig.unit_wide(tmf::LOGICAL_UNIT_RESET);
-    let sent = rig.sent_function(0);
+    let (itt, sent) = rig.reset_home(tmf::LOGICAL_UNIT_RESET);
     // The further nexus tells of the reset; its command would go home otherwise, behind the reset.
     rig.obliging = false;
     rig.sense(1, &runs[1].1, 6, 0x29, 0);
@@ -393,8 +399,7 @@ fn a_task_aborted_when_its_nexus_is_lost_does_not_run_again() {
 #[test]
 fn an_echo_that_is_refused_is_an_echo() {
     let (mut rig, _, _) = busy();
-    let itt = rig.unit_wide(tmf::LOGICAL_UNIT_RESET);
-    let sent = rig.sent_function(0);
+    let (itt, sent) = rig.reset_home(tmf::LOGICAL_UNIT_RESET);
     rig.function_done(0, sent.itt, tmf::COMPLETE);
     let home = rig.sent_ping(0);
     rig.echo(0, home);
@@ -417,8 +422,7 @@ fn functions_of_the_whole_target_concern_all_units() {
     let (mut rig, _, _) = busy();
     rig.command(ScsiCommand { lun: OTHER_UNIT, ..read(0, 1) });
     rig.next_command();
-    let itt = rig.unit_wide(tmf::TARGET_WARM_RESET);
-    let sent = rig.sent_function(0);
+    let (itt, sent) = rig.reset_home(tmf::TARGET_WARM_RESET);
     rig.function_done(0, sent.itt, tmf::COMPLETE);
     let pings = [rig.sent_ping(0), rig.sent_ping(1)];
     rig.echo(0, pings[0]);
@@ -498,4 +502,24 @@ fn questions_of_braids_own_that_a_reset_ended_are_asked_again() {
     rig.answer(0, &again, &data);
     rig.identify();
     assert!(rig.notes.contains(&Notice::IdentityProved { path: PathId(1), lun: 0 }));
+}
+
+#[test]
+fn a_command_on_its_way_over_another_connection_does_not_outlive_a_reset_r145_r155() {
+    // Several sessions, and several connections of one: the reset waits until the target has the command.
+    for mut rig in [Rig::sessions(2), Rig::mcs(2)] {
+        rig.settle();
+        rig.write(0, 1);
+        let (carrier, _) = rig.next_command();
+        assert_eq!(carrier, 1);
+        let itt = rig.unit_wide(tmf::LOGICAL_UNIT_RESET);
+        let ping = rig.sent_ping(1);
+        rig.quiet();
+        rig.echo(1, ping);
+        let sent = rig.sent_function(0);
+        rig.function_done(0, sent.itt, tmf::COMPLETE);
+        let ping = rig.sent_ping(1);
+        rig.echo(1, ping);
+        assert_eq!(rig.told_function(itt), tmf::COMPLETE);
+    }
 }
