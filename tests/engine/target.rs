@@ -294,10 +294,11 @@ impl Target {
     }
 
     /// Runs one of the pool: ORDERED only if nothing older is left.
-    /// Commands of connections that are gone take their time: they are the ghosts.
+    /// Writes of connections that are gone take their time: they are the ghosts.
     pub(crate) fn execute(&mut self, choice: usize) {
         let index = choice % self.pool.len();
-        let ghost = self.pool.get(index).is_some_and(|j| !self.lives(j.conn));
+        let job = &self.pool[index];
+        let ghost = job.command.write && !self.lives(job.conn);
         if ghost && !self.conns.is_empty() && !(choice / 1024).is_multiple_of(32) {
             return;
         }

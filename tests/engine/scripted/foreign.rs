@@ -98,3 +98,28 @@ fn a_reset_that_loses_home_again_and_again_is_rejected() {
         other => panic!("not an answer: {other:?}"),
     }
 }
+
+/// istgt drops the commands of a new session while it clears up the one before, and answers pings all the while.
+#[test]
+fn a_new_session_that_loses_braids_own_command_is_opened_anew() {
+    let mut plan = plan(Fanout::Mcs, 1);
+    plan.fence = FenceMethod::Ordered;
+    let mut rig = Rig::new(plan);
+    rig.settle();
+    let itt = rig.write(0, 1);
+    rig.sent_command(0);
+    rig.cut(0);
+    rig.obliging = false;
+    rig.pass(SECOND);
+    let (dropped, _) = rig.connect();
+    rig.sent_command(dropped);
+    rig.pass_echoing(SECOND * 5);
+    assert!(rig.closed.contains(&(dropped, How::Reset)));
+    rig.obliging = true;
+    rig.pass(SECOND * 5);
+    let (conn, _) = rig.connect();
+    let command = rig.sent_command(conn);
+    assert_eq!(command.cdb, write(0, 1).cdb);
+    rig.respond(conn, &command, GOOD);
+    rig.told_status(itt, GOOD);
+}
