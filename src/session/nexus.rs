@@ -427,14 +427,17 @@ impl Session {
         Itt(CONTROL_TAG | self.control)
     }
 
-    /// CmdSN and immediate flag for a control PDU, or none while neither is safe: the window is closed and an
-    /// immediate PDU would carry a number that some targets do not accept (TARGETS: immediate PDUs).
+    /// CmdSN and immediate flag for a control PDU, or none while neither is safe: the window is closed, and an
+    /// immediate PDU might overtake commands on other connections and carry a number that the target does not expect
+    /// yet, which some do not accept (TARGETS: immediate PDUs).
     pub(super) fn control_number(&mut self, nexus: NexusId) -> Option<(CmdSn, bool)> {
+        let established = self.conns.iter().filter(|c| c.nexus == nexus && c.state != ConnState::Opening);
+        let alone = established.count() <= 1;
         let window = &mut self.nexuses.get_mut(nexus)?.window;
         if window.is_open() {
             return Some((window.take(), false));
         }
-        window.all_acknowledged().then(|| (window.current(), true))
+        (alone || window.all_acknowledged()).then(|| (window.current(), true))
     }
 
     /// Pings connections that were silent, and gives up those whose ping was not answered.

@@ -804,3 +804,18 @@ fn a_fence_is_tried_over_another_path_when_one_fails() {
     assert!(tried.contains(&0) && tried.contains(&2), "{tried:?}");
     assert_eq!(again.1.cdb, write(0, 8).cdb);
 }
+
+#[test]
+fn a_closed_window_does_not_keep_a_hung_target_from_being_noticed() {
+    let mut plan = plan(Fanout::Sessions, 1);
+    plan.home.max_cmd_sn = CmdSn(1);
+    let mut rig = Rig::new(plan);
+    rig.read(0, 1);
+    let command = rig.sent_command(0);
+    rig.pass(SECOND * 5);
+    // Immediate: behind the commands on the same connection, its number is the expected one.
+    let Pdu::NopOut(ping) = rig.sent(0) else { panic!() };
+    assert_eq!((ping.immediate, ping.cmd_sn), (true, command.cmd_sn.next()));
+    rig.pass(SECOND * 5);
+    assert_eq!(rig.closed, [(0, How::Reset)]);
+}
