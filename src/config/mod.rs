@@ -93,6 +93,8 @@ pub struct Target {
     pub ping_interval: Duration,
     /// A connection whose ping stays unanswered this long is given up.
     pub ping_timeout: Duration,
+    /// See [`crate::session::SessionPlan::task_timeout`].
+    pub task_timeout: Duration,
     /// TCP_USER_TIMEOUT: sent data unacknowledged this long ends a connection.
     pub user_timeout: Duration,
     /// Longest wait for a TCP connection to a portal.

@@ -89,6 +89,7 @@ fn durations_of_a_target() {
     assert_eq!(target_with("all_paths_down = { queue = \"300ms\" }").queue_time, ms);
     assert_eq!(target_with("ping_interval = \"300ms\"").ping_interval, ms);
     assert_eq!(target_with("ping_timeout = \"300ms\"").ping_timeout, ms);
+    assert_eq!(target_with("task_timeout = \"300ms\"").task_timeout, ms);
     assert_eq!(target_with("user_timeout = \"300ms\"").user_timeout, ms);
     assert_eq!(target_with("connect_timeout = \"300ms\"").connect_timeout, ms);
     assert_eq!(target_with("login_timeout = \"300ms\"").login_timeout, ms);

@@ -389,6 +389,7 @@ fn session_plan(
         queue_time: target.queue_time,
         ping_interval: target.ping_interval,
         ping_timeout: target.ping_timeout,
+        task_timeout: target.task_timeout,
         reconnect: target.reconnect,
         max_window: target.window,
         memory_budget: target.memory,

@@ -72,6 +72,9 @@ pub struct SessionPlan {
     pub ping_interval: Duration,
     /// A connection whose ping stays unanswered this long is given up.
     pub ping_timeout: Duration,
+    /// A read or write that a target leaves unanswered this long, while it answers pings, counts as lost in the target:
+    /// its session is opened anew and the command runs again.
+    pub task_timeout: Duration,
     /// First and longest delay between attempts to bring a path back.
     pub reconnect: (Duration, Duration),
     /// Most commands admitted at a time.

@@ -15,6 +15,7 @@
 //! - `order`: which command waits for which. `select`: which path takes the next one.
 //! - `downstream`, `upstream`: what the initiator and the targets send. `tmf`: task management.
 //! - `nexus`: upstream sessions and connections. `identity`: whether two nexuses show the same unit.
+//! - `stuck`: commands that a living connection does not answer.
 //! - `recover`: a nexus is lost: moved commands, ghosts, fences. `finish`: the end.
 //!
 //! # One WRITE
@@ -34,6 +35,7 @@ mod order;
 mod recover;
 mod select;
 mod sequence;
+mod stuck;
 mod tasks;
 mod tmf;
 mod upstream;
@@ -84,6 +86,8 @@ pub struct Session {
     ghosts: Vec<recover::Ghost>,
     fences: Vec<recover::Fence>,
     fence_retry_at: Option<Instant>,
+    /// When unanswered commands are looked at next; set while there may be some.
+    stuck_check_at: Option<Instant>,
     functions: Vec<tmf::Function>,
     home_lost_since: Option<Instant>,
     finishing: Option<finish::Finishing>,
@@ -131,6 +135,7 @@ impl Session {
             ghosts: Vec::new(),
             fences: Vec::new(),
             fence_retry_at: None,
+            stuck_check_at: None,
             functions: Vec::new(),
             home_lost_since: None,
             finishing: None,

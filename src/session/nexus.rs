@@ -96,6 +96,9 @@ pub(super) struct Conn {
     pub(super) up_since: Instant,
     pub(super) last_heard: Instant,
     pub(super) ping: Option<(Itt, Instant)>,
+    /// When anything but an echo came last, and when the youngest command answered so far had been sent.
+    pub(super) last_answer: Instant,
+    pub(super) newest_done: Instant,
 }
 
 /// What is known of a path, whatever it carries.
@@ -109,8 +112,6 @@ pub(super) struct PathSlot {
     pub(super) up: bool,
 }
 
-/// How long a settling nexus waits for the answer to a command of Braid's own.
-const SETTLING_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 /// Seconds given to a logout before the connection is closed regardless.
 const LOGOUT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -171,6 +172,8 @@ impl Session {
             up_since: now,
             last_heard: now,
             ping: None,
+            last_answer: now,
+            newest_done: now,
         }
     }
 
@@ -453,7 +456,7 @@ impl Session {
         {
             self.fail_conn(id, Cause::Tcp("ping unanswered".into()), now);
         }
-        self.check_settling(now);
+        self.check_unanswered(now);
         let silent =
             |c: &&Conn| c.state == ConnState::Up && c.ping.is_none() && now >= c.last_heard + interval;
         let due: Vec<ConnId> = self.conns.iter().filter(silent).map(|c| c.id).collect();
@@ -461,27 +464,6 @@ impl Session {
             self.ping(id, now);
         }
         self.check_drains(now);
-    }
-
-    /// A nexus that settles waits for answers to commands of Braid's own. istgt drops the commands of a new session when
-    /// it clears up the old one, and answers pings all the while: such a nexus is opened anew.
-    fn check_settling(&mut self, now: Instant) {
-        let late: Vec<ConnId> =
-            self.settling_runs().filter(|(_, at)| now >= *at + SETTLING_PATIENCE).map(|(id, _)| id).collect();
-        for id in late {
-            if self.conn(id).is_some() {
-                self.fail_conn(id, Cause::Protocol("a command of Braid's own stays unanswered".into()), now);
-            }
-        }
-    }
-
-    /// Connection and time of sending of each command that a nexus waits for before it can be used.
-    fn settling_runs(&self) -> impl Iterator<Item = (ConnId, Instant)> {
-        self.tasks.iter().filter_map(|(_, task)| {
-            let run = task.run.as_ref().filter(|_| task.only_nexus.is_some())?;
-            let settling = self.nexus(run.nexus).is_some_and(|n| n.state == NexusState::Settling);
-            settling.then_some((run.conn, run.sent_at))
-        })
     }
 
     /// Sends a ping, if one can be sent without harm.
@@ -582,9 +564,7 @@ impl Session {
                 (ConnState::Up, None) => Some(conn.last_heard + self.plan.ping_interval),
             });
         }
-        for (_, at) in self.settling_runs().filter(|_| !self.paused) {
-            consider(Some(at + SETTLING_PATIENCE));
-        }
+        consider(self.unanswered_deadline());
         if self.finishing.is_none() {
             for (index, slot) in self.paths.iter().enumerate() {
                 let idle = !self.conns.iter().any(|c| c.path == PathId(index));

@@ -37,6 +37,9 @@ impl Session {
         };
         let Some(conn) = self.conn_mut(id) else { return Ok(false) };
         conn.last_heard = now;
+        if !matches!(pdu, Pdu::NopIn(_)) {
+            conn.last_answer = now;
+        }
         let nexus = conn.nexus;
         if counts_status(pdu) {
             if stat_sn.is_before(conn.exp_stat_sn) {
@@ -272,8 +275,12 @@ impl Session {
         let Some(task) = self.tasks.get_mut(key) else { return };
         let Some(run) = task.run.as_ref() else { return };
         let (nexus, path, load, lun) = (run.nexus, run.path, run.load, task.lun);
+        let sent_at = run.sent_at;
+        if let Some(conn) = self.conn_mut(id) {
+            conn.newest_done = conn.newest_done.max(sent_at);
+        }
         if let Some(l) = self.loads.get_mut(path.0) {
-            l.finished(load, now.saturating_duration_since(run.sent_at));
+            l.finished(load, now.saturating_duration_since(sent_at));
         }
         self.path_answered(id, now);
         if nexus != HOME && matches!(self.tasks.get(key).map(|t| t.origin), Some(Origin::Initiator { .. })) {

@@ -150,6 +150,7 @@ impl World {
             queue_time: Duration::from_secs(1_000_000),
             ping_interval: Duration::from_secs(5),
             ping_timeout: Duration::from_secs(3600),
+            task_timeout: Duration::from_secs(3600),
             reconnect: (Duration::from_millis(100), Duration::from_secs(2)),
             max_window: 8,
             memory_budget: [16 * 1024, 2048][usize::try_from(seed / 4 % 2).unwrap()],

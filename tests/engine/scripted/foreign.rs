@@ -123,3 +123,51 @@ fn a_new_session_that_loses_braids_own_command_is_opened_anew() {
     rig.respond(conn, &command, GOOD);
     rig.told_status(itt, GOOD);
 }
+
+/// A target that answers pings and nothing else has lost the command: it runs again on a session opened anew.
+#[test]
+fn a_read_without_an_answer_runs_again_after_the_task_timeout() {
+    let mut rig = Rig::sessions(1);
+    rig.settle();
+    let itt = rig.read(0, 1);
+    rig.sent_command(0);
+    rig.pass_echoing(SECOND * 19);
+    assert!(rig.closed.is_empty(), "a slow target is not a dead path");
+    rig.pass_echoing(SECOND * 4);
+    assert_eq!(rig.closed, [(0, How::Reset)]);
+    rig.pass(SECOND);
+    let (conn, _) = rig.connect();
+    let command = rig.sent_command(conn);
+    rig.serve_read(conn, &command);
+    rig.told_data();
+    rig.told_status(itt, GOOD);
+}
+
+#[test]
+fn a_read_that_much_younger_ones_overtook_is_lost_too() {
+    let mut rig = Rig::sessions(1);
+    rig.settle();
+    rig.read(0, 1);
+    rig.sent_command(0);
+    for _ in 0..6 {
+        rig.pass_echoing(SECOND * 4);
+        let itt = rig.read(64, 1);
+        if rig.closed.is_empty() {
+            let command = rig.sent_command(0);
+            rig.serve_read(0, &command);
+            assert_eq!(rig.told_data().itt, itt);
+            rig.told_status(itt, GOOD);
+        }
+    }
+    assert_eq!(rig.closed, [(0, How::Reset)]);
+}
+
+#[test]
+fn a_write_whose_data_the_initiator_keeps_back_and_a_flush_may_take_their_time() {
+    let mut rig = Rig::sessions(1);
+    rig.settle();
+    rig.command(ScsiCommand { data: Payload::new(), ..write(0, 1) });
+    rig.plain(&[0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    rig.pass_echoing(SECOND * 60);
+    assert!(rig.closed.is_empty());
+}

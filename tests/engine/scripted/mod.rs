@@ -116,6 +116,7 @@ pub(crate) fn plan(fanout: Fanout, paths: usize) -> SessionPlan {
         queue_time: SECOND * 30,
         ping_interval: SECOND * 5,
         ping_timeout: SECOND * 5,
+        task_timeout: SECOND * 20,
         reconnect: (SECOND, SECOND * 8),
         max_window: WINDOW,
         memory_budget: 64 << 20,

@@ -1,0 +1,82 @@
+//! Commands that a connection leaves unanswered although it lives: pings come back, answers do not.
+//!
+//! Targets lose commands. istgt, when it clears up a connection that was cut, drops whatever its initiator port has in
+//! the unit's queue, the commands of the session that replaced the old one included, and never says so. Nothing on
+//! the wire tells such a command from a slow one but time:
+//! - While a nexus settles it waits for commands of Braid's own, which every target answers at once.
+//! - A read or write counts as lost when `task_timeout` has passed since it was sent, and since then the connection has
+//!   brought nothing but echoes, or has answered commands that were sent much later. (A deep queue on a slow link is
+//!   neither.) Other commands may take their time: a flush, a format, a WRITE SAME over the whole unit.
+//!
+//! Either way the session is given up as if a connection of it had been cut, and everything runs again.
+
+use super::Session;
+use super::api::{Cause, ConnId};
+use super::nexus::NexusState;
+use super::tasks::{Origin, Task};
+use crate::scsi::Class;
+use std::time::{Duration, Instant};
+
+/// How long a settling nexus waits for the answer to a command of Braid's own.
+const SETTLING_PATIENCE: Duration = Duration::from_secs(5);
+/// Unanswered commands are looked for so often in the time they are given.
+const LOOKS: u32 = 8;
+
+impl Session {
+    /// Gives up connections that keep an answer back for too long.
+    pub(super) fn check_unanswered(&mut self, now: Instant) {
+        let mut late: Vec<ConnId> = Vec::new();
+        for (_, task) in self.tasks.iter() {
+            let Some(run) = &task.run else { continue };
+            if !late.contains(&run.conn) && (self.settles_late(task, now) || self.is_lost(task, now)) {
+                late.push(run.conn);
+            }
+        }
+        for id in late {
+            if self.conn(id).is_some() {
+                self.fail_conn(id, Cause::Protocol("a command stays unanswered".into()), now);
+            }
+        }
+        self.stuck_check_at = Some(now + self.plan.task_timeout / LOOKS);
+    }
+
+    /// When to look again.
+    pub(super) fn unanswered_deadline(&self) -> Option<Instant> {
+        if self.paused || self.tasks.len() == 0 {
+            return None;
+        }
+        let settling = self.nexuses.iter().any(|n| n.state == NexusState::Settling);
+        let own = self.tasks.iter().filter(|(_, t)| settling && t.only_nexus.is_some());
+        let settled = own.filter_map(|(_, t)| t.run.as_ref().map(|r| r.sent_at + SETTLING_PATIENCE)).min();
+        let look = self.stuck_check_at.unwrap_or_else(|| self.looked + self.plan.task_timeout / LOOKS);
+        Some(settled.map_or(look, |settled| settled.min(look)))
+    }
+
+    fn settles_late(&self, task: &Task, now: Instant) -> bool {
+        let Some(run) = task.run.as_ref().filter(|_| task.only_nexus.is_some()) else { return false };
+        let settling = self.nexus(run.nexus).is_some_and(|n| n.state == NexusState::Settling);
+        settling && now >= run.sent_at + SETTLING_PATIENCE
+    }
+
+    fn is_lost(&self, task: &Task, now: Instant) -> bool {
+        let Some(run) = &task.run else { return false };
+        let Some(conn) = self.conn(run.conn) else { return false };
+        let patience = self.plan.task_timeout;
+        if now < run.sent_at + patience || !should_be_quick(task) {
+            return false;
+        }
+        let silent = now >= conn.last_answer + patience;
+        let overtaken = conn.newest_done >= run.sent_at + patience / 2;
+        silent || overtaken
+    }
+}
+
+/// A read or write of blocks for which the target has all it needs.
+fn should_be_quick(task: &Task) -> bool {
+    let initiators = matches!(task.origin, Origin::Initiator { .. });
+    let block_io = matches!(task.command.class, Class::Read(_) | Class::Write(_));
+    let has_all = !task.write || task.inbound.received() >= task.expected;
+    let answered = task.run.as_ref().is_some_and(|r| r.solicited.is_empty());
+    let long = task.command.name.starts_with("WRITE SAME") || task.expected == 0;
+    initiators && block_io && has_all && answered && !long
+}
