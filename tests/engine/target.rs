@@ -85,6 +85,7 @@ impl Target {
                 self.sessions.len() - 1
             }
         };
+        self.drop_harmless();
         self.conns.insert(conn, (session, StatSn(100)));
         let exp = self.sessions[session].exp_cmd_sn;
         Negotiated {
@@ -140,6 +141,13 @@ impl Target {
     pub(crate) fn lost(&mut self, conn: u32) {
         self.conns.remove(&conn);
         self.collecting.retain(|j| j.conn != conn);
+        self.drop_harmless();
+    }
+
+    /// Of connections that are gone only writes can still be noticed.
+    fn drop_harmless(&mut self) {
+        let conns = &self.conns;
+        self.pool.retain(|j| j.command.write || conns.contains_key(&j.conn));
     }
 
     pub(crate) fn receive(&mut self, conn: u32, pdu: Pdu) {
