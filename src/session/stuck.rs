@@ -3,7 +3,8 @@
 //! Targets lose commands. istgt, when it clears up a connection that was cut, drops whatever its initiator port has in
 //! the unit's queue, the commands of the session that replaced the old one included, and never says so. Nothing on
 //! the wire tells such a command from a slow one but time:
-//! - While a nexus settles it waits for commands of Braid's own, which every target answers at once.
+//! - While a nexus settles it waits for commands of Braid's own, which every target answers at once (but for ORDERED
+//!   ones, which have `task_timeout`).
 //! - A read or write counts as lost when `task_timeout` has passed since it was sent, and since then the connection has
 //!   brought nothing but echoes, or has answered commands that were sent much later. (A deep queue on a slow link is
 //!   neither.) Other commands may take their time: a flush, a format, a WRITE SAME over the whole unit.
@@ -14,6 +15,7 @@ use super::Session;
 use super::api::{Cause, ConnId};
 use super::nexus::NexusState;
 use super::tasks::{Origin, Task};
+use crate::iscsi::TaskAttribute;
 use crate::scsi::Class;
 use std::time::{Duration, Instant};
 
@@ -47,7 +49,8 @@ impl Session {
         }
         let settling = self.nexuses.iter().any(|n| n.state == NexusState::Settling);
         let own = self.tasks.iter().filter(|(_, t)| settling && t.only_nexus.is_some());
-        let settled = own.filter_map(|(_, t)| t.run.as_ref().map(|r| r.sent_at + SETTLING_PATIENCE)).min();
+        let settled =
+            own.filter_map(|(_, t)| Some(t.run.as_ref()?.sent_at + self.settling_patience(t))).min();
         let look = self.stuck_check_at.unwrap_or_else(|| self.looked + self.plan.task_timeout / LOOKS);
         Some(settled.map_or(look, |settled| settled.min(look)))
     }
@@ -55,7 +58,18 @@ impl Session {
     fn settles_late(&self, task: &Task, now: Instant) -> bool {
         let Some(run) = task.run.as_ref().filter(|_| task.only_nexus.is_some()) else { return false };
         let settling = self.nexus(run.nexus).is_some_and(|n| n.state == NexusState::Settling);
-        settling && now >= run.sent_at + SETTLING_PATIENCE
+        settling && now >= run.sent_at + self.settling_patience(task)
+    }
+
+    /// The ORDERED command of a fence rightly waits for what the device is doing.
+    fn settling_patience(&self, task: &Task) -> Duration {
+        match task.attribute {
+            TaskAttribute::Ordered => self.plan.task_timeout,
+            TaskAttribute::Untagged
+            | TaskAttribute::Simple
+            | TaskAttribute::HeadOfQueue
+            | TaskAttribute::Aca => SETTLING_PATIENCE,
+        }
     }
 
     fn is_lost(&self, task: &Task, now: Instant) -> bool {

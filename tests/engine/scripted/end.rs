@@ -143,7 +143,7 @@ fn a_fence_may_take_longer_than_the_drain() {
     rig.obliging = false;
     let (conn, _) = rig.connect();
     let ready = rig.sent_command(conn);
-    rig.pass_echoing(SECOND * 4);
+    rig.pass_echoing(SECOND * 10);
     rig.respond(conn, &ready, GOOD);
     assert!(rig.notes.iter().any(|n| matches!(n, Notice::Fenced { method: FenceMethod::Ordered, .. })));
     for conn in [conn, 0] {

@@ -103,7 +103,7 @@ fn a_reset_that_loses_home_again_and_again_is_rejected() {
 #[test]
 fn a_new_session_that_loses_braids_own_command_is_opened_anew() {
     let mut plan = plan(Fanout::Mcs, 1);
-    plan.fence = FenceMethod::Ordered;
+    plan.fence = FenceMethod::Auto;
     let mut rig = Rig::new(plan);
     rig.settle();
     let itt = rig.write(0, 1);
