@@ -32,7 +32,7 @@ pub enum FenceMethod {
     Reinstate,
     /// Session reinstatement, then an ORDERED TEST UNIT READY on the new session.
     Ordered,
-    /// Session reinstatement, then waiting for `fence_time`.
+    /// Time alone: `fence_time` after the loss. The session is reinstated all the same.
     Time,
 }
 
@@ -64,7 +64,8 @@ pub struct SessionPlan {
     pub policy: Policy,
     /// Fence.
     pub fence: FenceMethod,
-    /// After reinstatement, how long commands of a lost nexus may still run in the target where nothing better is known.
+    /// How long after the loss of a nexus its commands may still run in the target. Newer writes that overlap one wait
+    /// until the nexus is fenced, and never longer than this.
     pub fence_time: Duration,
     /// How long commands are held while no path works; then the downstream connection is closed.
     pub queue_time: Duration,

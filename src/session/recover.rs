@@ -244,8 +244,8 @@ impl Session {
         living.or_else(|| own().filter(|_| self.finishing.is_some()))
     }
 
-    /// A leading login of `nexus` succeeded; if `reinstated`, old connections of it are gone at the target. Makes the nexus usable once
-    /// its ghosts are laid and, for home, the attentions of the new login are cleared.
+    /// A leading login of `nexus` succeeded; if `reinstated`, old connections of it are gone at the target. Makes the nexus
+    /// usable once its ghosts are laid and, for home, the attentions of the new login are cleared.
     pub(super) fn settle(&mut self, nexus: NexusId, reinstated: bool, now: Instant) {
         self.set_nexus_state(nexus, NexusState::Settling);
         self.end_fence_tasks(nexus, now);
