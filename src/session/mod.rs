@@ -14,7 +14,7 @@
 //! - `sequence`: CmdSN and StatSN of both sides.
 //! - `order`: which command waits for which. `select`: which path takes the next one.
 //! - `downstream`, `upstream`: what the initiator and the targets send. `tmf`: task management.
-//! - `nexus`: upstream sessions and connections. `identity`: whether two nexuses show the same unit.
+//! - `nexus`: upstream sessions and connections. `leave`: logging them out. `identity`: whether two nexuses show the same unit.
 //! - `stuck`: commands that a living connection does not answer.
 //! - `recover`: a nexus is lost: moved commands, ghosts, fences. `finish`: the end.
 //!
@@ -30,6 +30,7 @@ mod data;
 mod downstream;
 mod finish;
 mod identity;
+mod leave;
 mod nexus;
 mod order;
 mod recover;
