@@ -105,6 +105,10 @@ impl Session {
             return;
         }
         self.enter_order(key);
+        if broken!(self.rules, FlushElided) && self.tasks.get(key).is_some_and(Task::flushes_nothing) {
+            self.respond(key, ScsiResponse::default(), now);
+            return;
+        }
         self.solicit(key);
         self.queue_if_ready(key);
     }
@@ -136,7 +140,8 @@ impl Session {
     fn report_attention(&mut self, key: TaskKey, now: Instant) -> bool {
         let Some(task) = self.tasks.get(key) else { return false };
         let lun = task.lun;
-        if task.command.class == Class::Stateless && task.command.name != "TEST UNIT READY" {
+        let silent = task.command.class == Class::Stateless && task.command.name != "TEST UNIT READY";
+        if silent && !broken!(self.rules, AttentionOnInquiry) {
             return false;
         }
         let Some(sense) = self.take_attention(lun) else { return false };
@@ -213,8 +218,10 @@ impl Session {
             else {
                 return;
             };
-            let fits = self.held + self.promised + u64::from(length) <= self.plan.memory_budget;
-            if !fits && !self.is_oldest_starving(key) {
+            let fits = self.held + self.promised + u64::from(length) <= self.plan.memory_budget
+                || broken!(self.rules, BudgetIgnored);
+            let served = !broken!(self.rules, BudgetStarvesTheOldest) && self.is_oldest_starving(key);
+            if !fits && !served {
                 if !self.unsolicited.contains(&key) {
                     self.unsolicited.push_back(key);
                 }

@@ -52,7 +52,7 @@ impl Session {
             }
         }
         let running = self.tasks.iter().any(|(_, t)| t.run.is_some());
-        if running || !self.ghosts.is_empty() {
+        if running || !(self.ghosts.is_empty() || broken!(self.rules, EndLeavesGhosts)) {
             self.open_fences(now);
             return;
         }

@@ -145,9 +145,11 @@ impl Session {
         if nexus == HOME {
             return true;
         }
-        self.units
-            .get(&lun)
-            .is_some_and(|u| !u.reserved && !u.registered && u.proofs.get(&nexus) == Some(&Proof::Proved))
+        let Some(unit) = self.units.get(&lun) else { return false };
+        let free = !unit.reserved && !unit.registered || broken!(self.rules, ReservedUnitSpread);
+        let proof = unit.proofs.get(&nexus).copied().unwrap_or_default();
+        let unproved = proof != Proof::Refused && broken!(self.rules, IdentityUnproved);
+        free && (proof == Proof::Proved || unproved)
     }
 
     /// The initiator addressed a unit: when home is reinstated, its attention from that login must be cleared.
@@ -224,7 +226,9 @@ impl Session {
             {
                 // The nexus that held the reservation is gone: the initiator must know (P5).
                 let loss = Sense { key: key::UNIT_ATTENTION, asc: 0x29, ascq: 0x07 };
-                unit.keep_attention(Bytes::copy_from_slice(&loss.to_fixed()));
+                if !broken!(self.rules, ReservationLossUntold) {
+                    unit.keep_attention(Bytes::copy_from_slice(&loss.to_fixed()));
+                }
                 unit.reserved = false;
             }
             self.start_check(HOME, lun, Step::Ready, now);
@@ -300,10 +304,13 @@ impl Session {
         if attention.is_some() || busy {
             check.repeats += 1;
             let (lun, nexus, worn_out) = (check.lun, check.nexus, check.repeats > MOST_REPEATS);
-            let own_doing = check.step == Step::Ready && attention.is_some_and(|s| s.asc == 0x29);
+            let own_doing = check.step == Step::Ready
+                && attention.is_some_and(|s| s.asc == 0x29)
+                && !broken!(self.rules, OwnAttentionPassedOn);
             if let (Some(sense), true, false) =
                 (sense.filter(|_| attention.is_some()), nexus == HOME, own_doing)
                 && let Some(unit) = self.units.get_mut(&lun)
+                && !broken!(self.rules, AttentionForgotten)
             {
                 unit.keep_attention(sense);
             }

@@ -23,7 +23,8 @@ impl Session {
             match conn.state {
                 ConnState::Draining(until) => {
                     let runs = |t: &Task| t.run.as_ref().is_some_and(|r| r.conn == id);
-                    let idle = !self.tasks.iter().any(|(_, t)| runs(t)) && !self.owes_answer(id);
+                    let busy = self.tasks.iter().any(|(_, t)| runs(t)) || self.owes_answer(id);
+                    let idle = !busy || broken!(self.rules, LeavesWithCommands);
                     let window = self.nexus(conn.nexus).map(|n| n.window);
                     if idle && window.is_some_and(|w| w.is_open() || w.all_acknowledged()) {
                         self.log_out(id, now);
@@ -47,7 +48,9 @@ impl Session {
         let Some(conn) = self.conn(id) else { return };
         let (nexus, cid, exp_stat_sn) = (conn.nexus, conn.cid, conn.exp_stat_sn);
         let others = |c: &&Conn| c.nexus == nexus && c.id != id && c.state != ConnState::Opening;
-        let alone = !self.conns.iter().any(|c| others(&c));
+        let another = self.conns.iter().find(others).map(|c| c.cid);
+        let alone = another.is_none();
+        let cid = another.filter(|_| broken!(self.rules, LogoutNamesAnother)).unwrap_or(cid);
         let Some(window) = self.nexuses.get_mut(nexus).map(|n| &mut n.window) else { return };
         // Immediate if that is safe: a non-immediate one would leave a hole for the other connections on some targets.
         // Also if the window is closed: a number outside it would not be taken.

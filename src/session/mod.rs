@@ -24,6 +24,9 @@
 //! `upstream::r2t` and every further Data-Out send the rest. `upstream::completed` passes the status on under the
 //! initiator's own numbers, and `conclude` lets go what waited.
 
+#[macro_use]
+mod rules;
+
 pub mod api;
 mod check;
 mod data;
@@ -31,6 +34,8 @@ mod downstream;
 mod finish;
 mod identity;
 mod leave;
+#[cfg(feature = "mutants")]
+pub mod mutant;
 mod nexus;
 mod order;
 mod recover;
@@ -55,6 +60,7 @@ const MOST_TASKS: usize = 0x8000;
 /// The engine of one downstream session.
 #[derive(Debug)]
 pub struct Session {
+    rules: rules::Rules,
     plan: SessionPlan,
     /// The latest time told.
     now: Instant,
@@ -112,6 +118,7 @@ impl Session {
         let front =
             sequence::Front::new(plan.downstream.cmd_sn, plan.downstream.max_cmd_sn, plan.downstream.stat_sn);
         let mut session = Self {
+            rules: rules::Rules::default(),
             now,
             looked: now,
             front,

@@ -275,7 +275,11 @@ impl Session {
             }
             conn.cid = Cid(target.next_cid);
         }
-        let plan = login_plan(&self.plan.home_login, target, role, nexus, conn.cid);
+        let mut plan = login_plan(&self.plan.home_login, target, role, nexus, conn.cid);
+        let fencing = role != Role::Joining && self.ghosts.iter().any(|g| g.nexus == nexus);
+        if fencing && broken!(self.rules, FenceWithAnotherIsid) {
+            plan.isid.0 = plan.isid.0.map(|byte| byte ^ 1);
+        }
         self.conns.push(conn);
         self.outputs.push_back(Output::Open(id, path, Box::new(plan)));
     }
@@ -290,7 +294,7 @@ impl Session {
         self.changed = true;
         let expected = self.nexus(nexus).and_then(|n| n.tpgt);
         let foreign = expected.is_some() && negotiated.tpgt.is_some() && negotiated.tpgt != expected;
-        if role != Role::Leading && foreign {
+        if role != Role::Leading && foreign && !broken!(self.rules, ForeignGroupJoined) {
             // Another portal group cannot carry this nexus (R5): the path gets a nexus of its own.
             self.close_conn(id, How::Graceful, now);
             if let Some(slot) = self.paths.get_mut(path.0) {
@@ -303,7 +307,10 @@ impl Session {
         match role {
             Role::Joining => {}
             // In another portal group it is another nexus (R9): its login says nothing of the old one's tasks.
-            Role::Leading | Role::Fencing => self.settle(nexus, !foreign, now),
+            Role::Leading | Role::Fencing => {
+                let reinstated = !foreign || broken!(self.rules, ForeignGroupFences);
+                self.settle(nexus, reinstated, now);
+            }
         }
     }
 
@@ -319,9 +326,15 @@ impl Session {
         let (path, nexus, role) = (conn.path, conn.nexus, conn.role);
         if let Some(target) = self.nexuses.get_mut(nexus) {
             if role == Role::Joining {
+                if broken!(self.rules, JoiningTakesCmdSn) {
+                    target.window.take();
+                }
                 target.window.update(target.window.current(), negotiated.max_cmd_sn);
             } else {
-                target.window = UpstreamWindow::new(negotiated.cmd_sn, negotiated.max_cmd_sn);
+                let wide = negotiated.max_cmd_sn.max(negotiated.cmd_sn.plus(31));
+                let max_cmd_sn =
+                    if broken!(self.rules, FirstWindowIgnored) { wide } else { negotiated.max_cmd_sn };
+                target.window = UpstreamWindow::new(negotiated.cmd_sn, max_cmd_sn);
                 target.params = negotiated.session.clone();
                 target.tsih = negotiated.tsih;
                 target.tpgt = negotiated.tpgt.or(target.tpgt);
@@ -368,7 +381,8 @@ impl Session {
         let still_up = self.conns.iter().any(|c| c.path == path && c.state == ConnState::Up);
         if let Some(slot) = self.paths.get_mut(path.0) {
             slot.up = still_up;
-            slot.retry_at = Some(now + slot.backoff.next_delay());
+            let times = if broken!(self.rules, FailedPathNotRetried) { 1 << 20 } else { 1 };
+            slot.retry_at = Some(now + slot.backoff.next_delay() * times);
         }
     }
 
@@ -435,7 +449,8 @@ impl Session {
         let alone = established.count() <= 1;
         let window = &mut self.nexuses.get_mut(nexus)?.window;
         if window.is_open() {
-            return Some((window.take(), false));
+            let kept = broken!(self.rules, ControlKeepsCmdSn);
+            return Some((if kept { window.current() } else { window.take() }, false));
         }
         (alone || window.all_acknowledged()).then(|| (window.current(), true))
     }
@@ -454,8 +469,9 @@ impl Session {
             self.fail_conn(id, Cause::Tcp("ping unanswered".into()), now);
         }
         self.check_unanswered(now);
-        let silent =
-            |c: &&Conn| c.state == ConnState::Up && c.ping.is_none() && now >= c.last_heard + interval;
+        let heard = !broken!(self.rules, SilenceNotPinged);
+        let quiet = |c: &Conn| c.ping.is_none() && now >= c.last_heard + interval && heard;
+        let silent = |c: &&Conn| c.state == ConnState::Up && quiet(c);
         let due: Vec<ConnId> = self.conns.iter().filter(silent).map(|c| c.id).collect();
         for id in due {
             self.ping(id, now);

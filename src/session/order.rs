@@ -5,6 +5,7 @@
 //! still reach a target over a path that was given up, until their nexus is fenced. A ghost holds back only what could
 //! be harmed: newer commands that change what the ghost writes.
 
+use super::rules::Rules;
 use super::tasks::TaskKey;
 use crate::iscsi::{Lun, TaskAttribute};
 use crate::scsi::Class;
@@ -33,11 +34,14 @@ impl Footprint {
     }
 
     /// Whether `later` must wait until `self` has completed.
-    fn holds_back(&self, later: &Self) -> bool {
+    fn holds_back(&self, later: &Self, rules: Rules) -> bool {
         if self.lun != later.lun || later.attribute == TaskAttribute::HeadOfQueue {
             return false;
         }
-        self.is_barrier() || later.is_barrier() || self.class.conflicts_with(&later.class)
+        let before = self.is_barrier() && !broken!(rules, OrderedHoldsNothingBack);
+        let behind = later.is_barrier() && !broken!(rules, OrderedWaitsForNothing);
+        let conflict = self.class.conflicts_with(&later.class) && !rules.overlooks(&self.class, &later.class);
+        before || behind || conflict
     }
 
     /// Whether `later` must wait until the ghost of `self` is fenced: it changes what the ghost would overwrite.
@@ -69,16 +73,17 @@ struct Entry {
 /// Entries in order of arrival.
 #[derive(Debug, Default)]
 pub(super) struct Order {
+    pub(super) rules: Rules,
     entries: Vec<Entry>,
 }
 
 impl Order {
     /// Adds a command and returns for how many entries it has to wait.
     pub(super) fn arrive(&mut self, key: TaskKey, footprint: Footprint) -> u32 {
-        let mut blockers = 0;
+        let (mut blockers, rules) = (0, self.rules);
         for entry in &mut self.entries {
             let blocks = match entry.holder {
-                Holder::Task(_) => entry.footprint.holds_back(&footprint),
+                Holder::Task(_) => entry.footprint.holds_back(&footprint, rules),
                 Holder::Ghost(_) => entry.footprint.haunts(&footprint),
             };
             if blocks {
@@ -97,9 +102,11 @@ impl Order {
             return Vec::new();
         };
         let footprint = entry.footprint.clone();
+        let spared = broken!(self.rules, GhostsSpareTheWaiting);
         let waiting: Vec<TaskKey> = self
             .entries
             .iter()
+            .filter(|_| !spared)
             .filter_map(|e| match e.holder {
                 Holder::Task(k) if entry.dependents.contains(&k) && footprint.haunts(&e.footprint) => Some(k),
                 Holder::Task(_) | Holder::Ghost(_) => None,
@@ -115,7 +122,9 @@ impl Order {
             return Vec::new();
         };
         let gone = self.entries.remove(at);
-        if let Holder::Task(key) = holder {
+        if let Holder::Task(key) = holder
+            && !broken!(self.rules, AbortedWaiterReleased)
+        {
             // A command that ends while it still waits (aborted) must not be released later under a reused key.
             for entry in &mut self.entries {
                 entry.dependents.retain(|k| *k != key);

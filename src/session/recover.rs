@@ -18,8 +18,8 @@ use super::tasks::{Origin, Task, TaskKey};
 use crate::iscsi::{Cdb, Lun, ScsiResponse, TaskAttribute};
 use crate::scsi::inquiry::Inquiry;
 use crate::scsi::sense::{key, status};
-use crate::scsi::{Sense, inquiry};
-use std::time::Instant;
+use crate::scsi::{Class, Sense, inquiry};
+use std::time::{Duration, Instant};
 
 /// A command that may still execute over a nexus that was given up.
 #[derive(Debug)]
@@ -130,8 +130,14 @@ impl Session {
         let Some(task) = self.tasks.get_mut(task_key) else { return false };
         let Some(run) = task.run.take() else { return false };
         task.losses += 1;
-        let (lun, ghost, answered) = (task.lun, task.leaves_ghost(), task.held_response.is_some());
-        let (own, twice) = (!matches!(task.origin, Origin::Initiator { .. }), task.may_run_twice());
+        let (lun, answered) = (task.lun, task.held_response.is_some());
+        let class = &task.command.class;
+        let spared = broken!(self.rules, OnlyPlainWritesHaunt) && !matches!(class, Class::Write(_));
+        let ghost = task.leaves_ghost() && !broken!(self.rules, NoGhosts) && !spared;
+        let own = !matches!(task.origin, Origin::Initiator { .. });
+        let twice = task.may_run_twice() || broken!(self.rules, RunAgainWhatMustNot);
+        let again = task.losses > 1;
+        let made_up = again && class.writes() && broken!(self.rules, LostTwiceAnsweredGood);
         let worn_out = task.losses > MOST_LOSSES;
         if let Some(load) = self.loads.get_mut(run.path.0) {
             load.forgotten(run.load);
@@ -150,8 +156,14 @@ impl Session {
             self.conclude(task_key, now);
             return false;
         }
+        if made_up {
+            self.respond(task_key, ScsiResponse::default(), now);
+            return false;
+        }
         if twice && !worn_out {
-            self.queue_if_ready(task_key);
+            if !(again && broken!(self.rules, LostTwiceForgotten)) {
+                self.queue_if_ready(task_key);
+            }
             return true;
         }
         self.note(Notice::OutcomeUnknown { path });
@@ -162,8 +174,11 @@ impl Session {
     /// The target may or may not have run it, and running it again is not the same (P5). ABORTED COMMAND says that
     /// the outcome is open; a unit attention would say that the command did not run.
     fn answer_unknown_outcome(&mut self, task_key: TaskKey, now: Instant) {
-        let sense = Sense { key: key::ABORTED_COMMAND, asc: 0x29, ascq: 0x07 };
-        let response = ScsiResponse::check_condition(&sense.to_fixed());
+        let misleading = broken!(self.rules, OutcomeToldAsAttention);
+        let key = if misleading { key::UNIT_ATTENTION } else { key::ABORTED_COMMAND };
+        let sense = Sense { key, asc: 0x29, ascq: 0x07 };
+        let told = ScsiResponse::check_condition(&sense.to_fixed());
+        let response = if broken!(self.rules, OutcomeMadeUp) { ScsiResponse::default() } else { told };
         self.respond(task_key, response, now);
     }
 
@@ -191,7 +206,7 @@ impl Session {
 
     /// After `fence_time` the target must have dropped the old tasks; newer writes no longer wait.
     pub(super) fn expire_ghosts(&mut self, now: Instant) {
-        let limit = self.plan.fence_time;
+        let limit = self.quarantine();
         let expired: Vec<(PathId, Instant)> =
             self.ghosts.iter().filter(|g| now >= g.since + limit).map(|g| (g.path, g.since)).collect();
         if let Some((path, since)) = expired.first().copied() {
@@ -212,7 +227,12 @@ impl Session {
 
     /// When the first ghost expires.
     pub(super) fn ghost_deadline(&self) -> Option<Instant> {
-        self.ghosts.iter().map(|g| g.since + self.plan.fence_time).min()
+        self.ghosts.iter().map(|g| g.since + self.quarantine()).min()
+    }
+
+    /// How long a ghost is feared at most.
+    fn quarantine(&self) -> Duration {
+        if broken!(self.rules, QuarantineEndsAtOnce) { Duration::ZERO } else { self.plan.fence_time }
     }
 
     /// Lost further nexuses with ghosts are reinstated over a living path of their portal group, without waiting for
@@ -256,7 +276,7 @@ impl Session {
             }
         }
         self.fences.retain(|f| f.nexus != nexus);
-        let method = if reinstated { self.plan.fence } else { FenceMethod::Time };
+        let method = if reinstated { self.rules.fence(self.plan.fence) } else { FenceMethod::Time };
         self.fences.push(Fence { nexus, units, method, attempts: 0 });
         self.next_fence_step(nexus, now);
     }
@@ -297,16 +317,16 @@ impl Session {
         response: &ScsiResponse,
         now: Instant,
     ) {
-        let plan = self.plan.fence;
+        let (rules, plan) = (self.rules, self.rules.fence(self.plan.fence));
         let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) else { return };
         let Some(lun) = fence.units.first().copied() else { return };
         match fence.method {
             FenceMethod::Auto => {
                 let identity = Inquiry::parse(&task.collected);
-                fence.method = identity.map_or(FenceMethod::Time, |i| known_fence(&i));
+                fence.method = rules.fence(identity.map_or(FenceMethod::Time, |i| known_fence(&i)));
             }
             FenceMethod::Ordered => {
-                if took_its_turn(response) {
+                if took_its_turn(response) || broken!(rules, AttentionTakenForFence) {
                     self.unit_fenced(nexus, lun, now);
                     return;
                 }
@@ -345,13 +365,15 @@ impl Session {
             if fence.method != FenceMethod::Reinstate {
                 used = FenceMethod::Ordered;
             }
-            fence.method = self.plan.fence;
+            fence.method = self.rules.fence(self.plan.fence);
             fence.attempts = 0;
         }
         if let Some((path, since)) = oldest {
             self.note(Notice::Fenced { path, method: used, took: now.saturating_duration_since(since) });
         }
-        self.lay_ghosts(|g| g.nexus == nexus && g.lun == lun);
+        let (units, nexuses) =
+            (broken!(self.rules, FenceLaysAllUnits), broken!(self.rules, FenceLaysAllNexuses));
+        self.lay_ghosts(|g| (nexuses || g.nexus == nexus) && (units || g.lun == lun));
         self.next_fence_step(nexus, now);
     }
 

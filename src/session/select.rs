@@ -7,7 +7,7 @@ use super::Session;
 use super::api::{ConnId, Output, PathId};
 use super::nexus::{Conn, ConnState, HOME, NexusId, NexusState};
 use super::tasks::{Run, Task, TaskKey};
-use crate::iscsi::{DataOut, Lun, Payload, Pdu, ScsiCommand, TaskAttribute, Ttt};
+use crate::iscsi::{DataOut, Lun, Payload, Pdu, ScsiCommand, ScsiResponse, TaskAttribute, Ttt};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -93,7 +93,11 @@ impl Session {
     fn takes_commands(&self, conn: &Conn, nexus: NexusId) -> bool {
         conn.nexus == nexus
             && conn.state == ConnState::Up
-            && self.nexus(nexus).is_some_and(|n| n.state == NexusState::Up && n.window.is_open())
+            && self.nexus(nexus).is_some_and(|n| {
+                let settling = n.state == NexusState::Settling && nexus == HOME;
+                (n.state == NexusState::Up || settling && broken!(self.rules, SettlingHomeServes))
+                    && (n.window.is_open() || broken!(self.rules, WindowIgnored))
+            })
     }
 
     /// The connection of home with the least to do.
@@ -205,7 +209,7 @@ impl Session {
                 lun,
                 from: asked.next,
                 to,
-                end: asked.end,
+                end: if broken!(self.rules, FinalTooEarly) { to } else { asked.end },
                 data_sn: asked.data_sn,
             };
             let Some(conn) = self.conns.iter().find(|c| c.id == id) else { return };
@@ -213,10 +217,14 @@ impl Session {
             let Some(run) = task.run.as_mut() else { return };
             if let Some(asked) = run.solicited.front_mut() {
                 asked.next = to;
-                asked.data_sn = data_sn;
+                asked.data_sn = if broken!(self.rules, DataSnRestarts) { 0 } else { data_sn };
                 if to == asked.end {
                     run.solicited.pop_front();
                 }
+            }
+            if broken!(self.rules, WriteAnsweredOnceSent) && to == task.expected {
+                self.completed(key, id, ScsiResponse::default(), self.now);
+                return;
             }
         }
     }

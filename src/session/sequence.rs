@@ -3,6 +3,7 @@
 //! [`Front`] is the target role: it admits commands in CmdSN order and stamps responses. [`UpstreamWindow`] is the
 //! initiator role for one nexus: it hands out CmdSN at the moment of sending.
 
+use super::rules::Rules;
 use crate::iscsi::{CmdSn, Pdu, StatSn};
 use std::collections::BTreeMap;
 
@@ -22,6 +23,7 @@ pub(super) enum Admission {
 /// Invariant: `max_cmd_sn` never moves back, and `early` holds only numbers after `exp_cmd_sn` inside the window.
 #[derive(Debug)]
 pub(super) struct Front {
+    pub(super) rules: Rules,
     exp_cmd_sn: CmdSn,
     max_cmd_sn: CmdSn,
     stat_sn: StatSn,
@@ -31,7 +33,7 @@ pub(super) struct Front {
 
 impl Front {
     pub(super) fn new(exp_cmd_sn: CmdSn, max_cmd_sn: CmdSn, stat_sn: StatSn) -> Self {
-        Self { exp_cmd_sn, max_cmd_sn, stat_sn, early: BTreeMap::new() }
+        Self { rules: Rules::default(), exp_cmd_sn, max_cmd_sn, stat_sn, early: BTreeMap::new() }
     }
 
     /// Judges a non-immediate PDU by its number; a kept one comes back from [`Front::next_early`].
@@ -76,7 +78,13 @@ impl Front {
 
     /// Opens the window for `free` more commands; never closes it again.
     pub(super) fn open(&mut self, free: u32) {
-        self.max_cmd_sn = self.max_cmd_sn.max(self.exp_cmd_sn.plus(free).minus(1));
+        let wanted = self.exp_cmd_sn.plus(free).minus(1);
+        let closed = self.max_cmd_sn.is_before(self.exp_cmd_sn);
+        if broken!(self.rules, MaxCmdSnShrinks) {
+            self.max_cmd_sn = wanted;
+        } else if !(closed && broken!(self.rules, WindowStaysClosed)) {
+            self.max_cmd_sn = self.max_cmd_sn.max(wanted);
+        }
     }
 
     /// The numbers for a response: takes a StatSN.

@@ -58,7 +58,9 @@ impl Session {
     fn settles_late(&self, task: &Task, now: Instant) -> bool {
         let Some(run) = task.run.as_ref().filter(|_| task.only_nexus.is_some()) else { return false };
         let settling = self.nexus(run.nexus).is_some_and(|n| n.state == NexusState::Settling);
-        settling && now >= run.sent_at + self.settling_patience(task)
+        settling
+            && now >= run.sent_at + self.settling_patience(task)
+            && !broken!(self.rules, SettlingWithoutEnd)
     }
 
     /// The ORDERED command of a fence rightly waits for what the device is doing.
@@ -76,7 +78,8 @@ impl Session {
         let Some(run) = &task.run else { return false };
         let Some(conn) = self.conn(run.conn) else { return false };
         let patience = self.plan.task_timeout;
-        if now < run.sent_at + patience || !should_be_quick(task) {
+        let due = now >= run.sent_at + patience && should_be_quick(task);
+        if !due || broken!(self.rules, TaskTimeoutIgnored) {
             return false;
         }
         let silent = now >= conn.last_answer + patience;

@@ -7,6 +7,7 @@
 use super::api::{ConnId, PathId};
 use super::data::{ReadProgress, WriteBuffer};
 use super::nexus::NexusId;
+use super::rules::Rules;
 use crate::iscsi::{Cdb, CmdSn, Itt, Lun, ScsiCommand, ScsiResponse, TaskAttribute, Ttt};
 use crate::scsi::{Class, Command};
 use slab::Slab;
@@ -178,6 +179,11 @@ impl Task {
         }
     }
 
+    /// A flush with no write before it.
+    pub(super) fn flushes_nothing(&self) -> bool {
+        self.command.class == Class::Flush && self.blockers == 0
+    }
+
     /// Whether the initiator still owes data that it was asked for or announced.
     pub(super) fn data_due(&self) -> bool {
         self.write && self.inbound.is_due()
@@ -200,6 +206,7 @@ impl Task {
 /// All tasks, and the tags by which runs of them are found.
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
+    pub(super) rules: Rules,
     slab: Slab<Task>,
     generation: u32,
     by_itt: rustc_hash::FxHashMap<Itt, TaskKey>,
@@ -279,7 +286,7 @@ impl Tasks {
 
     /// A tag for a new run of `key`: never the same for two runs that could meet.
     pub(super) fn tag(&mut self, key: TaskKey) -> Itt {
-        self.generation = (self.generation + 1) & 0x7fff;
+        self.generation = (self.generation + u32::from(!broken!(self.rules, StaleAnswersTaken))) & 0x7fff;
         let index = u32::try_from(key & 0xffff).unwrap_or(0);
         Itt(self.generation << 16 | index)
     }
@@ -287,9 +294,10 @@ impl Tasks {
     /// The task whose current run over `conn` has this tag.
     pub(super) fn running(&mut self, conn: ConnId, itt: Itt) -> Option<(TaskKey, &mut Task)> {
         let key = (itt.0 & 0xffff) as usize;
+        let anywhere = broken!(self.rules, StaleAnswersTaken);
         let task = self.slab.get_mut(key)?;
         let run = task.run.as_ref()?;
-        (itt.0 & CONTROL_TAG == 0 && run.itt == itt && run.conn == conn).then_some((key, task))
+        (itt.0 & CONTROL_TAG == 0 && run.itt == itt && (run.conn == conn || anywhere)).then_some((key, task))
     }
 
     /// Keys of tasks that satisfy `wanted`, in order of arrival.

@@ -129,7 +129,8 @@ impl Session {
         let Some(task) = self.tasks.get(key) else { return };
         let (seq, lun) = (task.seq, task.lun);
         let run = task.run.as_ref().map(|r| (r.conn, r.nexus, r.itt, r.cmd_sn));
-        let Some((conn, nexus, run_itt, cmd_sn)) = run else {
+        let asked = run.filter(|_| !broken!(self.rules, AbortNotAsked));
+        let Some((conn, nexus, run_itt, cmd_sn)) = asked else {
             self.conclude(key, now);
             self.answer_tmf(request.itt, tmf::COMPLETE);
             return;
@@ -190,7 +191,11 @@ impl Session {
     fn recipients(&self, function: &Function) -> Vec<(NexusId, Option<ConnId>)> {
         let (code, lun) = function.asked;
         let sets = matches!(code, tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET);
-        let nexuses = if sets { self.nexuses_with(lun) } else { vec![HOME] };
+        let nexuses = if sets && !broken!(self.rules, AbortTaskSetOnHomeOnly) {
+            self.nexuses_with(lun)
+        } else {
+            vec![HOME]
+        };
         let talks = |c: &ConnState| matches!(c, ConnState::Up | ConnState::Draining(_));
         let conn = |n: NexusId| self.conns.iter().find(|c| c.nexus == n && talks(&c.state)).map(|c| c.id);
         nexuses.into_iter().map(|n| (n, conn(n))).collect()
@@ -201,7 +206,7 @@ impl Session {
         function.stage = Stage::Gathering;
         let own: Vec<_> = self.recipients(function).into_iter().filter_map(|(_, conn)| conn).collect();
         let mut others = self.carriers(function);
-        others.retain(|c| !own.contains(c));
+        others.retain(|c| !own.contains(c) && !broken!(self.rules, FunctionOvertakesCommands));
         self.await_echoes(function, &others, now);
     }
 
@@ -275,7 +280,8 @@ impl Session {
     /// Whether a function keeps a command that is not at a target from going there: one that it ends must not start
     /// anew elsewhere, and one that came later must not reach a target before it (R163).
     pub(super) fn is_held(&self, task: &Task) -> bool {
-        self.functions.iter().any(|f| f.concerns(task))
+        let passes = |f: &Function| task.seq > f.before && broken!(self.rules, CommandsPassFunctions);
+        self.functions.iter().any(|f| f.concerns(task) && !passes(f))
     }
 
     /// Takes functions that wait for nothing a step further, and answers those that are done.
@@ -302,7 +308,9 @@ impl Session {
 
     fn function_done(&mut self, mut function: Function, now: Instant) {
         let inside = |k: &TaskKey| self.tasks.get(*k).is_some_and(|t| t.run.is_none());
-        if function.response == tmf::TASK_DOES_NOT_EXIST && self.covered(&function).iter().any(inside) {
+        let moved =
+            self.covered(&function).iter().any(inside) && !broken!(self.rules, MovedCommandNotAborted);
+        if function.response == tmf::TASK_DOES_NOT_EXIST && moved {
             // It left the target that was asked, and waits inside Braid.
             function.response = tmf::COMPLETE;
         }
@@ -354,7 +362,9 @@ impl Session {
         for function in &mut self.functions {
             let before = function.awaited.len();
             function.awaited.retain(|(conn, _)| alive.contains(conn));
-            let lost = function.stage == Stage::Asked && function.awaited.len() < before;
+            let lost = function.stage == Stage::Asked
+                && function.awaited.len() < before
+                && !broken!(self.rules, LostResetAnswered);
             function.waits_for_home |= lost && function.is_reset();
         }
         self.finish_functions(now);
@@ -382,7 +392,8 @@ impl Session {
     }
 
     fn answer_tmf(&mut self, itt: Itt, response: u8) {
-        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
+        let counts = !broken!(self.rules, FunctionTakesNoStatSn);
+        let (stat_sn, exp_cmd_sn, max_cmd_sn) = if counts { self.front.stamp() } else { self.front.peek() };
         let answer = TaskManagementResponse { response, itt, stat_sn, exp_cmd_sn, max_cmd_sn, additional: 0 };
         self.tell(Pdu::TaskManagementResponse(answer));
     }

@@ -19,7 +19,7 @@ type Fault = &'static str;
 impl Session {
     /// A PDU from a target.
     pub(super) fn take_upstream(&mut self, id: ConnId, pdu: Pdu, now: Instant) {
-        if self.conn(id).is_none() {
+        if self.conn(id).is_none() && !broken!(self.rules, StaleAnswersTaken) {
             return;
         }
         if let Err(fault) = self.take_numbers(id, &pdu, now).and_then(|fresh| match fresh {
@@ -35,7 +35,8 @@ impl Session {
         let Some((stat_sn, exp_cmd_sn, max_cmd_sn)) = pdu.target_numbers() else {
             return Err("an initiator's PDU came from the target");
         };
-        let Some(conn) = self.conn_mut(id) else { return Ok(false) };
+        let stale = broken!(self.rules, StaleAnswersTaken);
+        let Some(conn) = self.conn_mut(id) else { return Ok(stale) };
         conn.last_heard = now;
         if !matches!(pdu, Pdu::NopIn(_)) {
             conn.last_answer = now;
@@ -96,7 +97,7 @@ impl Session {
         }
     }
 
-    fn data_in(&mut self, id: ConnId, pdu: DataIn, now: Instant) -> Result<(), Fault> {
+    fn data_in(&mut self, id: ConnId, mut pdu: DataIn, now: Instant) -> Result<(), Fault> {
         let Some((key, task)) = self.tasks.running(id, pdu.itt) else { return Ok(()) };
         let expected = task.read_length();
         let Some(run) = task.run.as_mut() else { return Ok(()) };
@@ -121,6 +122,14 @@ impl Session {
         });
         if let Some(response) = &response {
             all_data_came(task, response)?;
+        }
+        let delivered = task.outbound.delivered;
+        if broken!(self.rules, MovedReadRepeats) {
+            task.outbound.delivered = delivered.min(pdu.buffer_offset);
+        }
+        if broken!(self.rules, MovedReadShifted) && pdu.buffer_offset < delivered {
+            pdu.buffer_offset = delivered;
+            pdu.data = pdu.data.slice(0, length.min(expected - delivered) as usize);
         }
         if matches!(task.origin, Origin::Initiator { .. }) {
             self.pass_on(key, &pdu, end == expected);
@@ -203,7 +212,7 @@ impl Session {
             self.path_answered(id, now);
             self.tmf_answered(id, nop.itt, crate::iscsi::tmf::COMPLETE, now);
         }
-        if nop.ttt == Ttt::NONE {
+        if nop.ttt == Ttt::NONE || broken!(self.rules, PingUnanswered) {
             return;
         }
         let Some(conn) = self.conn(id) else { return };
@@ -223,7 +232,7 @@ impl Session {
     }
 
     fn async_message(&mut self, id: ConnId, message: &AsyncMessage, now: Instant) -> Result<(), Fault> {
-        let [cid, _, patience] = message.parameters;
+        let ([cid, _, patience], rules) = (message.parameters, self.rules);
         let Some(conn) = self.conn_mut(id) else { return Ok(()) };
         let nexus = conn.nexus;
         match message.event {
@@ -233,7 +242,7 @@ impl Session {
                 self.tell(Pdu::AsyncMessage(message));
             }
             // Logout wanted, or a renegotiation that is declined by leaving (R218, R220).
-            1 | 4 if conn.state == ConnState::Up => {
+            1 | 4 if conn.state == ConnState::Up && !broken!(rules, LogoutRequestIgnored) => {
                 conn.state = ConnState::Draining(now + Duration::from_secs(u64::from(patience.max(1))));
                 self.changed = true;
             }
@@ -271,7 +280,7 @@ impl Session {
     }
 
     /// A run ended with a status.
-    fn completed(&mut self, key: TaskKey, id: ConnId, response: ScsiResponse, now: Instant) {
+    pub(super) fn completed(&mut self, key: TaskKey, id: ConnId, response: ScsiResponse, now: Instant) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         let Some(run) = task.run.as_ref() else { return };
         let (nexus, path, load, lun) = (run.nexus, run.path, run.load, task.lun);
@@ -285,8 +294,11 @@ impl Session {
         self.path_answered(id, now);
         if nexus != HOME && matches!(self.tasks.get(key).map(|t| t.origin), Some(Origin::Initiator { .. })) {
             let sense = response.sense().and_then(|s| Sense::parse(&s));
-            let attention = sense.is_some_and(Sense::is_unit_attention);
-            if attention || response.status == status::RESERVATION_CONFLICT {
+            let attention =
+                sense.is_some_and(Sense::is_unit_attention) && !broken!(self.rules, FurtherAttentionPassedOn);
+            let conflict =
+                response.status == status::RESERVATION_CONFLICT && !broken!(self.rules, ReservedUnitSpread);
+            if attention || conflict {
                 // The command did not run. Home is the nexus the initiator knows: what home says is what it must hear.
                 if attention {
                     self.note(Notice::UnitAttentionAbsorbed { path });
@@ -348,7 +360,7 @@ impl Session {
     pub(super) fn respond(&mut self, key: TaskKey, response: ScsiResponse, now: Instant) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         task.run = None;
-        if task.data_due() {
+        if task.data_due() && !broken!(self.rules, ResponseBeforeData) {
             task.held_response = Some(Box::new(response));
             return;
         }
@@ -393,7 +405,9 @@ impl Session {
         let waiting = self.order.leave(Holder::Task(key));
         self.release(&waiting);
         self.open_window();
-        self.solicit_more();
+        if !broken!(self.rules, StarvedWritesForgotten) {
+            self.solicit_more();
+        }
     }
 
     fn unqueue_if_queued(&mut self, key: TaskKey) {
