@@ -1,0 +1,805 @@
+//! The model initiator: one connection, any mix of commands, task management at bad moments, and a good memory.
+//!
+//! It tells the oracle of every command in the order of CmdSN, builds data from stamps, checks what it gets byte by
+//! byte, and judges every condition it is told: was there a reason for it that a single nexus would have had too (P3)?
+
+use crate::conditions::Conditions;
+use crate::coverage::Coverage;
+use crate::oracle::{Effect, OpId, Oracle, Span, Stamp};
+use crate::random::Random;
+use crate::scenario::Scenario;
+use braid::iscsi::{
+    Cdb, Cid, CmdSn, DataIn, DataOut, Itt, LogoutRequest, Lun, NopOut, Payload, Pdu, R2t, ScsiCommand,
+    ScsiResponse, StatSn, TaskAttribute, TaskManagementRequest, TaskManagementResponse, Ttt, tmf,
+};
+use braid::login::Negotiated;
+use braid::scsi::Sense;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+pub(crate) const BLOCK: usize = 512;
+/// Bytes of a data segment, both ways, and of bursts: small, so that every transfer comes in pieces.
+pub(crate) const SEGMENT: usize = 1024;
+pub(crate) const FIRST_BURST: u32 = 1536;
+pub(crate) const MAX_BURST: u32 = 4096;
+
+/// What a command is, as far as judging its answer goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Read,
+    Write,
+    Swap { stamp: Stamp },
+    /// An opcode nobody knows, which must not run twice.
+    Vendor { stamp: Stamp },
+    Flush,
+    Query,
+    Ready,
+    ModeSelect,
+    Reserve(Reserving),
+}
+
+/// Reservation commands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reserving {
+    Reserve6,
+    Release6,
+    Register,
+    Hold(u8),
+    Unhold(u8),
+    Clear,
+}
+
+impl Kind {
+    fn runs_once(self) -> bool {
+        matches!(self, Self::Swap { .. } | Self::Vendor { .. } | Self::ModeSelect | Self::Reserve(_))
+    }
+}
+
+#[derive(Debug)]
+struct Pending {
+    op: OpId,
+    unit: usize,
+    kind: Kind,
+    cmd_sn: CmdSn,
+    data: Bytes,
+    /// Bytes expected back.
+    reads: usize,
+    got: Vec<u8>,
+    /// Somebody else's reset took it away: no answer will come.
+    excused: bool,
+    issued: Instant,
+}
+
+#[derive(Debug)]
+struct Function {
+    code: u8,
+    concerned: Vec<u32>,
+}
+
+/// What a command needs besides its place and kind.
+struct Build {
+    cdb: [u8; 16],
+    data: Bytes,
+    reads: usize,
+}
+
+/// The model initiator.
+#[derive(Debug)]
+pub(crate) struct Initiator {
+    random: Random,
+    scenario: Scenario,
+    pub(crate) oracle: Oracle,
+    pub(crate) conditions: Conditions,
+    pub(crate) coverage: Coverage,
+    /// What it wants sent.
+    pub(crate) out: Vec<Pdu>,
+    pub(crate) logged_in: bool,
+    /// Commands issued so far.
+    pub(crate) issued: u32,
+    /// A logout was answered.
+    pub(crate) logged_out: bool,
+    /// Stamps of commands that must not run twice: whether they ended well, ended otherwise, or nobody knows.
+    once: Vec<(Stamp, Once)>,
+    pending: BTreeMap<u32, Pending>,
+    functions: BTreeMap<u32, Function>,
+    cmd_sn: CmdSn,
+    max_cmd_sn: CmdSn,
+    exp_stat_sn: StatSn,
+    params: Params,
+    next_tag: u32,
+    next_stamp: Stamp,
+    pings: Vec<u32>,
+    slowest: std::time::Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Once {
+    Ran,
+    DidNotRun,
+    Unknown,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Params {
+    initial_r2t: bool,
+    immediate_data: bool,
+}
+
+fn lun(unit: usize) -> Lun {
+    Lun::from_number(u16::try_from(unit).unwrap())
+}
+
+/// Blocks that hold a stamp.
+pub(crate) fn stamped(stamp: Stamp, blocks: usize) -> Bytes {
+    Bytes::from(stamp.to_be_bytes().repeat(BLOCK / 8 * blocks))
+}
+
+impl Initiator {
+    pub(crate) fn new(scenario: &Scenario, random: Random) -> Self {
+        Self {
+            random,
+            oracle: Oracle::new(scenario.units, scenario.blocks),
+            conditions: Conditions::new(scenario.units),
+            coverage: Coverage::default(),
+            scenario: scenario.clone(),
+            out: Vec::new(),
+            logged_in: false,
+            issued: 0,
+            logged_out: false,
+            once: Vec::new(),
+            pending: BTreeMap::new(),
+            functions: BTreeMap::new(),
+            cmd_sn: CmdSn(0),
+            max_cmd_sn: CmdSn(0),
+            exp_stat_sn: StatSn(0),
+            params: Params::default(),
+            next_tag: 0,
+            next_stamp: 0,
+            pings: Vec::new(),
+            slowest: std::time::Duration::ZERO,
+        }
+    }
+
+    /// The first number of its next session.
+    pub(crate) fn first_cmd_sn(&mut self) -> CmdSn {
+        CmdSn(self.random.pick(&[1, 1000, u32::MAX - 10, u32::MAX - 60, 0x7fff_fff0]))
+    }
+
+    /// The login succeeded, as Braid sees it.
+    pub(crate) fn begin(&mut self, agreed: &Negotiated) {
+        self.logged_in = true;
+        self.logged_out = false;
+        self.cmd_sn = agreed.cmd_sn;
+        self.max_cmd_sn = agreed.max_cmd_sn;
+        self.exp_stat_sn = agreed.stat_sn;
+        self.params =
+            Params { initial_r2t: agreed.session.initial_r2t, immediate_data: agreed.session.immediate_data };
+        self.conditions.login();
+    }
+
+    /// The connection is gone: nobody will ever say what became of what was open.
+    pub(crate) fn lost(&mut self) {
+        self.logged_in = false;
+        for itt in self.pending.keys().copied().collect::<Vec<_>>() {
+            self.unknown(itt);
+        }
+        self.functions.clear();
+        self.pings.clear();
+        self.out.clear();
+        self.conditions.session_lost();
+    }
+
+    /// Whether nothing is open.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.functions.is_empty() && self.pings.is_empty()
+    }
+
+    /// What is open, for a message.
+    pub(crate) fn open(&self) -> String {
+        format!("{:?} {:?}", self.pending.values().collect::<Vec<_>>(), self.functions)
+    }
+
+    fn unknown(&mut self, itt: u32) {
+        let Some(pending) = self.pending.remove(&itt) else { return };
+        self.oracle.unknown(pending.op);
+        self.settle_once(pending.kind, Once::Unknown);
+    }
+
+    fn settle_once(&mut self, kind: Kind, once: Once) {
+        if let Kind::Swap { stamp } | Kind::Vendor { stamp } = kind {
+            self.once.push((stamp, once));
+        }
+    }
+
+    /// Commands that must not run twice, at the end: what was told of them is what happened (P5).
+    pub(crate) fn judge_once(&self, executions: impl Fn(Stamp) -> u32) {
+        for (stamp, once) in &self.once {
+            let ran = executions(*stamp);
+            let honest = match once {
+                Once::Ran => ran == 1,
+                Once::DidNotRun => ran == 0,
+                Once::Unknown => ran <= 1,
+            };
+            assert!(honest, "P5: a command that must not run twice ({stamp}) ran {ran} times, told {once:?}");
+        }
+    }
+
+    fn room(&self) -> bool {
+        self.logged_in && !self.cmd_sn.is_after(self.max_cmd_sn)
+    }
+
+    /// Issues a few commands, if there are some left and room for them.
+    pub(crate) fn turn(&mut self, now: Instant) {
+        for _ in 0..=self.random.below(4) {
+            let wanted = self.issued < self.scenario.commands && self.pending.len() < self.scenario.depth;
+            if !wanted || !self.room() {
+                return;
+            }
+            self.issued += 1;
+            self.issue(now);
+        }
+    }
+
+    fn issue(&mut self, now: Instant) {
+        let mix = self.scenario.mix;
+        let parts = [
+            mix.read,
+            mix.write,
+            mix.fua,
+            mix.flush,
+            mix.write_same,
+            mix.unmap,
+            mix.compare_and_write,
+            mix.vendor,
+            mix.reserve,
+            mix.persistent,
+            mix.query,
+            mix.mode_select,
+            mix.ping,
+        ];
+        let mut at = self.random.below(parts.iter().sum());
+        let kind = parts.iter().position(|part| {
+            let here = at < *part;
+            at = at.saturating_sub(*part);
+            here
+        });
+        match kind.unwrap() {
+            0 => self.read(now),
+            1 => self.write(false, now),
+            2 => self.write(true, now),
+            3 => self.flush(now),
+            4 => self.write_same(now),
+            5 => self.unmap(now),
+            6 => self.swap(now),
+            7 => self.vendor(now),
+            8 => self.reserve(now),
+            9 => self.persistent(now),
+            10 => self.query(now),
+            11 => self.mode_select(now),
+            _ => self.ping(),
+        }
+    }
+
+    fn span(&mut self) -> Span {
+        let unit = self.random.below(self.scenario.units);
+        let blocks = 1 + self.random.below(self.scenario.longest.min(self.scenario.blocks));
+        let lba = self.random.below(self.scenario.blocks - blocks + 1);
+        Span { unit, lba, blocks }
+    }
+
+    fn stamp(&mut self) -> Stamp {
+        self.next_stamp += 1;
+        self.next_stamp
+    }
+
+    fn attribute(&mut self) -> TaskAttribute {
+        let (ordered, head) = (self.scenario.mix.ordered, self.scenario.mix.head_of_queue);
+        if ordered > 0 && self.random.once_in(ordered) {
+            TaskAttribute::Ordered
+        } else if head > 0 && self.random.once_in(head) {
+            TaskAttribute::HeadOfQueue
+        } else {
+            TaskAttribute::Simple
+        }
+    }
+
+    fn read(&mut self, now: Instant) {
+        let (span, attribute) = (self.span(), self.attribute());
+        let build = Build { cdb: block_cdb(0x28, span), data: Bytes::new(), reads: span.blocks * BLOCK };
+        self.send(Kind::Read, span, Effect::Read, attribute, build, now);
+    }
+
+    /// Reads a whole unit, at the end.
+    pub(crate) fn read_all(&mut self, unit: usize, now: Instant) {
+        let span = Span { unit, lba: 0, blocks: self.scenario.blocks };
+        let build = Build { cdb: block_cdb(0x28, span), data: Bytes::new(), reads: span.blocks * BLOCK };
+        self.send(Kind::Read, span, Effect::Read, TaskAttribute::Simple, build, now);
+    }
+
+    /// Asks whether a unit has anything left to say.
+    pub(crate) fn ready(&mut self, unit: usize, now: Instant) {
+        let span = Span { unit, lba: 0, blocks: 0 };
+        let build = Build { cdb: [0; 16], data: Bytes::new(), reads: 0 };
+        self.send(Kind::Ready, span, Effect::Nothing, TaskAttribute::Simple, build, now);
+    }
+
+    /// Whether another command may be sent now.
+    pub(crate) fn may_send(&self) -> bool {
+        self.room()
+    }
+
+    fn write(&mut self, fua: bool, now: Instant) {
+        let (span, attribute, stamp) = (self.span(), self.attribute(), self.stamp());
+        let mut cdb = block_cdb(0x2a, span);
+        cdb[1] = if fua { 8 } else { 0 };
+        let build = Build { cdb, data: stamped(stamp, span.blocks), reads: 0 };
+        self.send(Kind::Write, span, Effect::Write { stamp, fua }, attribute, build, now);
+    }
+
+    fn write_same(&mut self, now: Instant) {
+        let (span, stamp) = (self.span(), self.stamp());
+        let build = Build { cdb: block_cdb(0x41, span), data: stamped(stamp, 1), reads: 0 };
+        let effect = Effect::Write { stamp, fua: false };
+        self.send(Kind::Write, span, effect, TaskAttribute::Simple, build, now);
+    }
+
+    fn unmap(&mut self, now: Instant) {
+        let span = self.span();
+        let mut data = vec![0; 24];
+        data[1] = 22;
+        data[3] = 16;
+        data[15] = u8::try_from(span.lba).unwrap();
+        data[19] = u8::try_from(span.blocks).unwrap();
+        let mut cdb = [0; 16];
+        (cdb[0], cdb[8]) = (0x42, 24);
+        let build = Build { cdb, data: data.into(), reads: 0 };
+        let effect = Effect::Write { stamp: 0, fua: false };
+        self.send(Kind::Write, span, effect, TaskAttribute::Simple, build, now);
+    }
+
+    fn flush(&mut self, now: Instant) {
+        let unit = self.random.below(self.scenario.units);
+        let span = Span { unit, lba: 0, blocks: self.scenario.blocks };
+        let mut cdb = [0; 16];
+        cdb[0] = self.random.pick(&[0x35, 0x91]);
+        let build = Build { cdb, data: Bytes::new(), reads: 0 };
+        let attribute = if self.attribute() == TaskAttribute::Ordered {
+            TaskAttribute::Ordered
+        } else {
+            TaskAttribute::Simple
+        };
+        self.send(Kind::Flush, span, Effect::Flush, attribute, build, now);
+    }
+
+    fn swap(&mut self, now: Instant) {
+        let span = Span { blocks: 1, ..self.span() };
+        let certain = self.oracle.certain(span.unit, span.lba);
+        let compare = if self.random.once_in(5) { 0 } else { certain.unwrap_or(0) };
+        let stamp = self.stamp();
+        let mut cdb = [0; 16];
+        (cdb[0], cdb[9], cdb[13]) = (0x89, u8::try_from(span.lba).unwrap(), 1);
+        let data = [stamped(compare, 1), stamped(stamp, 1)].concat().into();
+        let build = Build { cdb, data, reads: 0 };
+        self.send(Kind::Swap { stamp }, span, Effect::Swap { stamp, compare }, TaskAttribute::Simple, build, now);
+    }
+
+    fn vendor(&mut self, now: Instant) {
+        let (unit, stamp) = (self.random.below(self.scenario.units), self.stamp());
+        let mut cdb = [0; 16];
+        cdb[0] = 0xc1;
+        let build = Build { cdb, data: stamped(stamp, 1), reads: 0 };
+        let span = Span { unit, lba: 0, blocks: 0 };
+        self.send(Kind::Vendor { stamp }, span, Effect::Nothing, TaskAttribute::Simple, build, now);
+    }
+
+    fn query(&mut self, now: Instant) {
+        let unit = self.random.below(self.scenario.units);
+        let mut cdb = [0; 16];
+        let reads = match self.random.below(4) {
+            0 => return self.ready(unit, now),
+            1 => {
+                (cdb[0], cdb[4]) = (0x12, 36);
+                36
+            }
+            2 => {
+                (cdb[0], cdb[1], cdb[13]) = (0x9e, 0x10, 32);
+                32
+            }
+            _ => {
+                (cdb[0], cdb[2], cdb[4]) = (0x1a, 0x0a, 24);
+                24
+            }
+        };
+        let span = Span { unit, lba: 0, blocks: 0 };
+        let build = Build { cdb, data: Bytes::new(), reads };
+        self.send(Kind::Query, span, Effect::Nothing, TaskAttribute::Simple, build, now);
+    }
+
+    fn mode_select(&mut self, now: Instant) {
+        let unit = self.random.below(self.scenario.units);
+        let mut cdb = [0; 16];
+        (cdb[0], cdb[1], cdb[4]) = (0x15, 0x10, 24);
+        let mut data = vec![0; 24];
+        (data[4], data[5]) = (0x08, 0x12);
+        let span = Span { unit, lba: 0, blocks: 0 };
+        let build = Build { cdb, data: data.into(), reads: 0 };
+        self.send(Kind::ModeSelect, span, Effect::Nothing, TaskAttribute::Simple, build, now);
+    }
+
+    fn reserve(&mut self, now: Instant) {
+        let unit = self.random.below(self.scenario.units);
+        let what = if self.random.once_in(2) { Reserving::Reserve6 } else { Reserving::Release6 };
+        let mut cdb = [0; 16];
+        cdb[0] = if what == Reserving::Reserve6 { 0x16 } else { 0x17 };
+        let build = Build { cdb, data: Bytes::new(), reads: 0 };
+        let span = Span { unit, lba: 0, blocks: 0 };
+        self.send(Kind::Reserve(what), span, Effect::Nothing, TaskAttribute::Simple, build, now);
+    }
+
+    fn persistent(&mut self, now: Instant) {
+        let unit = self.random.below(self.scenario.units);
+        let kind = self.random.pick(&[1, 3, 5, 6, 7, 8]);
+        let what = self.random.pick(&[
+            Reserving::Register,
+            Reserving::Register,
+            Reserving::Hold(kind),
+            Reserving::Unhold(kind),
+            Reserving::Clear,
+        ]);
+        let (action, key, new, kind) = match what {
+            Reserving::Register => (6, 0, 0x42, 0),
+            Reserving::Hold(kind) => (1, 0x42, 0, kind),
+            Reserving::Unhold(kind) => (2, 0x42, 0, kind),
+            Reserving::Clear | Reserving::Reserve6 | Reserving::Release6 => (3, 0x42, 0, 0),
+        };
+        let mut cdb = [0; 16];
+        (cdb[0], cdb[1], cdb[2], cdb[8]) = (0x5f, action, kind, 24);
+        let mut data = vec![0; 24];
+        (data[7], data[15]) = (key, new);
+        let build = Build { cdb, data: data.into(), reads: 0 };
+        let span = Span { unit, lba: 0, blocks: 0 };
+        self.send(Kind::Reserve(what), span, Effect::Nothing, TaskAttribute::Simple, build, now);
+    }
+
+    fn tag(&mut self) -> u32 {
+        if self.scenario.reuse_tags {
+            let free = |tag: &u32| {
+                !self.pending.contains_key(tag) && !self.functions.contains_key(tag) && !self.pings.contains(tag)
+            };
+            return (0..).find(free).unwrap();
+        }
+        self.next_tag += 1;
+        self.next_tag
+    }
+
+    fn ping(&mut self) {
+        let tag = self.tag();
+        let immediate = self.random.once_in(2);
+        self.pings.push(tag);
+        let nop = NopOut {
+            immediate,
+            itt: Itt(tag),
+            cmd_sn: self.cmd_sn,
+            exp_stat_sn: self.exp_stat_sn,
+            data: Payload::from(b"ping".to_vec()),
+            ..NopOut::default()
+        };
+        if !immediate {
+            self.cmd_sn = self.cmd_sn.next();
+        }
+        self.out.push(Pdu::NopOut(nop));
+    }
+
+    fn send(
+        &mut self,
+        kind: Kind,
+        span: Span,
+        effect: Effect,
+        attribute: TaskAttribute,
+        build: Build,
+        now: Instant,
+    ) {
+        let tag = self.tag();
+        let Build { cdb, data, reads } = build;
+        let op = self.oracle.issue(span, effect, attribute == TaskAttribute::HeadOfQueue);
+        let pending = Pending {
+            op,
+            unit: span.unit,
+            kind,
+            cmd_sn: self.cmd_sn,
+            data: data.clone(),
+            reads,
+            got: Vec::new(),
+            excused: false,
+            issued: now,
+        };
+        self.pending.insert(tag, pending);
+        let length = if reads > 0 { reads } else { data.len() };
+        let first = data.len().min(FIRST_BURST as usize);
+        let immediate = if self.params.immediate_data { (self.random.below(3) * BLOCK).min(first).min(SEGMENT) } else { 0 };
+        let unsolicited = !self.params.initial_r2t && immediate < first && self.random.once_in(2);
+        self.out.push(Pdu::ScsiCommand(ScsiCommand {
+            final_: !unsolicited,
+            read: reads > 0,
+            write: !data.is_empty(),
+            attribute,
+            lun: lun(span.unit),
+            itt: Itt(tag),
+            expected_length: u32::try_from(length).unwrap(),
+            cmd_sn: self.cmd_sn,
+            exp_stat_sn: self.exp_stat_sn,
+            cdb: Cdb(cdb.into_iter().collect()),
+            data: Payload::from(data.slice(..immediate)),
+            ..ScsiCommand::default()
+        }));
+        self.cmd_sn = self.cmd_sn.next();
+        if unsolicited {
+            self.send_data(tag, Ttt::NONE, Lun(0), &data, immediate..first);
+        }
+    }
+
+    fn send_data(&mut self, tag: u32, ttt: Ttt, lun: Lun, data: &Bytes, range: std::ops::Range<usize>) {
+        for (data_sn, at) in range.clone().step_by(SEGMENT).enumerate() {
+            let end = range.end.min(at + SEGMENT);
+            self.out.push(Pdu::DataOut(DataOut {
+                final_: end == range.end,
+                lun,
+                itt: Itt(tag),
+                ttt,
+                exp_stat_sn: self.exp_stat_sn,
+                data_sn: u32::try_from(data_sn).unwrap(),
+                buffer_offset: u32::try_from(at).unwrap(),
+                data: Payload::from(data.slice(at..end)),
+            }));
+        }
+    }
+
+    /// Logs out.
+    pub(crate) fn log_out(&mut self) {
+        let tag = self.tag();
+        self.out.push(Pdu::LogoutRequest(LogoutRequest {
+            immediate: true,
+            reason: 0,
+            itt: Itt(tag),
+            cid: Cid(0),
+            cmd_sn: self.cmd_sn,
+            exp_stat_sn: self.exp_stat_sn,
+        }));
+    }
+
+    /// A task management function, concerning the unit of some open command.
+    pub(crate) fn manage(&mut self, code: u8) {
+        let tags: Vec<u32> = self.pending.keys().copied().collect();
+        let immediate = self.random.once_in(2);
+        if tags.is_empty() || !self.logged_in || (!immediate && !self.room()) {
+            return;
+        }
+        let referenced = self.random.pick(&tags);
+        let (unit, ref_cmd_sn) = (self.pending[&referenced].unit, self.pending[&referenced].cmd_sn);
+        let concerned = match code {
+            tmf::ABORT_TASK => vec![referenced],
+            tmf::TARGET_WARM_RESET => tags,
+            _ => tags.into_iter().filter(|t| self.pending[t].unit == unit).collect(),
+        };
+        let tag = self.tag();
+        self.functions.insert(tag, Function { code, concerned });
+        if matches!(code, tmf::LOGICAL_UNIT_RESET | tmf::TARGET_WARM_RESET) {
+            self.conditions.own_reset((code == tmf::LOGICAL_UNIT_RESET).then_some(unit));
+        }
+        let cmd_sn = self.cmd_sn;
+        if !immediate {
+            self.cmd_sn = cmd_sn.next();
+        }
+        self.out.push(Pdu::TaskManagementRequest(TaskManagementRequest {
+            immediate,
+            function: code,
+            lun: if code == tmf::TARGET_WARM_RESET { Lun(0) } else { lun(unit) },
+            itt: Itt(tag),
+            referenced_itt: if code == tmf::ABORT_TASK { Itt(referenced) } else { Itt::NONE },
+            cmd_sn,
+            exp_stat_sn: self.exp_stat_sn,
+            ref_cmd_sn,
+            ..TaskManagementRequest::default()
+        }));
+    }
+
+    /// Somebody else's reset ends what is open on a unit without a word.
+    pub(crate) fn excuse(&mut self, unit: usize) {
+        self.pending.values_mut().filter(|p| p.unit == unit).for_each(|p| p.excused = true);
+    }
+
+    /// Gives up, as an initiator does after its time-out, what somebody else's reset took.
+    pub(crate) fn abort_excused(&mut self) {
+        let taken = |p: &&Pending| p.excused;
+        if self.pending.values().find(taken).is_some() && self.functions.is_empty() {
+            let (tag, pending) = self.pending.iter().find(|(_, p)| p.excused).unwrap();
+            let (referenced, unit, ref_cmd_sn) = (*tag, pending.unit, pending.cmd_sn);
+            let tag = self.tag();
+            self.functions.insert(tag, Function { code: tmf::ABORT_TASK, concerned: vec![referenced] });
+            self.out.push(Pdu::TaskManagementRequest(TaskManagementRequest {
+                immediate: true,
+                function: tmf::ABORT_TASK,
+                lun: lun(unit),
+                itt: Itt(tag),
+                referenced_itt: Itt(referenced),
+                cmd_sn: self.cmd_sn,
+                exp_stat_sn: self.exp_stat_sn,
+                ref_cmd_sn,
+                ..TaskManagementRequest::default()
+            }));
+        }
+    }
+
+    /// A PDU of Braid.
+    pub(crate) fn receive(&mut self, pdu: Pdu, now: Instant) {
+        let (stat_sn, _, max) = pdu.target_numbers().unwrap();
+        self.max_cmd_sn = self.max_cmd_sn.max(max);
+        if takes_number(&pdu) {
+            self.exp_stat_sn = stat_sn.next();
+        }
+        match pdu {
+            Pdu::R2t(r2t) => self.asked(&r2t),
+            Pdu::DataIn(data) => self.data_in(&data, now),
+            Pdu::ScsiResponse(response) => self.answered(&response, now),
+            Pdu::TaskManagementResponse(answer) => self.managed(&answer),
+            Pdu::NopIn(nop) => {
+                let at = self.pings.iter().position(|tag| *tag == nop.itt.0);
+                if nop.itt != Itt::NONE {
+                    self.pings.swap_remove(at.expect("R224: an echo of no ping"));
+                }
+            }
+            Pdu::LogoutResponse(answer) => {
+                assert_eq!(answer.response, 0, "P3: a logout refused");
+                self.logged_out = true;
+            }
+            other => panic!("P3: the initiator did not expect {other}"),
+        }
+    }
+
+    fn asked(&mut self, r2t: &R2t) {
+        let Some(pending) = self.pending.get(&r2t.itt.0) else { return };
+        let data = pending.data.clone();
+        let from = r2t.buffer_offset as usize;
+        let to = from + r2t.desired_length as usize;
+        assert!(to <= data.len(), "R125: asked beyond the end");
+        self.send_data(r2t.itt.0, r2t.ttt, r2t.lun, &data, from..to);
+    }
+
+    fn data_in(&mut self, data: &DataIn, now: Instant) {
+        let pending = self.pending.get_mut(&data.itt.0).expect("P3: data for no command");
+        assert_eq!(data.buffer_offset as usize, pending.got.len(), "R126: data out of order");
+        for chunk in data.data.chunks() {
+            pending.got.extend_from_slice(chunk);
+        }
+        assert!(pending.got.len() <= pending.reads, "P3: more data than asked for");
+        if data.has_status {
+            let response = ScsiResponse { itt: data.itt, status: data.status, ..ScsiResponse::default() };
+            self.answered(&response, now);
+        }
+    }
+
+    fn answered(&mut self, response: &ScsiResponse, now: Instant) {
+        let tag = response.itt.0;
+        let pending = self.pending.remove(&tag).expect("P5: answered twice, or never asked");
+        self.slowest = self.slowest.max(now.saturating_duration_since(pending.issued));
+        assert_eq!(response.response, 0, "P3: the target failed");
+        match response.status {
+            0 => self.good(&pending),
+            2 => {
+                let sense = response.sense().and_then(|s| Sense::parse(&s));
+                let sense = sense.expect("R135: CHECK CONDITION without sense");
+                self.failed(pending, sense);
+            }
+            0x18 => {
+                self.coverage.hit("status: reservation conflict");
+                assert!(self.conditions.conflict(pending.unit), "P3: a conflict with nobody");
+                self.settle_once(pending.kind, Once::DidNotRun);
+                self.oracle.unknown(pending.op);
+            }
+            other => panic!("P3: status {other:#x} without a reason"),
+        }
+    }
+
+    fn good(&mut self, pending: &Pending) {
+        self.conditions.ran(pending.unit, pending.kind != Kind::Query);
+        match pending.kind {
+            Kind::Read => {
+                let blocks = pending.got.chunks(BLOCK);
+                let stamps: Vec<Stamp> = blocks
+                    .map(|block| {
+                        let stamp = block.first_chunk().map_or(0, |s| Stamp::from_be_bytes(*s));
+                        let whole = block.len() == BLOCK && block.chunks(8).all(|s| s == stamp.to_be_bytes());
+                        assert!(whole, "P1: a torn block");
+                        stamp
+                    })
+                    .collect();
+                self.oracle.read(pending.op, &stamps);
+            }
+            kind => {
+                self.settle_once(kind, Once::Ran);
+                if let Kind::Reserve(what) = kind {
+                    self.conditions.reserved(pending.unit, what);
+                }
+                self.oracle.done(pending.op, true);
+            }
+        }
+    }
+
+    /// A command ended with sense data.
+    fn failed(&mut self, pending: Pending, sense: Sense) {
+        let unit = pending.unit;
+        match (sense.key, sense.asc, sense.ascq) {
+            (0xe, 0x1d, 0) if matches!(pending.kind, Kind::Swap { .. }) => {
+                self.coverage.hit("sense: miscompare");
+                self.settle_once(pending.kind, Once::DidNotRun);
+                self.oracle.done(pending.op, false);
+                return;
+            }
+            (6, asc, ascq) => {
+                self.coverage.hit("sense: unit attention");
+                self.conditions.told(unit, asc, ascq);
+                self.settle_once(pending.kind, Once::DidNotRun);
+            }
+            (3, ..) => {
+                self.coverage.hit("sense: medium error");
+                self.conditions.medium_error();
+                self.settle_once(pending.kind, Once::Unknown);
+            }
+            (0xb, 0x29, 7) => {
+                self.coverage.hit("sense: outcome unknown");
+                assert!(pending.kind.runs_once(), "P3: {:?} could have run again", pending.kind);
+                self.conditions.outcome_unknown();
+                self.settle_once(pending.kind, Once::Unknown);
+            }
+            (5, 0x26 | 0x24, _) if matches!(pending.kind, Kind::Reserve(_)) => {}
+            other => panic!("P3: sense {other:x?} without a reason, for {:?}", pending.kind),
+        }
+        self.oracle.unknown(pending.op);
+    }
+
+    fn managed(&mut self, answer: &TaskManagementResponse) {
+        let function = self.functions.remove(&answer.itt.0).expect("P5: a function answered twice");
+        match answer.response {
+            tmf::COMPLETE => {
+                self.coverage.hit("task management: complete");
+                for itt in function.concerned {
+                    self.unknown(itt);
+                }
+            }
+            tmf::TASK_DOES_NOT_EXIST => {
+                assert_eq!(function.code, tmf::ABORT_TASK, "P3: only a task can be missing");
+                let task = function.concerned[0];
+                let doomed = self.functions.values().any(|f| f.concerned.contains(&task));
+                let excused = self.pending.get(&task).is_some_and(|p| p.excused);
+                assert!(
+                    !self.pending.contains_key(&task) || doomed || excused,
+                    "R149: a task that exists was said not to"
+                );
+                if excused {
+                    self.unknown(task);
+                }
+            }
+            tmf::NOT_SUPPORTED | tmf::REJECTED => self.coverage.hit("task management: refused"),
+            other => panic!("P3: task management answered {other}"),
+        }
+    }
+}
+
+/// READ(10), WRITE(10), WRITE SAME(10).
+fn block_cdb(opcode: u8, span: Span) -> [u8; 16] {
+    let mut cdb = [0; 16];
+    cdb[0] = opcode;
+    cdb[5] = u8::try_from(span.lba).unwrap();
+    cdb[8] = u8::try_from(span.blocks).unwrap();
+    cdb
+}
+
+fn takes_number(pdu: &Pdu) -> bool {
+    match pdu {
+        Pdu::DataIn(data) => data.has_status,
+        Pdu::NopIn(nop) => nop.itt != Itt::NONE,
+        Pdu::R2t(_) => false,
+        _ => true,
+    }
+}

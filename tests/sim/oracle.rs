@@ -1,0 +1,340 @@
+//! What every block may hold, and what every command may have done: promises P1, P2 and P5.
+//!
+//! Commands are told in the order of their CmdSN. Of two commands that conflict the later must see what the earlier
+//! did, so the values a read may return are known when it is issued. They become several where an outcome is unknown (a
+//! task was aborted, a session lost), where a HEAD OF QUEUE command may have run before or after, and where a power
+//! cut may have taken what no flush had made durable. A read that sees one of several values settles which it was.
+
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+
+/// What a write leaves in each of its blocks; unique for each write, 0 for blocks that were never written or unmapped.
+pub(crate) type Stamp = u64;
+
+/// A value a block may hold, and its place in the order of issue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Value {
+    stamp: Stamp,
+    seq: u64,
+}
+
+type Values = SmallVec<[Value; 4]>;
+
+fn add(values: &mut Values, more: &[Value]) {
+    for value in more {
+        if !values.contains(value) {
+            values.push(*value);
+        }
+    }
+}
+
+/// One block.
+#[derive(Clone, Debug)]
+struct Cell {
+    /// What it may hold once everything issued has run.
+    may: Values,
+    /// What a power cut may leave if it takes everything that no flush covers.
+    floor: Values,
+    /// What was written since.
+    since: Values,
+    /// Counts the commands that changed `may`.
+    version: u32,
+}
+
+impl Cell {
+    /// Values up to `seq` are durable: `covered` is what the block may have held then.
+    fn harden(&mut self, covered: &Values, seq: u64) {
+        if self.floor.iter().all(|v| v.seq <= seq) {
+            self.floor.clone_from(covered);
+        }
+        self.since.retain(|v| v.seq > seq);
+    }
+
+    fn after_power_cut(&self) -> Values {
+        let mut left = self.floor.clone();
+        add(&mut left, &self.since);
+        left
+    }
+}
+
+/// What a command does to blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Effect {
+    /// Looks at them.
+    Read,
+    /// Leaves the stamp in all of them; durable when answered if `fua`.
+    Write { stamp: Stamp, fua: bool },
+    /// Leaves the stamp in its block if that holds `compare` (COMPARE AND WRITE).
+    Swap { stamp: Stamp, compare: Stamp },
+    /// Makes what was written before durable.
+    Flush,
+    /// Nothing that blocks show.
+    Nothing,
+}
+
+/// A range of blocks of a unit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Span {
+    pub(crate) unit: usize,
+    pub(crate) lba: usize,
+    pub(crate) blocks: usize,
+}
+
+impl Span {
+    fn contains(&self, unit: usize, lba: usize) -> bool {
+        self.unit == unit && lba >= self.lba && lba < self.lba + self.blocks
+    }
+}
+
+/// A command that is not answered.
+#[derive(Debug)]
+struct Op {
+    span: Span,
+    effect: Effect,
+    seq: u64,
+    /// Of each block: what it may hold before the command runs (for a flush, what is durable after it).
+    before: Vec<Values>,
+    /// Version of each block after it was issued.
+    versions: Vec<u32>,
+    head_of_queue: bool,
+}
+
+/// The judge of the medium.
+#[derive(Debug)]
+pub(crate) struct Oracle {
+    units: Vec<Vec<Cell>>,
+    ops: BTreeMap<u64, Op>,
+    seq: u64,
+}
+
+/// Names a command told to the oracle.
+pub(crate) type OpId = u64;
+
+impl Oracle {
+    pub(crate) fn new(units: usize, blocks: usize) -> Self {
+        let zero: Values = smallvec::smallvec![Value { stamp: 0, seq: 0 }];
+        let cell = Cell { may: zero.clone(), floor: zero, since: Values::new(), version: 0 };
+        Self { units: vec![vec![cell; blocks]; units], ops: BTreeMap::new(), seq: 0 }
+    }
+
+    /// A command is issued.
+    pub(crate) fn issue(&mut self, span: Span, effect: Effect, head_of_queue: bool) -> OpId {
+        self.seq += 1;
+        let seq = self.seq;
+        let mut before: Vec<Values> = Vec::with_capacity(span.blocks);
+        let mut versions = Vec::with_capacity(span.blocks);
+        for lba in span.lba..span.lba + span.blocks {
+            let mut held = self.units[span.unit][lba].may.clone();
+            if head_of_queue && effect == Effect::Read {
+                // It may run before writes that were issued earlier.
+                for op in self.ops.values().filter(|o| o.span.contains(span.unit, lba)) {
+                    add(&mut held, &op.before[lba - op.span.lba]);
+                }
+            }
+            let cell = &mut self.units[span.unit][lba];
+            match effect {
+                Effect::Write { stamp, .. } => {
+                    let value = Value { stamp, seq };
+                    cell.since.push(value);
+                    cell.version += 1;
+                    if head_of_queue {
+                        self.overtake(span.unit, lba, value);
+                    } else {
+                        cell.may = smallvec::smallvec![value];
+                    }
+                }
+                Effect::Swap { stamp, compare } => {
+                    let value = Value { stamp, seq };
+                    if held.iter().any(|v| v.stamp == compare) {
+                        cell.may.retain(|v| v.stamp != compare);
+                        cell.may.push(value);
+                        cell.since.push(value);
+                        cell.version += 1;
+                    }
+                }
+                Effect::Read | Effect::Flush | Effect::Nothing => {}
+            }
+            before.push(held);
+            versions.push(self.units[span.unit][lba].version);
+        }
+        self.ops.insert(seq, Op { span, effect, seq, before, versions, head_of_queue });
+        seq
+    }
+
+    /// A HEAD OF QUEUE write runs at any place among those still open.
+    fn overtake(&mut self, unit: usize, lba: usize, value: Value) {
+        let open = self.ops.values_mut().filter(|o| o.span.contains(unit, lba));
+        let mut any = false;
+        for op in open {
+            add(&mut op.before[lba - op.span.lba], &[value]);
+            any |= matches!(op.effect, Effect::Write { .. } | Effect::Swap { .. });
+        }
+        let cell = &mut self.units[unit][lba];
+        if !any {
+            cell.may.clear();
+        }
+        add(&mut cell.may, &[value]);
+    }
+
+    /// What a COMPARE AND WRITE to this block would find, if that is certain.
+    pub(crate) fn certain(&self, unit: usize, lba: usize) -> Option<Stamp> {
+        match self.units[unit][lba].may.as_slice() {
+            [value] => Some(value.stamp),
+            _ => None,
+        }
+    }
+
+    /// A read was answered with these stamps.
+    pub(crate) fn read(&mut self, id: OpId, seen: &[Stamp]) {
+        let op = self.ops.remove(&id).expect("a read answered that is not open");
+        assert_eq!(seen.len(), op.span.blocks, "P5: a read of {:?} ended well with {} blocks", op.span, seen.len());
+        for (at, stamp) in seen.iter().enumerate() {
+            let lba = op.span.lba + at;
+            let legal = &op.before[at];
+            let found = legal.iter().find(|v| v.stamp == *stamp).copied();
+            let Some(value) = found else {
+                panic!(
+                    "P1: read {id} of unit {} saw {stamp} in block {lba}, legal are {legal:?}",
+                    op.span.unit
+                );
+            };
+            let settles = |v: &&Value| v.stamp == value.stamp;
+            let cell = &mut self.units[op.span.unit][lba];
+            if cell.version == op.versions[at] && cell.may.len() > 1 && !op.head_of_queue {
+                cell.may = cell.may.iter().filter(settles).copied().collect();
+                cell.version += 1;
+            }
+        }
+    }
+
+    /// A write, swap or flush ended well (`true`), or, for a swap, found something else.
+    pub(crate) fn done(&mut self, id: OpId, good: bool) {
+        let op = self.ops.remove(&id).expect("a command answered that is not open");
+        match op.effect {
+            Effect::Write { stamp, fua } => {
+                assert!(good);
+                for lba in op.span.lba..op.span.lba + op.span.blocks {
+                    if fua {
+                        let value = smallvec::smallvec![Value { stamp, seq: op.seq }];
+                        self.units[op.span.unit][lba].harden(&value, op.seq);
+                    }
+                }
+            }
+            Effect::Swap { stamp, compare } => self.swapped(&op, stamp, compare, good),
+            Effect::Flush => self.hardened(&op),
+            Effect::Nothing => {}
+            Effect::Read => panic!("a read must say what it saw"),
+        }
+    }
+
+    fn swapped(&mut self, op: &Op, stamp: Stamp, compare: Stamp, good: bool) {
+        let lba = op.span.lba;
+        let (could, must) = (
+            op.before[0].iter().any(|v| v.stamp == compare),
+            op.before[0].iter().all(|v| v.stamp == compare),
+        );
+        assert!(!good || could, "P1: a compare of block {lba} with {compare} succeeded, held {:?}", op.before);
+        assert!(good || !must, "P1: a compare of block {lba} with {compare} failed, held {:?}", op.before);
+        // Which of the two it was is known now, wherever later commands had to reckon with both.
+        let wrong = |v: &Value| {
+            if good { v.seq != op.seq && op.before[0].contains(v) } else { v.stamp == stamp }
+        };
+        let cell = &mut self.units[op.span.unit][lba];
+        let later = self.ops.values_mut().filter(|o| o.seq > op.seq && o.span.contains(op.span.unit, lba));
+        let sets = later.map(|o| &mut o.before[lba - o.span.lba]).chain([&mut cell.may]);
+        for set in sets.filter(|s| s.iter().any(|v| v.stamp == stamp)) {
+            set.retain(|v| !wrong(v));
+            if set.is_empty() {
+                set.extend(op.before[0].iter().copied());
+            }
+        }
+        if !good {
+            cell.since.retain(|v| v.stamp != stamp);
+        }
+    }
+
+    fn hardened(&mut self, flush: &Op) {
+        for (at, covered) in flush.before.iter().enumerate() {
+            self.units[flush.span.unit][flush.span.lba + at].harden(covered, flush.seq);
+        }
+    }
+
+    /// The outcome of a command is not known, and never will be: where it wrote, what was there before may still be.
+    /// Nothing of it may happen later.
+    pub(crate) fn unknown(&mut self, id: OpId) {
+        let Some(op) = self.ops.remove(&id) else { return };
+        let (Effect::Write { stamp, .. } | Effect::Swap { stamp, .. }) = op.effect else { return };
+        let value = Value { stamp, seq: op.seq };
+        for (at, before) in op.before.iter().enumerate() {
+            let lba = op.span.lba + at;
+            let cell = &mut self.units[op.span.unit][lba];
+            let later = self.ops.values_mut().filter(|o| o.span.contains(op.span.unit, lba));
+            for set in later.map(|o| &mut o.before[lba - o.span.lba]).chain([&mut cell.may]) {
+                if set.contains(&value) {
+                    add(set, before);
+                }
+            }
+            cell.version += 1;
+        }
+    }
+
+    /// The target lost power; `visible` tells what each block holds now.
+    pub(crate) fn power_cut(&mut self, visible: impl Fn(usize, usize) -> Stamp) {
+        self.flushes_seen(&visible);
+        for unit in 0..self.units.len() {
+            for lba in 0..self.units[unit].len() {
+                let left = self.units[unit][lba].after_power_cut();
+                for op in self.ops.values_mut().filter(|o| o.span.contains(unit, lba)) {
+                    let (at, seq) = (lba - op.span.lba, op.seq);
+                    let earlier: Values = left.iter().filter(|v| v.seq <= seq).copied().collect();
+                    add(&mut op.before[at], &earlier);
+                }
+                let cell = &mut self.units[unit][lba];
+                let (stamp, legal) = (visible(unit, lba), &left);
+                assert!(
+                    legal.iter().any(|v| v.stamp == stamp) || cell.may.iter().any(|v| v.stamp == stamp),
+                    "P2: a power cut left {stamp} in block {lba} of unit {unit}, flushes allow {legal:?}"
+                );
+                add(&mut cell.may, legal);
+                cell.version += 1;
+            }
+        }
+    }
+
+    /// Later writes wait for a flush: where one of them shows, the flush had been done, answered or not.
+    fn flushes_seen(&mut self, visible: &impl Fn(usize, usize) -> Stamp) {
+        let flushes: Vec<u64> =
+            self.ops.values().filter(|o| o.effect == Effect::Flush).map(|o| o.seq).collect();
+        for seq in flushes {
+            let unit = self.ops[&seq].span.unit;
+            let passed = (0..self.units[unit].len()).any(|lba| {
+                let (cell, stamp) = (&self.units[unit][lba], visible(unit, lba));
+                stamp != 0 && cell.since.iter().any(|v| v.stamp == stamp && v.seq > seq) && !self.overtakes(stamp)
+            });
+            if passed {
+                let op = self.ops.remove(&seq).expect("listed above");
+                self.hardened(&op);
+                self.ops.insert(seq, op);
+            }
+        }
+    }
+
+    fn overtakes(&self, written: Stamp) -> bool {
+        let wrote = |o: &Op| matches!(o.effect, Effect::Write { stamp, .. } if stamp == written);
+        self.ops.values().any(|o| o.head_of_queue && wrote(o))
+    }
+
+    /// Nothing runs any more: the medium holds what it may.
+    pub(crate) fn end(&self, visible: impl Fn(usize, usize) -> Stamp) {
+        for (unit, cells) in self.units.iter().enumerate() {
+            for (lba, cell) in cells.iter().enumerate() {
+                let stamp = visible(unit, lba);
+                assert!(
+                    cell.may.iter().any(|v| v.stamp == stamp),
+                    "P2: block {lba} of unit {unit} ends with {stamp}, legal are {:?}",
+                    cell.may
+                );
+            }
+        }
+    }
+}

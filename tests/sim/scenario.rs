@@ -1,0 +1,294 @@
+//! What one seed is: the target, the paths, what the initiator does, and what goes wrong and when.
+//!
+//! Each seed takes a few of the things that may go wrong, not all, so that every pair of them meets in some seed without
+//! a third in the way.
+
+use crate::net::Quality;
+use crate::random::Random;
+use crate::target::Persona;
+use braid::path::select::Policy;
+use braid::session::{Fanout, FenceMethod};
+use std::time::Duration;
+
+const US: Duration = Duration::from_micros(1);
+const MS: Duration = Duration::from_millis(1);
+
+/// One path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PathSetup {
+    pub(crate) quality: Quality,
+    /// Portal group tag of its portal.
+    pub(crate) group: u16,
+    /// It leads to another target that shows other disks under the same name.
+    pub(crate) wrong: bool,
+}
+
+/// Something that goes wrong, or happens to a path or target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    /// A connection of the path is reset, by the network or by the target.
+    Reset(usize),
+    /// The target closes the path's connections in order.
+    Fin(usize),
+    /// Nothing gets through: towards the target, back, or both.
+    Silence(usize, bool, bool, Duration),
+    /// Silence and resets in quick succession.
+    Flap(usize),
+    /// The target's end reads nothing for a while.
+    SlowDrain(usize, Duration),
+    /// New connections are refused, and those there are reset.
+    Down(usize, Duration),
+    /// Every path at once.
+    AllDown(Duration),
+    /// Paths go silent one after the other and come back in another order.
+    Clog(Duration),
+    TargetRestart,
+    PowerCut,
+    /// Braid's process dies: its connections are reset. Or its host: they fall silent.
+    BraidCrash { host: bool },
+    /// The initiator's connection is reset; it logs in again.
+    InitiatorCrash,
+    /// The initiator logs out, and in again.
+    InitiatorLogout,
+    /// The initiator reads nothing for a while.
+    InitiatorPauses(Duration),
+    ForeignReset,
+    ForeignModeSelect,
+    ForeignReserve,
+    ForeignPreempt,
+    MediaError,
+    /// The target asks for logout of a path's connections.
+    AsyncLogout(usize),
+    /// The initiator manages its tasks.
+    AbortTask,
+    AbortTaskSet,
+    ClearTaskSet,
+    ResetUnit,
+    ResetTarget,
+}
+
+impl Fault {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Reset(_) => "fault: reset",
+            Self::Fin(_) => "fault: target closes in order",
+            Self::Silence(_, true, true, _) => "fault: silence both ways",
+            Self::Silence(_, true, _, _) => "fault: silence towards the target",
+            Self::Silence(..) => "fault: silence towards braid",
+            Self::Flap(_) => "fault: flap",
+            Self::SlowDrain(..) => "fault: slow drain",
+            Self::Down(..) => "fault: connections refused",
+            Self::AllDown(_) => "fault: all paths down",
+            Self::Clog(_) => "fault: paths clog one after the other",
+            Self::TargetRestart => "fault: target restarts",
+            Self::PowerCut => "fault: target loses power",
+            Self::BraidCrash { host: false } => "fault: braid's process dies",
+            Self::BraidCrash { host: true } => "fault: braid's host dies",
+            Self::InitiatorCrash => "fault: initiator's connection is reset",
+            Self::InitiatorLogout => "initiator logs out and in again",
+            Self::InitiatorPauses(_) => "fault: initiator reads nothing",
+            Self::ForeignReset => "other initiator: resets a unit",
+            Self::ForeignModeSelect => "other initiator: changes a mode page",
+            Self::ForeignReserve => "other initiator: reserves a unit",
+            Self::ForeignPreempt => "other initiator: preempts",
+            Self::MediaError => "fault: medium error",
+            Self::AsyncLogout(_) => "target asks for logout",
+            Self::AbortTask => "task management: abort task",
+            Self::AbortTaskSet => "task management: abort task set",
+            Self::ClearTaskSet => "task management: clear task set",
+            Self::ResetUnit => "task management: logical unit reset",
+            Self::ResetTarget => "task management: target warm reset",
+        }
+    }
+}
+
+/// A fault, once so many commands have been issued and then some time has passed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Planned {
+    pub(crate) after_commands: u32,
+    pub(crate) delay: Duration,
+    pub(crate) fault: Fault,
+}
+
+/// How often the initiator does what, in parts of the whole.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Mix {
+    pub(crate) read: usize,
+    pub(crate) write: usize,
+    pub(crate) fua: usize,
+    pub(crate) flush: usize,
+    pub(crate) write_same: usize,
+    pub(crate) unmap: usize,
+    pub(crate) compare_and_write: usize,
+    pub(crate) vendor: usize,
+    pub(crate) reserve: usize,
+    pub(crate) persistent: usize,
+    pub(crate) query: usize,
+    pub(crate) mode_select: usize,
+    pub(crate) ping: usize,
+    /// One in so many commands is ORDERED or HEAD OF QUEUE; 0 for none.
+    pub(crate) ordered: usize,
+    pub(crate) head_of_queue: usize,
+}
+
+/// Everything about one seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) persona: Persona,
+    pub(crate) fanout: Fanout,
+    pub(crate) paths: Vec<PathSetup>,
+    pub(crate) downstream: Quality,
+    pub(crate) policy: Policy,
+    pub(crate) fence: FenceMethod,
+    pub(crate) units: usize,
+    pub(crate) blocks: usize,
+    pub(crate) longest: usize,
+    pub(crate) commands: u32,
+    pub(crate) depth: usize,
+    pub(crate) window: u32,
+    pub(crate) memory: u64,
+    pub(crate) initial_r2t: bool,
+    pub(crate) immediate_data: bool,
+    /// Tags are used again as soon as they are free.
+    pub(crate) reuse_tags: bool,
+    /// Pause between the initiator's turns.
+    pub(crate) think: Duration,
+    pub(crate) mix: Mix,
+    pub(crate) faults: Vec<Planned>,
+}
+
+impl Scenario {
+    /// Draws one.
+    pub(crate) fn draw(random: &mut Random) -> Self {
+        let persona = Persona::draw(random);
+        let fanout = if persona.orders_across_connections() && !random.once_in(3) {
+            Fanout::Mcs
+        } else {
+            Fanout::Sessions
+        };
+        let count = random.pick(&[1, 2, 2, 3, 3, 4, 5]);
+        let quality = draw_quality(random);
+        let split = random.once_in(5);
+        let wrong = count > 1 && random.once_in(20);
+        let paths: Vec<PathSetup> = (0..count)
+            .map(|n| PathSetup {
+                quality: if random.once_in(3) { draw_quality(random) } else { quality },
+                group: if split && n % 2 == 1 { 2 } else { 1 },
+                wrong: wrong && n == count - 1,
+            })
+            .collect();
+        let commands = random.pick(&[20, 40, 60, 60, 90]);
+        let mut scenario = Self {
+            persona,
+            fanout,
+            paths,
+            downstream: draw_quality(random),
+            policy: random.pick(&[Policy::RoundRobin, Policy::ServiceTime, Policy::QueueDepth, Policy::Failover]),
+            fence: FenceMethod::Auto,
+            units: random.pick(&[1, 1, 2, 3]),
+            blocks: random.pick(&[12, 24, 48]),
+            longest: random.pick(&[2, 6, 10]),
+            commands,
+            depth: random.pick(&[1, 2, 4, 8, 8, 16, 32, 128]),
+            window: random.pick(&[1, 8, 32, 128]),
+            memory: random.pick(&[1 << 20, 1 << 20, 16 << 10, 4 << 10]),
+            initial_r2t: random.once_in(3),
+            immediate_data: !random.once_in(3),
+            reuse_tags: random.once_in(2),
+            think: random.pick(&[10 * US, 100 * US, 2 * MS]),
+            mix: draw_mix(random),
+            faults: Vec::new(),
+        };
+        scenario.faults = scenario.draw_faults(random);
+        scenario
+    }
+
+    /// Whether nothing at all goes wrong.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    fn draw_faults(&self, random: &mut Random) -> Vec<Planned> {
+        let kinds = random.pick(&[0, 1, 1, 2, 2, 3, 4]);
+        let mut faults = Vec::new();
+        for _ in 0..kinds {
+            let kind = random.below(24);
+            for _ in 0..random.pick(&[1, 1, 2, 4]) {
+                let fault = self.draw_fault(kind, random);
+                let (most, spread) = (self.commands as usize, random.pick(&[100 * US, 2 * MS, 50 * MS]));
+                faults.push(Planned {
+                    after_commands: u32::try_from(random.below(most)).unwrap(),
+                    delay: random.between(Duration::ZERO, spread),
+                    fault,
+                });
+            }
+        }
+        faults
+    }
+
+    fn draw_fault(&self, kind: usize, random: &mut Random) -> Fault {
+        let path = random.below(self.paths.len());
+        let while_ = random.pick(&[MS, 40 * MS, 700 * MS, 4000 * MS, 15_000 * MS]);
+        let short = random.pick(&[MS, 40 * MS, 700 * MS, 3000 * MS]);
+        match kind {
+            0 | 1 => Fault::Reset(path),
+            2 => Fault::Fin(path),
+            3 => Fault::Silence(path, true, true, while_),
+            4 => Fault::Silence(path, true, false, while_),
+            5 => Fault::Silence(path, false, true, while_),
+            6 => Fault::Flap(path),
+            7 => Fault::SlowDrain(path, short),
+            8 => Fault::Down(path, while_),
+            9 => Fault::AllDown(short),
+            10 => Fault::Clog(while_),
+            11 => Fault::TargetRestart,
+            12 => Fault::PowerCut,
+            13 => Fault::BraidCrash { host: random.once_in(2) },
+            14 => random.pick(&[Fault::InitiatorCrash, Fault::InitiatorLogout]),
+            15 => Fault::InitiatorPauses(short),
+            16 => Fault::ForeignReset,
+            17 => Fault::ForeignModeSelect,
+            18 => random.pick(&[Fault::ForeignReserve, Fault::ForeignPreempt]),
+            19 => Fault::MediaError,
+            20 => Fault::AsyncLogout(path),
+            21 => Fault::AbortTask,
+            22 => random.pick(&[Fault::AbortTaskSet, Fault::ClearTaskSet]),
+            _ => random.pick(&[Fault::ResetUnit, Fault::ResetUnit, Fault::ResetTarget]),
+        }
+    }
+}
+
+fn draw_quality(random: &mut Random) -> Quality {
+    let delay = random.pick(&[5 * US, 50 * US, 50 * US, 500 * US, 10 * MS]);
+    let jitter = random.pick(&[Duration::ZERO, delay / 4, delay * 3]);
+    Quality { delay, jitter, bytes_per_second: random.pick(&[1_000_000_000, 100_000_000, 5_000_000]) }
+}
+
+fn draw_mix(random: &mut Random) -> Mix {
+    let mut some = |parts: usize| if random.once_in(3) { parts } else { 0 };
+    let mut mix = Mix {
+        read: 8,
+        write: 8,
+        fua: some(2),
+        flush: some(2),
+        write_same: some(2),
+        unmap: some(1),
+        compare_and_write: some(3),
+        vendor: some(2),
+        reserve: 0,
+        persistent: 0,
+        query: some(2),
+        mode_select: some(1),
+        ping: some(1),
+        ordered: some(12),
+        head_of_queue: some(12),
+    };
+    match random.below(10) {
+        0 => mix.reserve = 2,
+        1 => mix.persistent = 2,
+        2 => (mix.read, mix.write) = (1, 12),
+        3 => (mix.read, mix.flush) = (2, 4),
+        _ => {}
+    }
+    mix
+}

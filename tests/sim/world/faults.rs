@@ -1,0 +1,175 @@
+//! What goes wrong.
+
+use super::{Happening, World};
+use crate::net::{Dir, End, Role};
+use crate::scenario::Fault;
+use braid::iscsi::tmf;
+use std::time::Duration;
+
+impl World {
+    pub(super) fn go_wrong(&mut self, fault: Fault) {
+        if self.healing {
+            return;
+        }
+        self.coverage.hit(fault.name());
+        self.trace(&[6], || format!("*** {fault:?}"));
+        match fault {
+            Fault::Reset(path) => self.reset(path),
+            Fault::Fin(path) => self.of_path(path).into_iter().for_each(|w| self.target_drops(w)),
+            Fault::Silence(path, up, down, how_long) => self.silence(path, up, down, how_long),
+            Fault::Flap(path) => {
+                for n in 0..self.random.below(6) {
+                    let pause = self.random.between(Duration::ZERO, Duration::from_millis(700));
+                    self.after(pause * u32::try_from(n).unwrap(), Happening::Fault(Fault::Reset(path)));
+                }
+                self.silence(path, true, true, Duration::from_millis(300));
+            }
+            Fault::SlowDrain(path, how_long) => self.silence(path, true, false, how_long),
+            Fault::Down(path, how_long) => {
+                self.links[path].refuses = Some(self.now + how_long);
+                self.reset(path);
+            }
+            Fault::AllDown(how_long) => {
+                for path in 0..self.scenario.paths.len() {
+                    self.links[path].refuses = Some(self.now + how_long);
+                    self.reset(path);
+                }
+            }
+            Fault::Clog(how_long) => self.clog(how_long),
+            Fault::TargetRestart => {
+                self.targets[0].restart(self.now);
+                self.drain_target(0);
+            }
+            Fault::PowerCut => self.power_cut(),
+            Fault::BraidCrash { host } => self.braid_dies(host),
+            Fault::InitiatorCrash => {
+                if let Some(wire) = self.front {
+                    self.initiator_loses(wire);
+                }
+            }
+            Fault::InitiatorLogout => {
+                if self.initiator.logged_in {
+                    self.initiator.log_out();
+                    self.send_downstream();
+                }
+            }
+            Fault::InitiatorPauses(how_long) => {
+                self.set_paused(true);
+                self.after(how_long, Happening::Resume);
+            }
+            Fault::ForeignReset
+            | Fault::ForeignModeSelect
+            | Fault::ForeignReserve
+            | Fault::ForeignPreempt
+            | Fault::MediaError
+            | Fault::AsyncLogout(_) => self.somebody_else(fault),
+            Fault::AbortTask => self.manage(tmf::ABORT_TASK),
+            Fault::AbortTaskSet => self.manage(tmf::ABORT_TASK_SET),
+            Fault::ClearTaskSet => self.manage(tmf::CLEAR_TASK_SET),
+            Fault::ResetUnit => self.manage(tmf::LOGICAL_UNIT_RESET),
+            Fault::ResetTarget => self.manage(tmf::TARGET_WARM_RESET),
+        }
+    }
+
+    fn manage(&mut self, code: u8) {
+        self.initiator.manage(code);
+        self.send_downstream();
+    }
+
+    /// Connections of a path, as Braid sees it.
+    pub(super) fn of_path(&self, path: usize) -> Vec<u32> {
+        let open = |(n, w): (usize, &crate::net::Wire)| {
+            let here = w.link == path && w.near == End::Open && w.role != Role::Downstream;
+            here.then(|| u32::try_from(n).unwrap())
+        };
+        self.wires.iter().enumerate().filter_map(open).collect()
+    }
+
+    /// Something on the way resets the path's connections, towards both ends or one first.
+    fn reset(&mut self, path: usize) {
+        for wire in self.of_path(path) {
+            match self.random.below(3) {
+                0 => self.target_drops(wire),
+                1 => self.break_near(wire, "connection reset"),
+                _ => {
+                    self.far_gone(wire);
+                    self.break_near(wire, "connection reset");
+                }
+            }
+        }
+    }
+
+    /// The target's end closes, and its TCP tells Braid's.
+    fn target_drops(&mut self, wire: u32) {
+        let which = usize::from(self.scenario.paths[self.wires[wire as usize].link].wrong);
+        if self.wires[wire as usize].far == End::Open {
+            self.far_closes(wire);
+            self.targets[which].closed(wire, self.now);
+            self.drain_target(which);
+        }
+    }
+
+    fn silence(&mut self, path: usize, up: bool, down: bool, how_long: Duration) {
+        let until = self.now + how_long;
+        for (dir, wanted) in [(Dir::Up, up), (Dir::Down, down)] {
+            if wanted {
+                self.links[path].silence(dir, until);
+            }
+        }
+        self.schedule(until, Happening::Heal { link: path });
+    }
+
+    fn clog(&mut self, how_long: Duration) {
+        let count = self.scenario.paths.len();
+        for path in 0..count {
+            let ends = how_long * u32::try_from(count - path).unwrap();
+            self.silence(path, true, true, ends);
+        }
+    }
+
+    fn power_cut(&mut self) {
+        self.targets[0].power_cut(self.now);
+        let target = &self.targets[0];
+        self.initiator.oracle.power_cut(|unit, lba| target.block(unit, lba));
+        self.initiator.conditions.power_on();
+        self.drain_target(0);
+    }
+
+    fn somebody_else(&mut self, fault: Fault) {
+        let unit = self.random.below(self.scenario.units);
+        let target = &mut self.targets[0];
+        match fault {
+            Fault::ForeignReset => {
+                let code = target.foreign_reset(unit, self.now);
+                self.initiator.conditions.foreign_reset(unit, code);
+                self.initiator.excuse(unit);
+            }
+            Fault::ForeignModeSelect => {
+                target.foreign_mode_select(unit);
+                self.initiator.conditions.mode_changed(unit);
+            }
+            Fault::ForeignReserve => {
+                if target.foreign_reserve(unit) {
+                    self.initiator.conditions.foreign_reserves(unit);
+                }
+            }
+            Fault::ForeignPreempt => {
+                if target.foreign_preempt(unit) {
+                    self.initiator.conditions.preempted(unit);
+                }
+            }
+            Fault::MediaError => {
+                if target.media_error(self.now) {
+                    self.initiator.conditions.expect_medium_error();
+                }
+            }
+            Fault::AsyncLogout(path) => {
+                for wire in self.of_path(path) {
+                    self.targets[0].async_logout(wire);
+                }
+            }
+            _ => {}
+        }
+        self.drain_target(0);
+    }
+}

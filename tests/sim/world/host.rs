@@ -1,0 +1,582 @@
+//! The machine that Braid runs on: takes logins, makes connections, and does what the engine wants done, as
+//! `braid::proxy` does with sockets.
+
+use super::{Happening, World};
+use crate::checker::{Broken, Downstream, Upstream};
+use crate::initiator::{FIRST_BURST, MAX_BURST, SEGMENT};
+use crate::net::{Dir, End, Packet, Role, Wire};
+use braid::iscsi::text::KeyList;
+use braid::iscsi::{Cid, CmdSn, Isid, Pdu, StatSn, Tsih};
+use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
+use braid::session::{
+    Cause, ConnId, Event, Fanout, Mutant, Notice, Output, PathId, PathPlan, Session, SessionPlan,
+};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// Head start of a path before the next one is tried as well, for a leading login.
+const STAGGER: Duration = Duration::from_millis(300);
+/// As `braid::proxy` opens a session's window at first.
+const FIRST_WINDOW: u32 = 32;
+pub(super) const FENCE_TIME: Duration = Duration::from_secs(30);
+/// How long a predecessor may take to end.
+const REINSTATEMENT_PATIENCE: Duration = Duration::from_secs(15);
+
+/// A leading login under way.
+#[derive(Debug)]
+struct Leading {
+    front: u32,
+    /// The initiator's first CmdSN.
+    first: CmdSn,
+    plan: LoginPlan,
+    wire: u32,
+    path: usize,
+}
+
+/// Braid's machine.
+pub(super) struct Host {
+    pub(super) running: bool,
+    pub(super) session: Option<Session>,
+    incarnation: u32,
+    mutant: Option<Mutant>,
+    /// The engine's connections.
+    wires: Vec<(ConnId, u32)>,
+    /// The initiator's connection that the session serves.
+    front: Option<u32>,
+    /// One that wants to log in, with its login.
+    waiting: Option<(u32, LoginPlan)>,
+    leading: Option<Leading>,
+    /// The initiator reads nothing, so targets are not read.
+    paused: bool,
+    parked: VecDeque<(u32, Packet)>,
+    upstream: Option<Upstream>,
+    downstream: Option<Downstream>,
+    /// Paths that are up.
+    pub(super) up: Vec<bool>,
+}
+
+impl Host {
+    pub(super) fn new(mutant: Option<Mutant>) -> Self {
+        Self {
+            running: true,
+            session: None,
+            incarnation: 0,
+            mutant,
+            wires: Vec::new(),
+            front: None,
+            waiting: None,
+            leading: None,
+            paused: false,
+            parked: VecDeque::new(),
+            upstream: None,
+            downstream: None,
+            up: Vec::new(),
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.session.as_ref().and_then(Session::next_deadline)
+    }
+
+    fn wire(&self, conn: ConnId) -> Option<u32> {
+        self.wires.iter().find(|(c, _)| *c == conn).map(|(_, w)| *w)
+    }
+}
+
+fn judged(result: Result<(), Broken>) {
+    if let Err(broken) = result {
+        panic!("R{}: {}", broken.requirement, broken.what);
+    }
+}
+
+impl World {
+    /// What the initiator's first login says, and Braid's leading one with it.
+    pub(super) fn login_plan(&mut self) -> LoginPlan {
+        LoginPlan {
+            kind: LoginKind::Leading,
+            initiator_name: "iqn.2026-11.org.example:model".into(),
+            target_name: "iqn.2026-11.org.example:target".into(),
+            isid: Isid([0, 2, 0x3d, 0, 0, 1]),
+            cid: Cid(0),
+            cmd_sn: self.initiator.first_cmd_sn(),
+            offer: SessionParams::default(),
+            connection: ConnectionParams::default(),
+        }
+    }
+
+    pub(super) fn braid_hears_initiator(&mut self, wire: u32, packet: Packet) {
+        if !self.host.running {
+            self.far_closes(wire);
+            return;
+        }
+        match packet {
+            Packet::Login(plan) => {
+                self.trace(&[10], || "braid: the initiator wants to log in".into());
+                self.host.waiting = Some((wire, *plan));
+                if self.host.session.is_some() {
+                    self.coverage.hit("recovery: predecessor is ended first");
+                    self.feed(Event::DownstreamClosed);
+                    let incarnation = self.host.incarnation;
+                    self.after(REINSTATEMENT_PATIENCE + FENCE_TIME, Happening::KillSession { incarnation });
+                } else if self.host.leading.is_none() {
+                    self.serve_waiting();
+                }
+            }
+            Packet::Pdu(pdu) if self.host.front == Some(wire) => {
+                if let Some(checker) = &mut self.host.downstream {
+                    checker.received(&pdu);
+                }
+                self.feed(Event::Downstream(pdu));
+            }
+            Packet::Pdu(_) | Packet::LoginAnswer(_) => {}
+            Packet::End => {
+                self.wires[wire as usize].far = End::Closed;
+                if self.host.front == Some(wire) {
+                    self.host.front = None;
+                    self.feed(Event::DownstreamClosed);
+                }
+                if self.host.waiting.as_ref().is_some_and(|(w, _)| *w == wire) {
+                    self.host.waiting = None;
+                }
+            }
+        }
+    }
+
+    /// Begins the leading login for the initiator that waits.
+    fn serve_waiting(&mut self) {
+        let Some((front, mut plan)) = self.host.waiting.take() else { return };
+        let paths = u16::try_from(self.scenario.paths.len()).unwrap();
+        let first = plan.cmd_sn;
+        plan.cmd_sn = CmdSn(1);
+        plan.offer = SessionParams {
+            max_connections: if self.scenario.fanout == Fanout::Mcs { paths } else { 1 },
+            initial_r2t: false,
+            ..SessionParams::default()
+        };
+        let wire = self.dial(0, Role::Leading, plan.clone());
+        self.host.leading = Some(Leading { front, first, plan, wire, path: 0 });
+    }
+
+    /// Makes a connection over a path and sends the login.
+    fn dial(&mut self, path: usize, role: Role, plan: LoginPlan) -> u32 {
+        let wire = u32::try_from(self.wires.len()).unwrap();
+        self.wires.push(Wire::new(path, role, self.now));
+        let link = &self.links[path];
+        let silent = link.is_silent(Dir::Up, self.now) || link.is_silent(Dir::Down, self.now);
+        if link.refuses.is_some_and(|until| self.now < until) {
+            self.wires[wire as usize].far = End::Closed;
+            self.transmit(wire, Dir::Down, Packet::End);
+        } else {
+            self.transmit(wire, Dir::Up, Packet::Login(Box::new(plan)));
+        }
+        if silent && role == Role::Leading {
+            self.after(STAGGER, Happening::LeadingStalls { wire });
+        }
+        let patience = if silent { CONNECT_TIMEOUT } else { LOGIN_TIMEOUT };
+        self.after(patience, Happening::DialTimeout { wire });
+        wire
+    }
+
+    pub(super) fn dial_timeout(&mut self, wire: u32) {
+        if !self.wires[wire as usize].logged_in {
+            self.break_near(wire, "login timed out");
+        }
+    }
+
+    pub(super) fn leading_stalls(&mut self, wire: u32) {
+        if !self.wires[wire as usize].logged_in {
+            self.break_near(wire, "no headway");
+        }
+    }
+
+    pub(super) fn braid_hears_target(&mut self, wire: u32, packet: Packet) {
+        if self.host.paused && matches!(packet, Packet::Pdu(_) | Packet::End) {
+            self.host.parked.push_back((wire, packet));
+            return;
+        }
+        let role = self.wires[wire as usize].role;
+        match (packet, role) {
+            (Packet::LoginAnswer(Ok(agreed)), Role::Leading) => self.leading_done(wire, *agreed),
+            (Packet::LoginAnswer(Ok(agreed)), Role::Engine(conn)) => {
+                self.wires[wire as usize].logged_in = true;
+                self.trace(&[11, u64::from(conn)], || format!("braid: connection {conn} is up (#{wire})"));
+                if let Some(checker) = &mut self.host.upstream {
+                    checker.connected(ConnId(conn), &agreed);
+                }
+                self.feed(Event::Connected(ConnId(conn), agreed));
+            }
+            (Packet::LoginAnswer(Err(_)), Role::Engine(conn)) => {
+                self.coverage.hit("recovery: login refused");
+                self.near_closes(wire);
+                self.engine_loses(wire, ConnId(conn), Cause::Login("refused".into()));
+            }
+            (Packet::LoginAnswer(Err(_)), _) => self.break_near(wire, "login refused"),
+            (Packet::Pdu(pdu), Role::Engine(conn)) => {
+                if let Some(checker) = &mut self.host.upstream {
+                    checker.received(ConnId(conn), &pdu);
+                }
+                self.feed(Event::Upstream(ConnId(conn), pdu));
+            }
+            (Packet::End, _) => self.break_near(wire, "closed by the target"),
+            (Packet::Pdu(_) | Packet::Login(_), _) => {}
+        }
+    }
+
+    /// Braid finds an upstream connection broken.
+    pub(super) fn braid_loses(&mut self, wire: u32, why: &str) {
+        match self.wires[wire as usize].role {
+            Role::Engine(conn) => self.engine_loses(wire, ConnId(conn), Cause::Tcp(why.into())),
+            Role::Leading => self.next_leading(wire),
+            Role::Downstream => {}
+        }
+    }
+
+    fn engine_loses(&mut self, wire: u32, conn: ConnId, cause: Cause) {
+        let before = self.host.wires.len();
+        self.host.wires.retain(|(_, w)| *w != wire);
+        if self.host.wires.len() < before {
+            self.trace(&[12, u64::from(conn.0)], || format!("braid: connection {} is lost: {cause:?}", conn.0));
+            if let Some(checker) = &mut self.host.upstream {
+                checker.closed(conn);
+            }
+            self.feed(Event::Disconnected(conn, cause));
+        }
+    }
+
+    /// The leading login goes on over the next path, or fails.
+    fn next_leading(&mut self, wire: u32) {
+        let Some(leading) = self.host.leading.take_if(|l| l.wire == wire) else { return };
+        let path = leading.path + 1;
+        if path == self.scenario.paths.len() {
+            self.coverage.hit("recovery: no leading login");
+            self.transmit(leading.front, Dir::Down, Packet::LoginAnswer(Err((3, 1))));
+            self.far_closes(leading.front);
+            self.serve_waiting();
+            return;
+        }
+        self.coverage.hit("recovery: leading login over a further path");
+        let wire = self.dial(path, Role::Leading, leading.plan.clone());
+        self.host.leading = Some(Leading { wire, path, ..leading });
+    }
+
+    fn leading_done(&mut self, wire: u32, home: Negotiated) {
+        let Some(leading) = self.host.leading.take_if(|l| l.wire == wire) else { return };
+        self.wires[wire as usize].logged_in = true;
+        self.wires[wire as usize].role = Role::Engine(0);
+        if self.wires[leading.front as usize].far == End::Closed {
+            // The initiator went away while it waited.
+            self.near_closes(wire);
+            self.serve_waiting();
+            return;
+        }
+        let first = leading.first;
+        let window = self.scenario.window.min(FIRST_WINDOW);
+        let downstream = Negotiated {
+            session: SessionParams {
+                initial_r2t: self.scenario.initial_r2t,
+                immediate_data: self.scenario.immediate_data,
+                first_burst_length: FIRST_BURST,
+                max_burst_length: MAX_BURST,
+                ..SessionParams::default()
+            },
+            connection: ConnectionParams {
+                max_send_data_segment: u32::try_from(SEGMENT).unwrap(),
+                max_recv_data_segment: u32::try_from(SEGMENT).unwrap(),
+                ..ConnectionParams::default()
+            },
+            cmd_sn: first,
+            max_cmd_sn: first.plus(window - 1),
+            stat_sn: StatSn(first.0.rotate_left(7)),
+            tsih: Tsih(1),
+            cid: Cid(0),
+            ..home.clone()
+        };
+        let plan = self.session_plan(leading.path, leading.plan, home, downstream.clone());
+        self.host.incarnation += 1;
+        self.host.wires = vec![(SessionPlan::HOME_CONN, wire)];
+        self.host.up = vec![false; self.scenario.paths.len()];
+        self.host.upstream = Some(Upstream::new(&plan));
+        self.host.downstream = Some(Downstream::new(&downstream));
+        self.host.front = Some(leading.front);
+        let mut session = Session::new(plan, self.now);
+        if let Some(mutant) = self.host.mutant {
+            session.mutate(mutant);
+        }
+        self.host.session = Some(session);
+        self.coverage.hit("session begins");
+        self.trace(&[13], || format!("braid: a session begins, home on path {} (#{wire})", leading.path));
+        self.transmit(leading.front, Dir::Down, Packet::LoginAnswer(Ok(Box::new(downstream))));
+        self.drain();
+        if self.host.waiting.is_some() {
+            self.feed(Event::DownstreamClosed);
+        }
+    }
+
+    fn session_plan(
+        &mut self,
+        home_path: usize,
+        home_login: LoginPlan,
+        home: Negotiated,
+        downstream: Negotiated,
+    ) -> SessionPlan {
+        let paths = self.scenario.paths.len();
+        SessionPlan {
+            downstream,
+            paths: (0..paths).map(|n| PathPlan { name: format!("p{n}"), weight: 1 }).collect(),
+            home_path: PathId(home_path),
+            home,
+            home_login,
+            fanout: self.scenario.fanout,
+            policy: self.scenario.policy,
+            fence: self.scenario.fence,
+            fence_time: FENCE_TIME,
+            queue_time: Duration::from_secs(60),
+            ping_interval: Duration::from_secs(5),
+            ping_timeout: Duration::from_secs(5),
+            task_timeout: Duration::from_secs(20),
+            reconnect: (Duration::from_millis(200), Duration::from_secs(10)),
+            max_window: self.scenario.window,
+            memory_budget: self.scenario.memory,
+            seed: 1,
+            send_targets: KeyList::new(),
+        }
+    }
+
+    pub(super) fn engine_timeout(&mut self) {
+        if let Some(session) = &mut self.host.session {
+            session.handle_timeout(self.now);
+            self.drain();
+        }
+    }
+
+    pub(super) fn set_paused(&mut self, paused: bool) {
+        if self.host.paused == paused || self.host.session.is_none() {
+            self.host.paused &= paused;
+            return;
+        }
+        self.host.paused = paused;
+        self.feed(Event::Paused(paused));
+        while !self.host.paused {
+            let Some((wire, packet)) = self.host.parked.pop_front() else { break };
+            if self.wires[wire as usize].near == End::Open {
+                self.braid_hears_target(wire, packet);
+            }
+        }
+    }
+
+    /// Gives the engine an event and does what it wants done.
+    fn feed(&mut self, event: Event) {
+        if let Some(session) = &mut self.host.session {
+            session.handle(event, self.now);
+            self.drain();
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.host.session.as_mut().and_then(Session::poll) {
+            match output {
+                Output::ToInitiator(pdu) => self.to_initiator(pdu),
+                Output::ToTarget(conn, pdu) => self.to_target(conn, pdu),
+                Output::Open(conn, path, plan) => {
+                    self.trace(&[14, u64::from(conn.0)], || format!("braid: opens {} over path {}", conn.0, path.0));
+                    if let Some(checker) = &mut self.host.upstream {
+                        judged(checker.opened(conn, path, &plan));
+                    }
+                    let wire = self.dial(path.0, Role::Engine(conn.0), *plan);
+                    self.host.wires.push((conn, wire));
+                }
+                Output::Close(conn, how) => {
+                    self.trace(&[15, u64::from(conn.0)], || format!("braid: closes {} {how:?}", conn.0));
+                    if let Some(checker) = &mut self.host.upstream {
+                        checker.closed(conn);
+                    }
+                    if let Some(wire) = self.host.wire(conn) {
+                        self.host.wires.retain(|(c, _)| *c != conn);
+                        self.near_closes(wire);
+                    }
+                }
+                Output::CloseDownstream => {
+                    if let Some(wire) = self.host.front.take() {
+                        self.far_closes(wire);
+                    }
+                }
+                Output::Finished => self.session_over(),
+                Output::Note(notice) => self.noted(&notice),
+            }
+        }
+        if let Some(session) = &self.host.session
+            && let Err(broken) = session.check()
+        {
+            panic!("invariant: {broken}");
+        }
+    }
+
+    fn to_initiator(&mut self, pdu: Pdu) {
+        self.trace(&[16], || format!("braid     ->  initiator {pdu}"));
+        if let Some(checker) = &mut self.host.downstream {
+            judged(checker.sent(&pdu));
+        }
+        if let Some(wire) = self.host.front {
+            self.transmit(wire, Dir::Down, Packet::Pdu(pdu));
+        }
+    }
+
+    fn to_target(&mut self, conn: ConnId, pdu: Pdu) {
+        let wire = self.host.wire(conn).expect("a PDU for a connection that is not open");
+        self.trace(&[17, u64::from(conn.0)], || format!("braid     ->  {} (#{wire}) {pdu}", conn.0));
+        if let Some(checker) = &mut self.host.upstream {
+            judged(checker.sent(conn, &pdu));
+        }
+        self.transmit(wire, Dir::Up, Packet::Pdu(pdu));
+    }
+
+    fn session_over(&mut self) {
+        self.trace(&[18], || "braid: the session is over".into());
+        self.coverage.hit("session ends in order");
+        for (_, wire) in std::mem::take(&mut self.host.wires) {
+            self.near_closes(wire);
+        }
+        self.judge_end();
+        self.host.session = None;
+        if self.host.leading.is_none() {
+            self.serve_waiting();
+        }
+    }
+
+    fn judge_end(&mut self) {
+        if let Some(checker) = self.host.upstream.take() {
+            judged(checker.end());
+            self.judge_counts(checker.judged());
+        }
+        if let Some(checker) = self.host.downstream.take() {
+            self.judge_counts(checker.judged());
+        }
+    }
+
+    fn judge_counts(&mut self, judged: &[u64; 246]) {
+        for (sum, times) in self.judged.iter_mut().zip(judged) {
+            *sum += times;
+        }
+    }
+
+    pub(super) fn kill_session(&mut self, incarnation: u32) {
+        if self.host.session.is_some() && self.host.incarnation == incarnation {
+            panic!("P4: a session does not end in {:?}", REINSTATEMENT_PATIENCE + FENCE_TIME);
+        }
+    }
+
+    /// Braid dies, and starts again a little later.
+    pub(super) fn braid_dies(&mut self, host: bool) {
+        self.host.running = false;
+        self.host.session = None;
+        self.judge_end();
+        let front = self.host.front.take();
+        let waiting = self.host.waiting.take().map(|(wire, _)| wire);
+        let leading = self.host.leading.take();
+        for front in front.into_iter().chain(waiting).chain(leading.as_ref().map(|l| l.front)) {
+            if host && self.wires[front as usize].far == End::Open {
+                self.wires[front as usize].far = End::Closed;
+                let finds_out = self.random.between(Duration::from_millis(100), Duration::from_secs(8));
+                self.after(finds_out, Happening::Arrive { wire: front, dir: Dir::Down, packet: Packet::End });
+            }
+            self.far_closes(front);
+        }
+        let wires: Vec<u32> =
+            self.host.wires.drain(..).map(|(_, w)| w).chain(leading.map(|l| l.wire)).collect();
+        for wire in wires {
+            if host {
+                self.dies_silently(wire);
+            } else {
+                self.near_closes(wire);
+            }
+        }
+        self.host.parked.clear();
+        self.host.paused = false;
+        let pause = self.random.between(Duration::from_millis(20), Duration::from_secs(3));
+        self.after(pause, Happening::BraidStarts);
+    }
+
+    fn noted(&mut self, notice: &Notice) {
+        self.trace(&[19], || format!("braid: {notice:?}"));
+        let name = match notice {
+            Notice::PathUp { path, .. } => {
+                self.host.up[path.0] = true;
+                "notice: path up"
+            }
+            Notice::PathDown { path, was_up, .. } => {
+                if *was_up {
+                    self.host.up[path.0] = false;
+                    self.initiator.conditions.connection_lost();
+                }
+                "notice: path down"
+            }
+            Notice::Moved { .. } => "notice: commands moved",
+            Notice::Fenced { method, .. } => match method {
+                braid::session::FenceMethod::Reinstate => "notice: fenced by reinstatement",
+                braid::session::FenceMethod::Ordered => "notice: fenced by an ordered command",
+                _ => "notice: fenced by time",
+            },
+            Notice::OutcomeUnknown { .. } => "notice: outcome unknown",
+            Notice::IdentityMismatch { .. } => "notice: identity mismatch",
+            Notice::IdentityProved { .. } => "notice: identity proved",
+            Notice::Completed { .. } => "notice: completed",
+            Notice::UnitAttentionAbsorbed { .. } => "notice: unit attention absorbed",
+            Notice::DownstreamProtocol(what) => panic!("P3: a rule kept was called broken: {what}"),
+            Notice::AllPathsDown => "notice: all paths down",
+            Notice::GaveUp => "notice: gave up",
+        };
+        self.coverage.hit(name);
+        let calm = self.scenario.is_calm() && !self.leaving;
+        let troubled = matches!(
+            notice,
+            Notice::PathDown { .. } | Notice::Moved { .. } | Notice::OutcomeUnknown { .. } | Notice::GaveUp
+        );
+        assert!(!calm || !troubled, "P3: nothing is wrong, and Braid says {notice:?}");
+    }
+
+    /// The initiator makes a connection and logs in.
+    pub(super) fn initiator_login(&mut self) {
+        if self.front.is_some() || self.leaving {
+            return;
+        }
+        let wire = u32::try_from(self.wires.len()).unwrap();
+        let link = self.downstream_link();
+        self.wires.push(Wire::new(link, Role::Downstream, self.now));
+        self.front = Some(wire);
+        let plan = self.login_plan();
+        self.transmit(wire, Dir::Up, Packet::Login(Box::new(plan)));
+    }
+
+    pub(super) fn initiator_hears(&mut self, wire: u32, packet: Packet) {
+        match packet {
+            Packet::LoginAnswer(Ok(agreed)) => {
+                self.trace(&[20], || "initiator: logged in".into());
+                self.initiator.begin(&agreed);
+            }
+            Packet::Pdu(pdu) => {
+                self.initiator.receive(pdu, self.now);
+                self.send_downstream();
+                if self.initiator.logged_out {
+                    self.initiator_loses(wire);
+                }
+            }
+            Packet::LoginAnswer(Err(_)) | Packet::End => self.initiator_loses(wire),
+            Packet::Login(_) => {}
+        }
+    }
+
+    /// The initiator's connection is gone; it comes again.
+    pub(super) fn initiator_loses(&mut self, wire: u32) {
+        if self.front != Some(wire) {
+            return;
+        }
+        self.trace(&[21], || "initiator: the connection is gone".into());
+        self.front = None;
+        self.initiator.lost();
+        self.near_closes(wire);
+        let pause = self.random.between(Duration::from_millis(1), Duration::from_millis(500));
+        self.after(pause, Happening::InitiatorLogin);
+    }
+}

@@ -1,0 +1,262 @@
+//! The world: one queue of events, one clock, one source of chance, and everything in it.
+//!
+//! # A run
+//! 1. **Safety**: the initiator works, things go wrong as planned. Whatever is sent, told or written is judged at once.
+//! 2. **Liveness**: all links are healed and nothing goes wrong any more. Everything open must end, every path come back,
+//!    within a bounded time (P4); every unit is asked until it has nothing left to say, and read back whole.
+//! 3. **The end**: the initiator logs out. Once Braid says that the session is over, nothing of it may still happen.
+//!
+//! # Parts
+//! - `host`: the machine that Braid runs on, doing what the engine wants done, as `braid::proxy` does.
+//! - `wires`: connections and what travels on them. `faults`: what goes wrong. `phases`: the run.
+
+mod faults;
+mod host;
+mod phases;
+mod wires;
+
+use crate::coverage::Coverage;
+use crate::initiator::Initiator;
+use crate::net::{Dir, Link, Packet, Wire};
+use crate::random::Random;
+use crate::scenario::{Fault, Planned, Scenario};
+use crate::target::{Disk, Target};
+use host::Host;
+use rustc_hash::FxHasher;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::hash::Hasher;
+use std::time::{Duration, Instant};
+
+/// Something that will happen.
+#[derive(Debug)]
+enum Happening {
+    Arrive { wire: u32, dir: Dir, packet: Packet },
+    /// A silent direction may speak again.
+    Heal { link: usize },
+    /// TCP gives up what it could not deliver since then.
+    UserTimeout { wire: u32, dir: Dir, since: Instant },
+    /// The target's TCP notices that the other end is gone.
+    FarGone { wire: u32 },
+    DialTimeout { wire: u32 },
+    /// The next way is tried for a leading login that makes no headway.
+    LeadingStalls { wire: u32 },
+    InitiatorTurn,
+    InitiatorLogin,
+    /// A predecessor that does not end is killed.
+    KillSession { incarnation: u32 },
+    BraidStarts,
+    Fault(Fault),
+    Resume,
+}
+
+#[derive(Debug)]
+struct Event {
+    at: Instant,
+    order: u64,
+    what: Happening,
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Event {}
+
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Event {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// What a run left to look at.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// Of everything that was sent and told, with its time.
+    pub(crate) hash: u64,
+    pub(crate) coverage: Coverage,
+    /// How often each requirement was judged.
+    pub(crate) judged: Box<[u64; 246]>,
+}
+
+/// The world.
+pub(crate) struct World {
+    scenario: Scenario,
+    random: Random,
+    start: Instant,
+    now: Instant,
+    events: BinaryHeap<Reverse<Event>>,
+    order: u64,
+    /// The paths' links, and behind them the initiator's.
+    links: Vec<Link>,
+    wires: Vec<Wire>,
+    /// The target, and the wrong one that a path may lead to.
+    targets: [Target; 2],
+    host: Host,
+    initiator: Initiator,
+    /// The initiator's connection.
+    front: Option<u32>,
+    /// What has not gone wrong yet, latest first.
+    planned: Vec<Planned>,
+    /// Nothing goes wrong any more.
+    healing: bool,
+    /// The initiator leaves for good.
+    leaving: bool,
+    /// How often each requirement was judged.
+    judged: Box<[u64; 246]>,
+    hash: FxHasher,
+    coverage: Coverage,
+    trace: bool,
+    steps: u64,
+}
+
+impl World {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an arbitrary origin; time then passes only by adding to it"
+    )]
+    pub(crate) fn new(seed: u64, mutant: Option<braid::session::Mutant>, trace: bool) -> Self {
+        let mut random = Random::new(seed);
+        let scenario = Scenario::draw(&mut random);
+        if trace {
+            println!("{scenario:#?}");
+        }
+        let now = Instant::now();
+        let disks = |name: &str| {
+            let disk = |unit| Disk { name: format!("{name}{unit}"), blocks: scenario.blocks };
+            (0..scenario.units).map(disk).collect::<Vec<_>>()
+        };
+        let right = Target::new(scenario.persona.clone(), disks("disk"), random.fork());
+        let wrong = Target::new(scenario.persona.clone(), disks("other"), random.fork());
+        let qualities = scenario.paths.iter().map(|p| p.quality).chain([scenario.downstream]);
+        let links = qualities.map(|quality| Link::new(quality, random.fork(), now)).collect();
+        let mut planned = scenario.faults.clone();
+        planned.sort_by_key(|p| Reverse(p.after_commands));
+        let initiator = Initiator::new(&scenario, random.fork());
+        Self {
+            host: Host::new(mutant),
+            random,
+            start: now,
+            now,
+            events: BinaryHeap::new(),
+            order: 0,
+            links,
+            wires: Vec::new(),
+            targets: [right, wrong],
+            initiator,
+            front: None,
+            planned,
+            healing: false,
+            leaving: false,
+            judged: Box::new([0; 246]),
+            hash: FxHasher::default(),
+            coverage: Coverage::default(),
+            trace,
+            steps: 0,
+            scenario,
+        }
+    }
+
+    fn schedule(&mut self, at: Instant, what: Happening) {
+        self.order += 1;
+        self.events.push(Reverse(Event { at: at.max(self.now), order: self.order, what }));
+    }
+
+    fn after(&mut self, delay: Duration, what: Happening) {
+        self.schedule(self.now + delay, what);
+    }
+
+    /// The link to the initiator.
+    fn downstream_link(&self) -> usize {
+        self.scenario.paths.len()
+    }
+
+    /// Adds to the trace hash, and prints if asked to.
+    fn trace(&mut self, numbers: &[u64], line: impl FnOnce() -> String) {
+        let micros = self.now.saturating_duration_since(self.start).as_nanos();
+        self.hash.write_u128(micros);
+        numbers.iter().for_each(|n| self.hash.write_u64(*n));
+        if self.trace {
+            println!("{:>14.6} ms  {}", micros as f64 / 1e6, line());
+        }
+    }
+
+    /// Does the next thing.
+    fn step(&mut self) {
+        self.steps += 1;
+        assert!(self.steps < 3_000_000, "P4: the world turns without end: {}", self.initiator.open());
+        let event = self.events.peek().map(|Reverse(e)| e.at);
+        let engine = self.host.next_deadline();
+        let target = |n: usize| self.targets[n].next_deadline();
+        let times = [event, target(0), target(1), engine];
+        let Some(at) = times.iter().flatten().min().copied() else {
+            panic!("P4: nothing will ever happen again: {}", self.initiator.open());
+        };
+        self.now = self.now.max(at);
+        let which = times.iter().position(|t| *t == Some(at)).expect("one of them is the least");
+        match which {
+            0 => {
+                if let Some(Reverse(event)) = self.events.pop() {
+                    self.happen(event.what);
+                }
+            }
+            1 | 2 => {
+                self.targets[which - 1].timeout(self.now);
+                self.drain_target(which - 1);
+            }
+            _ => self.engine_timeout(),
+        }
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Arrive { wire, dir, packet } => self.arrive(wire, dir, packet),
+            Happening::Heal { link } => self.speak_again(link),
+            Happening::UserTimeout { wire, dir, since } => self.user_timeout(wire, dir, since),
+            Happening::FarGone { wire } => self.far_gone(wire),
+            Happening::DialTimeout { wire } => self.dial_timeout(wire),
+            Happening::LeadingStalls { wire } => self.leading_stalls(wire),
+            Happening::InitiatorTurn => self.initiator_turn(),
+            Happening::InitiatorLogin => self.initiator_login(),
+            Happening::KillSession { incarnation } => self.kill_session(incarnation),
+            Happening::BraidStarts => self.host.running = true,
+            Happening::Fault(fault) => self.go_wrong(fault),
+            Happening::Resume => self.set_paused(false),
+        }
+    }
+
+    /// The initiator issues commands, and what was planned for this many of them goes wrong.
+    fn initiator_turn(&mut self) {
+        if !self.healing || self.initiator.issued < self.scenario.commands {
+            let pause = self.random.between(Duration::ZERO, self.scenario.think);
+            self.after(pause, Happening::InitiatorTurn);
+        }
+        self.initiator.turn(self.now);
+        self.send_downstream();
+        while let Some(planned) = self.planned.last().copied() {
+            if planned.after_commands > self.initiator.issued {
+                break;
+            }
+            self.planned.pop();
+            self.after(planned.delay, Happening::Fault(planned.fault));
+        }
+    }
+
+    /// Sends what the initiator wants sent.
+    fn send_downstream(&mut self) {
+        let Some(wire) = self.front else { return };
+        let out: VecDeque<_> = std::mem::take(&mut self.initiator.out).into();
+        for pdu in out {
+            self.trace(&[1], || format!("initiator ->  {pdu}"));
+            self.transmit(wire, Dir::Up, Packet::Pdu(pdu));
+        }
+    }
+}

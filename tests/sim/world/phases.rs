@@ -1,0 +1,124 @@
+//! The three phases of a run.
+
+use super::host::FENCE_TIME;
+use super::{Happening, Outcome, World};
+use std::hash::Hasher;
+use std::time::Duration;
+
+/// The longest that any plan of faults lasts.
+const SAFETY: Duration = Duration::from_secs(1200);
+/// With every link healed: the longest silence noticed, the longest backoff, a fence by time, lost commands noticed.
+const LIVENESS: Duration = Duration::from_secs(90);
+/// A session's end: its drain, and a fence.
+const ENDING: Duration = Duration::from_secs(60);
+
+impl World {
+    /// Runs to the end, or panics with the promise that was broken.
+    pub(crate) fn run(mut self) -> Outcome {
+        self.after(Duration::ZERO, Happening::InitiatorLogin);
+        self.after(Duration::ZERO, Happening::InitiatorTurn);
+        self.safety();
+        self.liveness();
+        self.ask_around();
+        self.ending();
+        for target in &self.targets {
+            for (name, times) in target.triggered() {
+                self.coverage.hits(name, times);
+            }
+        }
+        self.coverage.hit(self.scenario.persona.name());
+        self.coverage.merge(&self.initiator.coverage);
+        Outcome { hash: self.hash.finish(), coverage: self.coverage, judged: self.judged }
+    }
+
+    fn safety(&mut self) {
+        let until = self.now + SAFETY;
+        while self.initiator.issued < self.scenario.commands || !self.planned.is_empty() {
+            self.step();
+            assert!(self.now < until, "P4: commands do not get through: {}", self.initiator.open());
+        }
+        let rest = self.now + Duration::from_millis(60);
+        while self.now < rest {
+            self.step();
+        }
+    }
+
+    fn liveness(&mut self) {
+        self.trace(&[30], || "*** everything is healed".into());
+        self.healing = true;
+        for link in 0..self.links.len() {
+            self.links[link].heal();
+            self.speak_again(link);
+        }
+        self.targets[0].heal();
+        self.set_paused(false);
+        let until = self.now + LIVENESS;
+        loop {
+            let idle = self.initiator.logged_in && self.initiator.is_idle();
+            let missing = self.host.up.iter().position(|up| !up);
+            if idle && missing.is_none() && self.host.session.is_some() {
+                return;
+            }
+            assert!(
+                self.now < until,
+                "P4: not everything ends or comes back: path {missing:?} is down, open: {}",
+                self.initiator.open()
+            );
+            self.step();
+            self.initiator.abort_excused();
+            self.send_downstream();
+        }
+    }
+
+    /// Asks every unit until it has nothing left to say, and reads it.
+    fn ask_around(&mut self) {
+        for unit in 0..self.scenario.units {
+            for _ in 0..6 {
+                self.wait("ready", |w| w.initiator.is_idle() && w.initiator.may_send());
+                self.initiator.ready(unit, self.now);
+                self.send_downstream();
+            }
+            self.wait("read", |w| w.initiator.is_idle() && w.initiator.may_send());
+            self.initiator.read_all(unit, self.now);
+            self.send_downstream();
+        }
+        self.wait("the rest", |w| w.initiator.is_idle());
+        self.initiator.conditions.end();
+    }
+
+    fn wait(&mut self, what: &str, until: impl Fn(&Self) -> bool) {
+        let deadline = self.now + LIVENESS;
+        while !until(self) {
+            assert!(self.now < deadline, "P4: {what}: {}", self.initiator.open());
+            self.step();
+        }
+    }
+
+    fn ending(&mut self) {
+        self.leaving = true;
+        self.initiator.log_out();
+        self.send_downstream();
+        let deadline = self.now + ENDING + FENCE_TIME;
+        while self.host.session.is_some() || self.front.is_some() {
+            assert!(self.now < deadline, "P4: the session does not end");
+            self.step();
+        }
+        let medium = self.medium();
+        while self.targets[0].busy() {
+            self.step();
+        }
+        assert_eq!(self.medium(), medium, "P2: a ghost outlived the session");
+        let [right, wrong] = &self.targets;
+        self.initiator.oracle.end(|unit, lba| right.block(unit, lba));
+        self.initiator.judge_once(|stamp| right.executions(stamp));
+        for unit in 0..self.scenario.units {
+            let untouched = (0..self.scenario.blocks).all(|lba| wrong.block(unit, lba) == 0);
+            assert!(untouched, "P2: written to another disk");
+        }
+    }
+
+    fn medium(&self) -> Vec<u64> {
+        let unit = |unit| (0..self.scenario.blocks).map(move |lba| (unit, lba));
+        (0..self.scenario.units).flat_map(unit).map(|(unit, lba)| self.targets[0].block(unit, lba)).collect()
+    }
+}
