@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Seeds of the test command, in chunks that run side by side.
 const CHUNKS: u64 = 8;

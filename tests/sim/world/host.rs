@@ -220,7 +220,7 @@ impl World {
                 self.feed(Event::Upstream(ConnId(conn), pdu));
             }
             (Packet::End, _) => self.break_near(wire, "closed by the target"),
-            (Packet::Pdu(_) | Packet::Login(_), _) => {}
+            (Packet::Pdu(_) | Packet::Login(_) | Packet::LoginAnswer(_), _) => {}
         }
     }
 

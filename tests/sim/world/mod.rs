@@ -130,12 +130,12 @@ impl World {
             println!("{scenario:#?}");
         }
         let now = Instant::now();
-        let disks = |name: &str| {
-            let disk = |unit| Disk { name: format!("{name}{unit}"), blocks: scenario.blocks };
-            (0..scenario.units).map(disk).collect::<Vec<_>>()
+        let disks = |first: u64| {
+            let disk = |identity| Disk { blocks: scenario.blocks, identity };
+            (first..).take(scenario.units).map(disk).collect::<Vec<_>>()
         };
-        let right = Target::new(scenario.persona.clone(), disks("disk"), random.fork());
-        let wrong = Target::new(scenario.persona.clone(), disks("other"), random.fork());
+        let right = Target::new(scenario.persona.clone(), disks(1), random.fork());
+        let wrong = Target::new(scenario.persona.clone(), disks(101), random.fork());
         let qualities = scenario.paths.iter().map(|p| p.quality).chain([scenario.downstream]);
         let links = qualities.map(|quality| Link::new(quality, random.fork(), now)).collect();
         let mut planned = scenario.faults.clone();

@@ -23,10 +23,10 @@ impl World {
         self.ending();
         for target in &self.targets {
             for (name, times) in target.triggered() {
-                self.coverage.hits(name, times);
+                self.coverage.hits(name, u64::from(times));
             }
         }
-        self.coverage.hit(self.scenario.persona.name());
+        self.coverage.hit(self.scenario.persona.name);
         self.coverage.merge(&self.initiator.coverage);
         Outcome { hash: self.hash.finish(), coverage: self.coverage, judged: self.judged }
     }
