@@ -2,7 +2,7 @@
 
 use crate::coverage::Coverage;
 use crate::world::{Outcome, World};
-use braid::session::Mutant;
+use braid::session::mutant::Mutant;
 use clap::Parser;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::cell::RefCell;

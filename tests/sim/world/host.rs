@@ -8,8 +8,9 @@ use crate::net::{Dir, End, Packet, Role, Wire};
 use braid::iscsi::text::KeyList;
 use braid::iscsi::{Cid, CmdSn, Isid, Pdu, StatSn, Tsih};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
+use braid::session::mutant::Mutant;
 use braid::session::{
-    Cause, ConnId, Event, Fanout, Mutant, Notice, Output, PathId, PathPlan, Session, SessionPlan,
+    Cause, ConnId, Event, Fanout, Notice, Output, PathId, PathPlan, Session, SessionPlan,
 };
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

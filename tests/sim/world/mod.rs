@@ -123,7 +123,7 @@ impl World {
         clippy::disallowed_methods,
         reason = "an arbitrary origin; time then passes only by adding to it"
     )]
-    pub(crate) fn new(seed: u64, mutant: Option<braid::session::Mutant>, trace: bool) -> Self {
+    pub(crate) fn new(seed: u64, mutant: Option<braid::session::mutant::Mutant>, trace: bool) -> Self {
         let mut random = Random::new(seed);
         let scenario = Scenario::draw(&mut random);
         if trace {
