@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod random;
+mod target;
 
 use libtest_mimic::{Arguments, Trial};
 use std::time::Duration;
