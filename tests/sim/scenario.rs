@@ -160,8 +160,10 @@ pub(crate) struct Scenario {
 impl Scenario {
     /// Draws one.
     pub(crate) fn draw(random: &mut Random) -> Self {
-        let persona = Persona::draw(random);
-        let fanout = if persona.orders_across_connections() && !random.once_in(3) {
+        let persona = draw_persona(random);
+        // The probe would find the others out.
+        let orders = persona.orders_across && persona.max_connections > 1;
+        let fanout = if orders && !random.once_in(3) {
             Fanout::Mcs
         } else {
             Fanout::Sessions
@@ -256,6 +258,19 @@ impl Scenario {
             _ => random.pick(&[Fault::ResetUnit, Fault::ResetUnit, Fault::ResetTarget]),
         }
     }
+}
+
+fn draw_persona(random: &mut Random) -> Persona {
+    let persona = match random.below(12) {
+        0 | 1 => Persona::lab(),
+        2 | 3 => Persona::tgt(),
+        4 => Persona::tgt_mcs(),
+        5 | 6 => Persona::istgt(),
+        7 | 8 => Persona::lio(),
+        9 => Persona::spdk(),
+        _ => Persona::unknown(),
+    };
+    if random.once_in(4) { persona.restricted() } else { persona }
 }
 
 fn draw_quality(random: &mut Random) -> Quality {

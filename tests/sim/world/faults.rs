@@ -140,8 +140,8 @@ impl World {
         let target = &mut self.targets[0];
         match fault {
             Fault::ForeignReset => {
-                let code = target.foreign_reset(unit, self.now);
-                self.initiator.conditions.foreign_reset(unit, code);
+                target.foreign_reset(unit);
+                self.initiator.conditions.foreign_reset(unit, self.scenario.persona.reset_attention);
                 self.initiator.excuse(unit);
             }
             Fault::ForeignModeSelect => {
@@ -154,18 +154,18 @@ impl World {
                 }
             }
             Fault::ForeignPreempt => {
-                if target.foreign_preempt(unit) {
-                    self.initiator.conditions.preempted(unit);
-                }
+                target.foreign_preempt(unit);
+                self.initiator.conditions.preempted(unit);
             }
             Fault::MediaError => {
-                if target.media_error(self.now) {
+                let choice = self.random.below(1000);
+                if target.media_error(choice) {
                     self.initiator.conditions.expect_medium_error();
                 }
             }
             Fault::AsyncLogout(path) => {
                 for wire in self.of_path(path) {
-                    self.targets[0].async_logout(wire);
+                    self.targets[0].async_logout(wire, 3);
                 }
             }
             _ => {}

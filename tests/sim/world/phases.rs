@@ -50,7 +50,7 @@ impl World {
             self.links[link].heal();
             self.speak_again(link);
         }
-        self.targets[0].heal();
+        (0..self.scenario.units).for_each(|unit| self.targets[0].foreign_release(unit));
         self.set_paused(false);
         let until = self.now + LIVENESS;
         loop {
