@@ -6,6 +6,7 @@ use braid::session::mutant::Mutant;
 use clap::Parser;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Mutex;
@@ -128,8 +129,14 @@ fn many(options: &Options, mutant: Option<Mutant>) -> bool {
     println!("{}", coverage.lock().unwrap().table());
     let mut broken = broken.into_inner().unwrap();
     broken.sort();
-    for (seed, what) in broken.iter().take(40) {
-        println!("seed {seed}: {what}");
+    let mut kinds: BTreeMap<String, (usize, u64)> = BTreeMap::new();
+    for (seed, what) in &broken {
+        let kind: String = what.chars().filter(|c| !c.is_ascii_digit()).take(60).collect();
+        kinds.entry(kind).or_insert((0, *seed)).0 += 1;
+    }
+    for (times, seed) in kinds.values() {
+        let what = &broken.iter().find(|(s, _)| s == seed).expect("listed").1;
+        println!("{times:>6} like seed {seed}: {}", what.chars().take(400).collect::<String>());
     }
     let rate = count as f64 / took.as_secs_f64();
     println!("{count} seeds, {} broken, {rate:.0} per second on {threads} threads", broken.len());
