@@ -74,7 +74,8 @@ struct Pending {
 #[derive(Debug)]
 struct Function {
     code: u8,
-    concerned: Vec<u32>,
+    /// Tags, and which of their commands: tags are used again.
+    concerned: Vec<(u32, OpId)>,
 }
 
 /// What a command needs besides its place and kind.
@@ -197,7 +198,8 @@ impl Initiator {
 
     /// What is open, for a message.
     pub(crate) fn open(&self) -> String {
-        format!("{:?} {:?}", self.pending.values().collect::<Vec<_>>(), self.functions)
+        let kinds: Vec<_> = self.pending.iter().map(|(tag, p)| (tag, p.kind, p.unit)).collect();
+        format!("open: {kinds:?} {:?} {:?}", self.functions, self.pings)
     }
 
     fn unknown(&mut self, itt: u32) {
@@ -229,11 +231,15 @@ impl Initiator {
         self.logged_in && !self.cmd_sn.is_after(self.max_cmd_sn)
     }
 
+    /// Whether there are commands left to issue, and room for one.
+    pub(crate) fn wants_turn(&self) -> bool {
+        self.issued < self.scenario.commands && self.pending.len() < self.scenario.depth && self.room()
+    }
+
     /// Issues a few commands, if there are some left and room for them.
     pub(crate) fn turn(&mut self, now: Instant) {
         for _ in 0..=self.random.below(4) {
-            let wanted = self.issued < self.scenario.commands && self.pending.len() < self.scenario.depth;
-            if !wanted || !self.room() {
+            if !self.wants_turn() {
                 return;
             }
             self.issued += 1;
@@ -577,11 +583,13 @@ impl Initiator {
         }
         let referenced = self.random.pick(&tags);
         let (unit, ref_cmd_sn) = (self.pending[&referenced].unit, self.pending[&referenced].cmd_sn);
-        let concerned = match code {
-            tmf::ABORT_TASK => vec![referenced],
-            tmf::TARGET_WARM_RESET => tags,
-            _ => tags.into_iter().filter(|t| self.pending[t].unit == unit).collect(),
+        let concerns = |tag: &u32| match code {
+            tmf::ABORT_TASK => *tag == referenced,
+            tmf::TARGET_WARM_RESET => true,
+            _ => self.pending[tag].unit == unit,
         };
+        let named = |tag: u32| (tag, self.pending[&tag].op);
+        let concerned = tags.into_iter().filter(concerns).map(named).collect();
         let tag = self.tag();
         self.functions.insert(tag, Function { code, concerned });
         if matches!(code, tmf::LOGICAL_UNIT_RESET | tmf::TARGET_WARM_RESET) {
@@ -614,9 +622,9 @@ impl Initiator {
         let taken = |p: &&Pending| p.excused;
         if self.pending.values().find(taken).is_some() && self.functions.is_empty() {
             let (tag, pending) = self.pending.iter().find(|(_, p)| p.excused).unwrap();
-            let (referenced, unit, ref_cmd_sn) = (*tag, pending.unit, pending.cmd_sn);
+            let (referenced, unit, ref_cmd_sn, op) = (*tag, pending.unit, pending.cmd_sn, pending.op);
             let tag = self.tag();
-            self.functions.insert(tag, Function { code: tmf::ABORT_TASK, concerned: vec![referenced] });
+            self.functions.insert(tag, Function { code: tmf::ABORT_TASK, concerned: vec![(referenced, op)] });
             self.out.push(Pdu::TaskManagementRequest(TaskManagementRequest {
                 immediate: true,
                 function: tmf::ABORT_TASK,
@@ -693,7 +701,8 @@ impl Initiator {
             }
             0x18 => {
                 self.coverage.hit("status: reservation conflict");
-                assert!(self.conditions.conflict(pending.unit), "P3: a conflict with nobody");
+                let reserving = matches!(pending.kind, Kind::Reserve(_));
+                assert!(reserving || self.conditions.conflict(pending.unit), "P3: a conflict with nobody");
                 self.settle_once(pending.kind, Once::DidNotRun);
                 self.oracle.unknown(pending.op);
             }
@@ -763,19 +772,19 @@ impl Initiator {
         match answer.response {
             tmf::COMPLETE => {
                 self.coverage.hit("task management: complete");
-                for itt in function.concerned {
-                    self.unknown(itt);
+                for (itt, op) in function.concerned {
+                    if self.pending.get(&itt).is_some_and(|p| p.op == op) {
+                        self.unknown(itt);
+                    }
                 }
             }
             tmf::TASK_DOES_NOT_EXIST => {
                 assert_eq!(function.code, tmf::ABORT_TASK, "P3: only a task can be missing");
-                let task = function.concerned[0];
-                let doomed = self.functions.values().any(|f| f.concerned.contains(&task));
-                let excused = self.pending.get(&task).is_some_and(|p| p.excused);
-                assert!(
-                    !self.pending.contains_key(&task) || doomed || excused,
-                    "R149: a task that exists was said not to"
-                );
+                let (task, op) = function.concerned[0];
+                let doomed = self.functions.values().any(|f| f.concerned.contains(&(task, op)));
+                let open = self.pending.get(&task).filter(|p| p.op == op);
+                let excused = open.is_some_and(|p| p.excused);
+                assert!(open.is_none() || doomed || excused, "R149: a task that exists was said not to");
                 if excused {
                     self.unknown(task);
                 }

@@ -105,6 +105,8 @@ pub(crate) struct Oracle {
     units: Vec<Vec<Cell>>,
     ops: BTreeMap<u64, Op>,
     seq: u64,
+    /// What HEAD OF QUEUE commands wrote.
+    early: Vec<Stamp>,
 }
 
 /// Names a command told to the oracle.
@@ -114,7 +116,7 @@ impl Oracle {
     pub(crate) fn new(units: usize, blocks: usize) -> Self {
         let zero: Values = smallvec::smallvec![Value { stamp: 0, seq: 0 }];
         let cell = Cell { may: zero.clone(), floor: zero, since: Values::new(), version: 0 };
-        Self { units: vec![vec![cell; blocks]; units], ops: BTreeMap::new(), seq: 0 }
+        Self { units: vec![vec![cell; blocks]; units], ops: BTreeMap::new(), seq: 0, early: Vec::new() }
     }
 
     /// A command is issued.
@@ -138,6 +140,7 @@ impl Oracle {
                     cell.since.push(value);
                     cell.version += 1;
                     if head_of_queue {
+                        self.early.push(stamp);
                         self.overtake(span.unit, lba, value);
                     } else {
                         cell.may = smallvec::smallvec![value];
@@ -309,7 +312,7 @@ impl Oracle {
             let unit = self.ops[&seq].span.unit;
             let passed = (0..self.units[unit].len()).any(|lba| {
                 let (cell, stamp) = (&self.units[unit][lba], visible(unit, lba));
-                stamp != 0 && cell.since.iter().any(|v| v.stamp == stamp && v.seq > seq) && !self.overtakes(stamp)
+                stamp != 0 && cell.since.iter().any(|v| v.stamp == stamp && v.seq > seq) && !self.early.contains(&stamp)
             });
             if passed {
                 let op = self.ops.remove(&seq).expect("listed above");
@@ -317,11 +320,6 @@ impl Oracle {
                 self.ops.insert(seq, op);
             }
         }
-    }
-
-    fn overtakes(&self, written: Stamp) -> bool {
-        let wrote = |o: &Op| matches!(o.effect, Effect::Write { stamp, .. } if stamp == written);
-        self.ops.values().any(|o| o.head_of_queue && wrote(o))
     }
 
     /// Nothing runs any more: the medium holds what it may.

@@ -530,10 +530,15 @@ impl World {
         };
         self.coverage.hit(name);
         let calm = self.scenario.is_calm() && !self.leaving;
-        let troubled = matches!(
-            notice,
-            Notice::PathDown { .. } | Notice::Moved { .. } | Notice::OutcomeUnknown { .. } | Notice::GaveUp
-        );
+        let troubled = match notice {
+            // Granted connections, and does not let them in.
+            Notice::PathDown { was_up: false, cause: Cause::Login(_), .. } => false,
+            Notice::PathDown { .. }
+            | Notice::Moved { .. }
+            | Notice::OutcomeUnknown { .. }
+            | Notice::GaveUp => true,
+            _ => false,
+        };
         assert!(!calm || !troubled, "P3: nothing is wrong, and Braid says {notice:?}");
     }
 
@@ -566,6 +571,7 @@ impl World {
             Packet::LoginAnswer(Err(_)) | Packet::End => self.initiator_loses(wire),
             Packet::Login(_) => {}
         }
+        self.turn_soon();
     }
 
     /// The initiator's connection is gone; it comes again.

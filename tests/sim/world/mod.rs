@@ -116,6 +116,8 @@ pub(crate) struct World {
     coverage: Coverage,
     trace: bool,
     steps: u64,
+    /// The initiator has a turn coming.
+    turning: bool,
 }
 
 impl World {
@@ -161,6 +163,7 @@ impl World {
             coverage: Coverage::default(),
             trace,
             steps: 0,
+            turning: false,
             scenario,
         }
     }
@@ -192,7 +195,7 @@ impl World {
     /// Does the next thing.
     fn step(&mut self) {
         self.steps += 1;
-        assert!(self.steps < 3_000_000, "P4: the world turns without end: {}", self.initiator.open());
+        assert!(self.steps < 300_000, "P4: the world turns without end: {}", self.initiator.open());
         let event = self.events.peek().map(|Reverse(e)| e.at);
         let engine = self.host.next_deadline();
         let target = |n: usize| self.targets[n].next_deadline();
@@ -235,10 +238,7 @@ impl World {
 
     /// The initiator issues commands, and what was planned for this many of them goes wrong.
     fn initiator_turn(&mut self) {
-        if !self.healing || self.initiator.issued < self.scenario.commands {
-            let pause = self.random.between(Duration::ZERO, self.scenario.think);
-            self.after(pause, Happening::InitiatorTurn);
-        }
+        self.turning = false;
         self.initiator.turn(self.now);
         self.send_downstream();
         while let Some(planned) = self.planned.last().copied() {
@@ -247,6 +247,16 @@ impl World {
             }
             self.planned.pop();
             self.after(planned.delay, Happening::Fault(planned.fault));
+        }
+        self.turn_soon();
+    }
+
+    /// The initiator has another turn if it has anything to do in it.
+    fn turn_soon(&mut self) {
+        if !self.turning && self.initiator.wants_turn() {
+            self.turning = true;
+            let pause = self.random.between(Duration::ZERO, self.scenario.think);
+            self.after(pause, Happening::InitiatorTurn);
         }
     }
 

@@ -16,7 +16,6 @@ impl World {
     /// Runs to the end, or panics with the promise that was broken.
     pub(crate) fn run(mut self) -> Outcome {
         self.after(Duration::ZERO, Happening::InitiatorLogin);
-        self.after(Duration::ZERO, Happening::InitiatorTurn);
         self.safety();
         self.liveness();
         self.ask_around();
