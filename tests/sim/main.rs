@@ -9,7 +9,7 @@ use libtest_mimic::{Arguments, Trial};
 use std::time::Duration;
 
 fn main() {
-    let trials = vec![Trial::test("random::spreads", || {
+    let mut trials = vec![Trial::test("random::spreads", || {
         let mut random = random::Random::new(1).fork();
         let mut seen = [0; 8];
         (0..800).for_each(|_| seen[random.below(8)] += 1);
@@ -20,5 +20,12 @@ fn main() {
         assert!((0..100).any(|_| random.once_in(8)));
         Ok(())
     })];
+    let target = target::trials();
+    trials.extend(target.into_iter().map(|(name, trial)| {
+        Trial::test(name, move || {
+            trial();
+            Ok(())
+        })
+    }));
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
