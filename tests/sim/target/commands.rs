@@ -292,7 +292,6 @@ impl Target {
             return Outcome::Good;
         }
         let (compare, write) = data.split_at(data.len() / 2);
-        *self.executions.entry(stamp_of(&write[..BLOCK])).or_default() += 1;
         let mut pairs = range.clone().zip(compare.chunks(BLOCK));
         if !pairs.all(|(lba, block)| medium.visible(lba) == stamp_of(block)) {
             self.count(Trigger::Miscompare);
@@ -301,6 +300,7 @@ impl Target {
         for (lba, block) in range.zip(write.chunks(BLOCK)) {
             medium.write(lba, stamp_of(block), task.op.fua);
         }
+        *self.executions.entry(stamp_of(&write[..BLOCK])).or_default() += 1;
         Outcome::Good
     }
 

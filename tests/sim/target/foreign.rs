@@ -76,9 +76,8 @@ impl Target {
         }
     }
 
-    /// Another initiator resets a unit. Returns the additional sense that every session will be told.
-    pub(crate) fn foreign_reset(&mut self, unit: usize, now: Instant) -> (u8, u8) {
-        self.now = Some(now);
+    /// Another initiator resets a unit.
+    pub(crate) fn foreign_reset(&mut self, unit: usize) {
         let how = match self.persona.unit_reset {
             Abort::Unsupported => Abort::Waits,
             how => how,
@@ -89,7 +88,6 @@ impl Target {
         self.raise(unit, None, self.persona.reset_attention);
         self.device_changed();
         self.announce_windows();
-        self.persona.reset_attention
     }
 
     /// Another initiator changes a mode page.
@@ -97,10 +95,9 @@ impl Target {
         self.raise(unit, None, (0x2a, 0x01));
     }
 
-    /// The target asks for a logout of this connection.
-    pub(crate) fn async_logout(&mut self, conn: u32) {
+    /// The target asks for a logout of this connection within so many seconds.
+    pub(crate) fn async_logout(&mut self, conn: u32, seconds: u16) {
         self.count(Trigger::AsyncLogout);
-        let seconds = self.random.pick(&[1, 3, 10]);
         self.send_async(conn, 1, [0, 0, seconds]);
     }
 
@@ -119,16 +116,16 @@ impl Target {
         });
     }
 
-    /// One of the reads and writes under way ends with a medium error, not executed, or if there is none, the next read.
-    pub(crate) fn media_error(&mut self, now: Instant) -> bool {
-        self.now = Some(now);
+    /// One of the reads and writes under way ends with a medium error and is not executed; if there is none, the next
+    /// read. Returns whether an initiator will be told, if its connection lives.
+    pub(crate) fn media_error(&mut self, choice: usize) -> bool {
         let living = |t: &Task| t.op.is_block_io() && self.conn(t.conn).is_some();
         let choices: Vec<usize> = (0..self.tasks.len()).filter(|at| living(&self.tasks[*at])).collect();
         if choices.is_empty() {
             self.bad_reads += 1;
             return true;
         }
-        let at = self.random.pick(&choices);
+        let at = choices[choice % choices.len()];
         let task = self.take(at);
         let outcome = self.medium_fault(&task);
         self.respond(task.conn, &task.command, task.r2ts, outcome);

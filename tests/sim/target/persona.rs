@@ -396,30 +396,25 @@ impl Persona {
         }
     }
 
-    /// One of them, with what differs from one installation to the next.
-    pub(crate) fn draw(random: &mut Random) -> Self {
-        let persona = match random.below(16) {
-            0..=2 => Self::lab(),
-            3..=5 => Self::tgt(),
-            6 | 7 => Self::tgt_mcs(),
-            8 | 9 => Self::istgt(),
-            10 | 11 => Self::lio(),
-            12 | 13 => Self::spdk(),
-            _ => Self::unknown(),
-        };
+    /// The same target with overlapping commands in order.
+    pub(crate) fn restricted(self) -> Self {
+        Self { restricted: true, ..self }
+    }
+
+    /// The same target with what differs from one installation to the next.
+    pub(crate) fn varied(self, random: &mut Random) -> Self {
         let max_burst = random.pick(&[1024, 2048, 4096, 65_536]);
         Self {
-            restricted: random.once_in(4),
-            write_cache: persona.write_cache && !random.once_in(4),
+            write_cache: self.write_cache && !random.once_in(4),
             segment: random.pick(&[512, 1024, 8192]),
             max_burst,
             first_burst: random.pick(&[512, 1024, 4096]).min(max_burst),
             initial_r2t: random.once_in(2),
             immediate_data: !random.once_in(4),
-            window: random.pick(&[4, 16, persona.window, persona.window]),
-            pings: persona.pings.map(|usual| random.pick(&[usual, (MS(1_000), MS(4_000))])),
-            joins_allowed: persona.joins_allowed.filter(|_| random.once_in(2)),
-            ..persona
+            window: random.pick(&[4, 16, self.window, self.window]),
+            pings: self.pings.map(|usual| random.pick(&[usual, (MS(1_000), MS(4_000))])),
+            joins_allowed: self.joins_allowed.filter(|_| random.once_in(2)),
+            ..self
         }
     }
 

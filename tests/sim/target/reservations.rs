@@ -57,6 +57,10 @@ impl Reservations {
         }
     }
 
+    pub(super) fn is_reserved(&self) -> bool {
+        matches!(self.simple, Some(Owner::Session(_)))
+    }
+
     /// The power goes, or the process that knew.
     pub(super) fn forget(&mut self) {
         self.simple = None;
@@ -139,6 +143,15 @@ struct Request {
 }
 
 impl Target {
+    /// Whether one of our sessions holds the unit with RESERVE(6).
+    pub(crate) fn reserved(&self, unit: usize) -> bool {
+        self.units[unit].reservations.is_reserved()
+    }
+
+    pub(crate) fn foreign_release(&mut self, unit: usize) {
+        self.units[unit].reservations.foreigners_leave();
+    }
+
     pub(super) fn reserve(&mut self, task: &Task) -> Outcome {
         let owner = Owner::Session(task.session);
         let held = &mut self.units[task.unit].reservations;
