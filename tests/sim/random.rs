@@ -49,3 +49,17 @@ impl Random {
         Self::new(self.next())
     }
 }
+
+pub(crate) fn trials() -> Vec<(&'static str, fn())> {
+    vec![("random::spreads", spreads)]
+}
+
+fn spreads() {
+    let mut random = Random::new(1).fork();
+    let mut seen = [0; 8];
+    (0..800).for_each(|_| seen[random.below(8)] += 1);
+    assert!(seen.iter().all(|n| *n > 50));
+    let (least, most) = (Duration::from_millis(random.pick(&[1, 2])), Duration::from_millis(3));
+    assert!((0..100).map(|_| random.between(least, most)).all(|d| d >= least && d <= most));
+    assert!((0..100).any(|_| random.once_in(8)));
+}

@@ -158,6 +158,12 @@ fn trials() -> Vec<Trial> {
         trials.push(Trial::test(format!("mutants::{}", mutant.name()), move || caught(*mutant)));
     }
     trials.push(Trial::test("same_seed_same_trace", same_trace));
+    for (name, trial) in crate::random::trials().into_iter().chain(crate::target::trials()).chain(crate::checker::trials()) {
+        trials.push(Trial::test(name, move || {
+            trial();
+            Ok(())
+        }));
+    }
     trials
 }
 

@@ -162,7 +162,7 @@ impl Scenario {
     pub(crate) fn draw(random: &mut Random) -> Self {
         let persona = draw_persona(random);
         // The probe would find the others out.
-        let orders = persona.orders_across && persona.max_connections > 1;
+        let orders = persona.orders_across_connections();
         let fanout = if orders && !random.once_in(3) {
             Fanout::Mcs
         } else {
@@ -270,6 +270,7 @@ fn draw_persona(random: &mut Random) -> Persona {
         9 => Persona::spdk(),
         _ => Persona::unknown(),
     };
+    let persona = persona.varied(random);
     if random.once_in(4) { persona.restricted() } else { persona }
 }
 

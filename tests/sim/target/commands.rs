@@ -219,7 +219,11 @@ impl Target {
         }
     }
 
-    fn read(&self, task: &Task) -> Outcome {
+    fn read(&mut self, task: &Task) -> Outcome {
+        if self.bad_reads > 0 && self.conn(task.conn).is_some() {
+            self.bad_reads -= 1;
+            return self.medium_fault(task);
+        }
         let medium = &self.units[task.unit].medium;
         match medium.range(task.op.lba, task.op.blocks) {
             Some(range) => Outcome::Data(medium.bytes(range)),

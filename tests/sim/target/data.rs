@@ -47,7 +47,8 @@ impl Target {
             r2ts: 0,
             state: State::Collecting(self.entered_at()),
             counted,
-            ghost_by: None,
+            entered: self.entered_at(),
+            ghost: false,
         });
         self.collect(self.tasks.len() - 1);
     }

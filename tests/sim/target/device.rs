@@ -5,7 +5,7 @@ use super::commands::Op;
 use super::trigger::Trigger;
 use braid::iscsi::{Payload, ScsiCommand, TaskAttribute, Ttt};
 use smallvec::SmallVec;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub(super) struct Task {
     /// By arrival.
@@ -25,8 +25,10 @@ pub(super) struct Task {
     pub(super) state: State,
     /// It takes a place of its session's window.
     pub(super) counted: bool,
-    /// Its connection is lost: from then on it executes no more.
-    pub(super) ghost_by: Option<Instant>,
+    /// When it had all its data.
+    pub(super) entered: Instant,
+    /// Its connection is lost.
+    pub(super) ghost: bool,
 }
 
 /// The data sequence that is under way.
@@ -56,8 +58,10 @@ impl Target {
     /// A command has all it needs.
     pub(super) fn enter(&mut self, at: usize) {
         self.next_age += 1;
+        let now = self.entered_at();
         let task = &mut self.tasks[at];
         task.state = State::Waiting;
+        task.entered = now;
         if !self.persona.ordered_waits_for_data {
             task.place = self.next_age;
         }
@@ -73,7 +77,7 @@ impl Target {
         while at < self.tasks.len() {
             let task = &self.tasks[at];
             if task.state == State::Waiting {
-                if task.ghost_by.is_some_and(|by| by <= self.entered_at()) {
+                if task.ghost && task.entered + self.persona.ghost_time <= self.entered_at() {
                     // It never began, and whoever sent it is long gone.
                     self.take(at);
                     continue;
@@ -90,7 +94,7 @@ impl Target {
             return false;
         }
         let task = &self.tasks[at];
-        let (unit, op, ghost_by) = (task.unit, task.op, task.ghost_by);
+        let (unit, op, entered) = (task.unit, task.op, task.entered);
         if task.command.attribute == TaskAttribute::Ordered
             && op.is_test_unit_ready()
             && self.units[unit].wedge_armed
@@ -99,17 +103,17 @@ impl Target {
             self.count(Trigger::Wedged);
             return false;
         }
-        let slow = op.uses_medium() && self.random.once_in(self.persona.slow_once_in);
-        let takes = match (slow, op.uses_medium()) {
-            (true, _) => {
-                self.count(Trigger::Slow);
-                self.random.between(std::time::Duration::from_millis(2), self.persona.slow)
-            }
-            (false, true) => self.between_us(50, 2_000),
-            (false, false) => self.between_us(10, 100),
-        };
-        let until = self.entered_at() + takes;
-        self.tasks[at].state = State::Running(ghost_by.map_or(until, |by| until.min(by)));
+        let now = self.entered_at();
+        let quick = if op.uses_medium() { self.between_us(50, 2_000) } else { self.between_us(10, 100) };
+        let mut until = now + quick;
+        if op.uses_medium() && !self.healed && self.random.once_in(self.persona.slow_once_in) {
+            let longest = if self.random.once_in(4) { self.persona.ghost_time } else { self.persona.slow };
+            let slow = now + self.random.between(Duration::from_millis(2), longest);
+            // However long it waited, it is done so long after it came.
+            until = slow.min(until.max(entered + self.persona.ghost_time));
+            self.count(Trigger::Slow);
+        }
+        self.tasks[at].state = State::Running(until);
         true
     }
 
@@ -141,14 +145,16 @@ impl Target {
     }
 
     /// A task's connection is lost: it stays in the device, for a while.
-    pub(super) fn haunt(&mut self, at: usize, by: Instant) {
+    pub(super) fn haunt(&mut self, at: usize) {
         let lingers = self.tasks[at].op.writes() && self.random.once_in(2);
-        let longer = self.random.between(std::time::Duration::ZERO, self.persona.ghost_time);
+        let longer = self.random.between(Duration::ZERO, self.persona.ghost_time);
         let now = self.entered_at();
         let task = &mut self.tasks[at];
-        let by = *task.ghost_by.get_or_insert(by);
-        if let State::Running(until) = &mut task.state {
-            *until = if lingers { (now + longer).min(by) } else { (*until).min(by) };
+        task.ghost = true;
+        if let State::Running(until) = &mut task.state
+            && lingers
+        {
+            *until = (*until).max((now + longer).min(task.entered + self.persona.ghost_time));
         }
     }
 

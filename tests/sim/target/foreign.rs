@@ -1,10 +1,10 @@
 //! What happens to a target from outside: other initiators, failures, power.
 
 use super::commands::Outcome;
-use super::device::State;
+use super::device::{State, Task};
 use super::trigger::Trigger;
-use super::{Effect, Target};
-use braid::iscsi::{AsyncMessage, Pdu};
+use super::{Abort, Effect, Target};
+use braid::iscsi::{AsyncMessage, Cid, Pdu};
 use braid::scsi::Sense;
 use braid::scsi::sense::key;
 use std::time::Instant;
@@ -14,6 +14,7 @@ impl Target {
     pub(crate) fn power_cut(&mut self, now: Instant) {
         self.now = Some(now);
         self.count(Trigger::PowerCut);
+        self.power_cuts += 1;
         self.drop_everything();
         self.tasks.clear();
         for unit in &mut self.units {
@@ -21,7 +22,6 @@ impl Target {
             (0..kept).for_each(|_| self.counts.count(Trigger::UnflushedKept));
             (0..lost).for_each(|_| self.counts.count(Trigger::UnflushedLost));
             unit.reservations.forget();
-            unit.power_on = true;
         }
     }
 
@@ -66,13 +66,26 @@ impl Target {
         }
     }
 
+    /// Only what time ends may still go wrong from now on.
+    pub(crate) fn heal(&mut self) {
+        self.healed = true;
+        self.bad_reads = 0;
+        self.units.iter_mut().for_each(|u| u.reservations.foreigners_leave());
+        if let Some(now) = self.now {
+            self.hurry_functions(now);
+        }
+    }
+
     /// Another initiator resets a unit.
     pub(crate) fn foreign_reset(&mut self, unit: usize) {
-        let how = self.persona.unit_reset;
-        if self.end_tasks(how, usize::MAX, |t| t.unit == unit).is_ok() {
-            self.units[unit].reservations.simple = None;
-            self.raise(unit, None, self.persona.reset_attention);
-        }
+        let how = match self.persona.unit_reset {
+            Abort::Unsupported => Abort::Waits,
+            how => how,
+        };
+        // What it waits for does not matter to anybody here.
+        self.end_tasks(how, usize::MAX, |t| t.unit == unit).unwrap();
+        self.units[unit].reservations.reset();
+        self.raise(unit, None, self.persona.reset_attention);
         self.device_changed();
         self.announce_windows();
     }
@@ -88,25 +101,11 @@ impl Target {
         self.send_async(conn, 1, [0, 0, seconds]);
     }
 
-    /// The target drops a connection and says so on another one of its session, if there is one.
-    pub(crate) fn async_drop(&mut self, conn: u32) {
-        let Some((session, cid)) = self.conn(conn).map(|c| (c.session, c.cid)) else { return };
-        self.count(Trigger::AsyncDrop);
-        self.reset_conn(conn);
+    /// Tells another connection of a session that one was dropped.
+    pub(super) fn tell_drop(&mut self, session: usize, cid: Cid) {
         if let Some(other) = self.conns_of(session).first().copied() {
+            self.count(Trigger::AsyncDrop);
             self.send_async(other, 2, [cid.0, 2, 20]);
-        }
-        self.announce_windows();
-    }
-
-    /// The target drops a whole session and says so.
-    pub(crate) fn async_drop_session(&mut self, conn: u32) {
-        let Some(session) = self.conn(conn).map(|c| c.session) else { return };
-        self.count(Trigger::AsyncDrop);
-        self.send_async(conn, 3, [0, 2, 20]);
-        for id in self.conns_of(session) {
-            self.effects.push_back(Effect::Close(id));
-            self.lose_conn(id);
         }
     }
 
@@ -117,21 +116,27 @@ impl Target {
         });
     }
 
-    /// One of the reads and writes under way ends with a medium error, not executed; false if there is none.
+    /// One of the reads and writes under way ends with a medium error and is not executed; if there is none, the next
+    /// read. Returns whether an initiator will be told, if its connection lives.
     pub(crate) fn media_error(&mut self, choice: usize) -> bool {
-        let living = |t: &super::device::Task| t.op.is_block_io() && self.conn(t.conn).is_some();
-        let count = self.tasks.iter().filter(|t| living(t)).count();
-        if count == 0 {
-            return false;
+        let living = |t: &Task| t.op.is_block_io() && self.conn(t.conn).is_some();
+        let choices: Vec<usize> = (0..self.tasks.len()).filter(|at| living(&self.tasks[*at])).collect();
+        if choices.is_empty() {
+            self.bad_reads += 1;
+            return true;
         }
-        let nth = choice % count;
-        let (at, _) = self.tasks.iter().enumerate().filter(|(_, t)| living(t)).nth(nth).unwrap();
+        let at = choices[choice % choices.len()];
         let task = self.take(at);
+        let outcome = self.medium_fault(&task);
+        self.respond(task.conn, &task.command, task.r2ts, outcome);
+        self.device_changed();
+        self.announce_windows();
+        true
+    }
+
+    pub(super) fn medium_fault(&mut self, task: &Task) -> Outcome {
         self.count(Trigger::MediaError);
         let asc = if task.op.writes() { 0x0c } else { 0x11 };
-        let sense = Sense { key: key::MEDIUM_ERROR, asc, ascq: 0 };
-        self.respond(task.conn, &task.command, task.r2ts, Outcome::Sense(sense));
-        self.device_changed();
-        true
+        Outcome::Sense(Sense { key: key::MEDIUM_ERROR, asc, ascq: 0 })
     }
 }

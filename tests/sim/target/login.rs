@@ -16,6 +16,9 @@ pub(super) struct Pending {
     waited: bool,
 }
 
+/// Additional sense of the attention after a power cut.
+const POWER_ON: (u8, u8) = (0x29, 0x01);
+
 impl Pending {
     fn port(&self) -> Port {
         Port { initiator: self.plan.initiator_name.clone(), isid: self.plan.isid.0, portal: self.portal }
@@ -110,18 +113,22 @@ impl Target {
         self.replace_sessions(&port);
         let params = self.agree(&login.plan.offer);
         let index = self.sessions.len();
-        let mut session = Session::new(port.clone(), params, login.plan.cmd_sn, self.units.len());
+        let mut session =
+            Session::new(port.clone(), self.power_cuts, params, login.plan.cmd_sn, self.units.len());
         let first = self.sessions.is_empty();
-        for (unit, waiting) in self.units.iter_mut().zip(&mut session.attentions) {
+        let before = self.sessions.iter().rfind(|s| s.port == port && s.power == self.power_cuts);
+        for (number, (unit, waiting)) in self.units.iter_mut().zip(&mut session.attentions).enumerate() {
             let greets = match self.persona.greeting {
                 Greeting::Each => true,
                 Greeting::First => first,
                 Greeting::Never => false,
             };
-            match unit.power_on {
-                true => waiting.push((0x29, 0x01)),
-                false if greets => waiting.push((0x29, 0x00)),
-                false => {}
+            // Each port is told of a power cut once, however many sessions it takes.
+            let told = before.is_some_and(|s| !s.attentions[number].contains(&POWER_ON));
+            if self.power_cuts > 0 && !told {
+                waiting.push(POWER_ON);
+            } else if greets {
+                waiting.push((0x29, 0x00));
             }
             if self.persona.returns_reservation {
                 let same = |old: usize| self.sessions[old].port == port;
@@ -153,7 +160,7 @@ impl Target {
         if session.port.portal != login.portal {
             return Some(8);
         }
-        let taken = self.conns.iter().any(|c| c.session == index && !c.logged_out && c.cid == login.plan.cid);
+        let taken = self.conns.iter().any(|c| c.session == index && c.cid == login.plan.cid);
         assert!(!taken, "R33: CID {} joins while its connection lives", login.plan.cid.0);
         let granted = session.params.max_connections;
         let present = u16::try_from(self.conns_of(index).len()).unwrap();

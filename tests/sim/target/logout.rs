@@ -7,7 +7,7 @@ use braid::iscsi::{LogoutRequest, LogoutResponse, Pdu};
 impl Target {
     pub(super) fn logout(&mut self, conn: u32, session: usize, request: &LogoutRequest) {
         let Some(own) = self.conn(conn).map(|c| c.cid) else { return };
-        let named = self.conns.iter().find(|c| c.session == session && !c.logged_out && c.cid == request.cid);
+        let named = self.conns.iter().find(|c| c.session == session && c.cid == request.cid);
         let named = named.map(|c| c.id);
         if self.tasks.iter().any(|t| t.session == session) {
             self.count(Trigger::LogoutBusy);
@@ -49,9 +49,8 @@ impl Target {
 
     /// Closes a connection that was logged out: its commands end as those of a lost one do.
     fn part(&mut self, conn: u32, session: usize) {
-        let Some(parting) = self.conn_mut(conn) else { return };
-        parting.logged_out = true;
         self.effects.push_back(Effect::Close(conn));
+        self.conns.retain(|c| c.id != conn);
         self.drop_commands(conn, session);
         if self.conns_of(session).is_empty() {
             self.end_session(session);

@@ -38,10 +38,6 @@ impl Medium {
         self.visible[lba]
     }
 
-    pub(super) fn durable(&self, lba: usize) -> u64 {
-        self.durable[lba]
-    }
-
     pub(super) fn write(&mut self, lba: usize, stamp: u64, through: bool) {
         self.visible[lba] = stamp;
         if through || !self.cached {

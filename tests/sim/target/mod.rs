@@ -18,17 +18,19 @@ mod persona;
 mod reservations;
 mod sequence;
 mod session;
-mod tests;
 mod tmf;
+mod trials;
 mod trigger;
 mod units;
 
 pub(crate) use medium::{BLOCK, block};
-pub(crate) use persona::{Abort, Duplicate, Greeting, OtherCid, Persona, Reinstate};
+pub(crate) use persona::Persona;
+pub(crate) use trials::trials;
 
 use crate::random::Random;
 use braid::iscsi::Pdu;
 use braid::login::Negotiated;
+use persona::{Abort, Duplicate, Greeting, OtherCid, Reinstate};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 use trigger::{Counts, Trigger};
@@ -70,6 +72,11 @@ pub(crate) struct Target {
     effects: VecDeque<Effect>,
     executions: BTreeMap<u64, u32>,
     counts: Counts,
+    power_cuts: u32,
+    /// Reads that will fail.
+    bad_reads: u32,
+    /// Only what time ends may still go wrong.
+    healed: bool,
     next_age: u64,
     next_ttt: u32,
 }
@@ -91,13 +98,12 @@ impl Target {
             effects: VecDeque::new(),
             executions: BTreeMap::new(),
             counts: Counts::new(),
+            power_cuts: 0,
+            bad_reads: 0,
+            healed: false,
             next_age: 0,
             next_ttt: 0,
         }
-    }
-
-    pub(crate) fn persona(&self) -> &Persona {
-        &self.persona
     }
 
     /// What is to be done next.
@@ -108,11 +114,6 @@ impl Target {
     /// What a read would show.
     pub(crate) fn block(&self, unit: usize, lba: usize) -> u64 {
         self.units[unit].medium.visible(lba)
-    }
-
-    /// What a power cut could leave, at worst.
-    pub(crate) fn durable(&self, unit: usize, lba: usize) -> u64 {
-        self.units[unit].medium.durable(lba)
     }
 
     /// How often a command that must not run twice (COMPARE AND WRITE, the vendor's) has run with this stamp.

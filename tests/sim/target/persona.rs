@@ -1,5 +1,6 @@
 //! Whom the model target plays: real targets as they were measured, and what they do wrong, as named flags.
 
+use crate::random::Random;
 use braid::iscsi::tmf;
 use std::time::Duration;
 
@@ -109,6 +110,8 @@ pub(crate) struct Persona {
     /// Section 5: an immediate function may take a number of its own (istgt).
     pub(crate) immediate_tmf_takes_number: bool,
 
+    /// Section 3: a lost connection is told on another one by an asynchronous message.
+    pub(crate) tells_drops: bool,
     /// Section 3: the whole session is closed so long after it lost a connection (LIO).
     pub(crate) dies_with_connection: Option<Duration>,
     /// While it clears up a lost connection it drops reads and writes of the same initiator port that wait in the unit's
@@ -165,7 +168,7 @@ impl Persona {
     /// The well-behaved one, and what the others are described by their difference from.
     pub(crate) fn lab() -> Self {
         Self {
-            name: "lab",
+            name: "persona: lab",
             vendor: "BRAID",
             product: "LAB DISK",
             first_window: 64,
@@ -198,6 +201,7 @@ impl Persona {
             rejects_immediate_in_hole: false,
             hole_blocks: false,
             immediate_tmf_takes_number: false,
+            tells_drops: true,
             dies_with_connection: None,
             forgets: false,
             pings: None,
@@ -229,7 +233,7 @@ impl Persona {
 
     pub(crate) fn tgt() -> Self {
         Self {
-            name: "tgt",
+            name: "persona: tgt",
             vendor: "IET",
             product: "VIRTUAL-DISK",
             first_window: 2,
@@ -240,6 +244,7 @@ impl Persona {
             max_connections: 1,
             reinstate: Reinstate::Keep,
             ordered_waits_for_data: false,
+            tells_drops: false,
             collapses: true,
             duplicate: Duplicate::Closes,
             other_cid: OtherCid::ClosesItsOwn,
@@ -261,12 +266,12 @@ impl Persona {
     }
 
     pub(crate) fn tgt_mcs() -> Self {
-        Self { name: "tgt-mcs", max_connections: 8, enforces_connections: false, ..Self::tgt() }
+        Self { name: "persona: tgt-mcs", max_connections: 8, enforces_connections: false, ..Self::tgt() }
     }
 
     pub(crate) fn istgt() -> Self {
         Self {
-            name: "istgt",
+            name: "persona: istgt",
             vendor: "FreeBSD",
             product: "iSCSI DISK",
             random_stat_sn: false,
@@ -277,6 +282,7 @@ impl Persona {
             greeting: Greeting::First,
             serial: true,
             ordered_waits_for_data: false,
+            tells_drops: false,
             collapses: true,
             duplicate: Duplicate::Closes,
             immediate_must_be_expected: true,
@@ -305,7 +311,7 @@ impl Persona {
 
     pub(crate) fn lio() -> Self {
         Self {
-            name: "lio",
+            name: "persona: lio",
             vendor: "LIO-ORG",
             product: "RAMDISK-MCP",
             first_window: 1,
@@ -313,6 +319,7 @@ impl Persona {
             greeting: Greeting::Never,
             attention_on_arrival: true,
             ordered_waits_for_data: false,
+            tells_drops: false,
             ordered_wedges: true,
             collapses: true,
             rejects_immediate_in_hole: true,
@@ -334,7 +341,7 @@ impl Persona {
 
     pub(crate) fn spdk() -> Self {
         Self {
-            name: "spdk",
+            name: "persona: spdk",
             vendor: "INTEL",
             product: "Malloc disk",
             window_shrinks: false,
@@ -343,6 +350,7 @@ impl Persona {
             reinstate: Reinstate::Keep,
             greeting: Greeting::Never,
             ordered_waits_for_data: false,
+            tells_drops: false,
             collapses: true,
             orders_across: false,
             duplicate: Duplicate::Executed,
@@ -365,7 +373,7 @@ impl Persona {
     /// A target nobody has measured: only time is a fence.
     pub(crate) fn unknown() -> Self {
         Self {
-            name: "unknown",
+            name: "persona: unknown",
             vendor: "ACME",
             product: "STORAGE",
             first_window: 1,
@@ -377,6 +385,7 @@ impl Persona {
             error_recovery_level: 2,
             reinstate: Reinstate::Keep,
             ordered_waits_for_data: false,
+            tells_drops: false,
             attention_on_arrival: true,
             duplicate: Duplicate::Closes,
             other_cid: OtherCid::ClosesItsOwn,
@@ -392,18 +401,25 @@ impl Persona {
         Self { restricted: true, ..self }
     }
 
-    /// All of them, by name.
-    pub(crate) fn all() -> Vec<Self> {
-        vec![
-            Self::lab(),
-            Self::tgt(),
-            Self::tgt_mcs(),
-            Self::istgt(),
-            Self::lio(),
-            Self::spdk(),
-            Self::unknown(),
-            Self { name: "lab-restricted", ..Self::lab().restricted() },
-            Self { name: "tgt-restricted", ..Self::tgt().restricted() },
-        ]
+    /// The same target with what differs from one installation to the next.
+    pub(crate) fn varied(self, random: &mut Random) -> Self {
+        let max_burst = random.pick(&[1024, 2048, 4096, 65_536]);
+        Self {
+            write_cache: self.write_cache && !random.once_in(4),
+            segment: random.pick(&[512, 1024, 8192]),
+            max_burst,
+            first_burst: random.pick(&[512, 1024, 4096]).min(max_burst),
+            initial_r2t: random.once_in(2),
+            immediate_data: !random.once_in(4),
+            window: random.pick(&[4, 16, self.window, self.window]),
+            pings: self.pings.map(|usual| random.pick(&[usual, (MS(1_000), MS(4_000))])),
+            joins_allowed: self.joins_allowed.filter(|_| random.once_in(2)),
+            ..self
+        }
+    }
+
+    /// Whether sessions of several connections can be had, and keep the order of commands.
+    pub(crate) fn orders_across_connections(&self) -> bool {
+        self.orders_across && self.max_connections > 1
     }
 }

@@ -16,7 +16,7 @@ pub(super) enum Owner {
 #[derive(Default)]
 pub(super) struct Reservations {
     /// RESERVE(6).
-    pub(super) simple: Option<Owner>,
+    simple: Option<Owner>,
     generation: u32,
     registered: Vec<(Owner, u64)>,
     /// Persistent reservation: whose (of types 7 and 8 all registrants'), and its type.
@@ -43,6 +43,22 @@ impl Reservations {
         if let Some((owner, _)) = &mut self.held {
             take(owner);
         }
+    }
+
+    /// The unit was reset.
+    pub(super) fn reset(&mut self) {
+        self.simple = None;
+    }
+
+    /// Other initiators give back what they hold.
+    pub(super) fn foreigners_leave(&mut self) {
+        if self.simple == Some(Owner::Foreign) {
+            self.simple = None;
+        }
+    }
+
+    pub(super) fn is_reserved(&self) -> bool {
+        matches!(self.simple, Some(Owner::Session(_)))
     }
 
     /// The power goes, or the process that knew.
@@ -127,6 +143,15 @@ struct Request {
 }
 
 impl Target {
+    /// Whether one of our sessions holds the unit with RESERVE(6).
+    pub(crate) fn reserved(&self, unit: usize) -> bool {
+        self.units[unit].reservations.is_reserved()
+    }
+
+    pub(crate) fn foreign_release(&mut self, unit: usize) {
+        self.units[unit].reservations.foreigners_leave();
+    }
+
     pub(super) fn reserve(&mut self, task: &Task) -> Outcome {
         let owner = Owner::Session(task.session);
         let held = &mut self.units[task.unit].reservations;
@@ -286,10 +311,13 @@ impl Target {
         }
     }
 
-    /// Another initiator preempts every registration of ours, and leaves.
-    pub(crate) fn foreign_preempt(&mut self, unit: usize) {
+    /// Another initiator preempts every registration of ours, and leaves; false if there is none.
+    pub(crate) fn foreign_preempt(&mut self, unit: usize) -> bool {
         let held = &mut self.units[unit].reservations;
         let gone = std::mem::take(&mut held.registered);
+        if gone.is_empty() {
+            return false;
+        }
         held.held = None;
         held.generation += 1;
         for (owner, _) in gone {
@@ -300,6 +328,7 @@ impl Target {
                 }
             }
         }
+        true
     }
 
     /// Another initiator reserves the unit with RESERVE(6); false if somebody else has.
@@ -310,12 +339,5 @@ impl Target {
             held.simple = Some(Owner::Foreign);
         }
         free
-    }
-
-    pub(crate) fn foreign_release(&mut self, unit: usize) {
-        let held = &mut self.units[unit].reservations;
-        if held.simple == Some(Owner::Foreign) {
-            held.simple = None;
-        }
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct Port {
 
 pub(super) struct Session {
     pub(super) port: Port,
+    /// How often the power had been cut when it began.
+    pub(super) power: u32,
     pub(super) params: SessionParams,
     /// It has connections, or had until a moment ago.
     pub(super) alive: bool,
@@ -57,17 +59,16 @@ pub(super) struct Conn {
     pub(super) stat_sn: StatSn,
     /// Longest data segment the initiator takes.
     pub(super) segment: usize,
-    /// Logged out: nothing more may come.
-    pub(super) logged_out: bool,
     last_heard: Instant,
     /// A NOP-In that waits for its answer.
     pub(super) pinged: Option<(Ttt, Instant)>,
 }
 
 impl Session {
-    pub(super) fn new(port: Port, params: SessionParams, cmd_sn: CmdSn, units: usize) -> Self {
+    pub(super) fn new(port: Port, power: u32, params: SessionParams, cmd_sn: CmdSn, units: usize) -> Self {
         Self {
             port,
+            power,
             params,
             alive: true,
             replaced: false,
@@ -111,7 +112,7 @@ impl Conn {
         now: Instant,
     ) -> Self {
         let segment = usize::try_from(segment).unwrap();
-        Self { id, session, cid, stat_sn, segment, logged_out: false, last_heard: now, pinged: None }
+        Self { id, session, cid, stat_sn, segment, last_heard: now, pinged: None }
     }
 
     pub(super) fn heard(&mut self, now: Instant) {
@@ -119,7 +120,7 @@ impl Conn {
     }
 
     pub(super) fn ping_due(&self, persona: &Persona) -> Option<Instant> {
-        let (interval, patience) = persona.pings.filter(|_| !self.logged_out)?;
+        let (interval, patience) = persona.pings?;
         Some(match self.pinged {
             Some((_, at)) => at + patience,
             None => self.last_heard + interval,
@@ -129,16 +130,16 @@ impl Conn {
 
 impl Target {
     pub(super) fn conn(&self, id: u32) -> Option<&Conn> {
-        self.conns.iter().find(|c| c.id == id && !c.logged_out)
+        self.conns.iter().find(|c| c.id == id)
     }
 
     pub(super) fn conn_mut(&mut self, id: u32) -> Option<&mut Conn> {
-        self.conns.iter_mut().find(|c| c.id == id && !c.logged_out)
+        self.conns.iter_mut().find(|c| c.id == id)
     }
 
     /// Living connections of a session.
     pub(super) fn conns_of(&self, session: usize) -> SmallVec<[u32; 8]> {
-        self.conns.iter().filter(|c| c.session == session && !c.logged_out).map(|c| c.id).collect()
+        self.conns.iter().filter(|c| c.session == session).map(|c| c.id).collect()
     }
 
     /// Its TCP noticed that a connection is gone.
@@ -146,7 +147,6 @@ impl Target {
         self.now = Some(now);
         self.logins.retain(|l| l.conn != conn);
         self.lose_conn(conn);
-        self.conns.retain(|c| c.id != conn);
         self.announce_windows();
     }
 
@@ -158,14 +158,16 @@ impl Target {
 
     /// A connection is gone: what waits for its data ends, what is in the device becomes a ghost.
     pub(super) fn lose_conn(&mut self, conn: u32) {
-        let Some(at) = self.conns.iter().position(|c| c.id == conn && !c.logged_out) else { return };
-        let session = self.conns.remove(at).session;
+        let Some(at) = self.conns.iter().position(|c| c.id == conn) else { return };
+        let Conn { session, cid, .. } = self.conns.remove(at);
         self.drop_commands(conn, session);
         if self.conns_of(session).is_empty() {
             self.end_session(session);
         } else if let Some(patience) = self.persona.dies_with_connection {
             let at = self.entered_at() + patience;
             self.sessions[session].close_at.get_or_insert(at);
+        } else if self.persona.tells_drops {
+            self.tell_drop(session, cid);
         }
         if self.persona.forgets {
             let at = self.entered_at() + self.random.between(Duration::ZERO, Duration::from_millis(1_500));
@@ -177,7 +179,6 @@ impl Target {
     /// Takes a lost connection's commands out where they did not reach the device.
     pub(super) fn drop_commands(&mut self, conn: u32, session: usize) {
         self.sessions[session].early.retain(|_, kept| kept.as_ref().is_none_or(|(from, _)| *from != conn));
-        let until = self.entered_at() + self.persona.ghost_time;
         let mut at = 0;
         while at < self.tasks.len() {
             if self.tasks[at].conn != conn {
@@ -195,7 +196,7 @@ impl Target {
                 self.take(at);
                 continue;
             }
-            self.haunt(at, until);
+            self.haunt(at);
             at += 1;
         }
     }
@@ -267,12 +268,9 @@ impl Target {
 }
 
 impl Session {
-    /// A unit attention waits; the same one waits once, and a reset stands for all that was before it.
+    /// A unit attention waits; the same one waits once.
     pub(super) fn attend(&mut self, unit: usize, attention: (u8, u8)) {
         let waiting = &mut self.attentions[unit];
-        if attention.0 == 0x29 {
-            waiting.clear();
-        }
         if !waiting.contains(&attention) {
             waiting.push(attention);
         }

@@ -2,7 +2,7 @@
 
 use super::device::{State, Task};
 use super::trigger::Trigger;
-use super::{Abort, Effect, Target};
+use super::{Abort, Target};
 use braid::iscsi::{CmdSn, Itt, Pdu, TaskManagementRequest, TaskManagementResponse, tmf};
 use braid::scsi::sense::status;
 use smallvec::SmallVec;
@@ -39,7 +39,7 @@ impl Target {
             (tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET | tmf::LOGICAL_UNIT_RESET, None) => {
                 Err(tmf::LUN_DOES_NOT_EXIST)
             }
-            (tmf::ABORT_TASK_SET, Some(unit)) => self.end_set(conn, session, unit),
+            (tmf::ABORT_TASK_SET, Some(unit)) => self.end_set(session, unit),
             (tmf::CLEAR_TASK_SET, Some(unit)) => self.clear_set(session, unit),
             (tmf::LOGICAL_UNIT_RESET, Some(unit)) => {
                 self.reset(conn, session, &[unit], self.persona.unit_reset)
@@ -74,6 +74,11 @@ impl Target {
             self.functions.push(function);
         }
         self.device_changed();
+    }
+
+    /// Answers that would come late come soon.
+    pub(super) fn hurry_functions(&mut self, now: Instant) {
+        self.functions.iter_mut().for_each(|f| f.at = f.at.min(now));
     }
 
     pub(super) fn answer_function(&mut self, index: usize) {
@@ -143,13 +148,12 @@ impl Target {
     }
 
     /// ABORT TASK SET.
-    fn end_set(&mut self, conn: u32, session: usize, unit: usize) -> Result<(u8, SmallVec<[u64; 8]>), u8> {
+    fn end_set(&mut self, session: usize, unit: usize) -> Result<(u8, SmallVec<[u64; 8]>), u8> {
         let collecting = |t: &Task| t.session == session && t.unit == unit && t.state.is_collecting();
         if self.persona.abort_set_breaks && self.tasks.iter().any(collecting) {
             self.count(Trigger::SessionBroken);
             self.sessions[session].mute = true;
         }
-        let _ = conn;
         let how = self.persona.abort_task_set;
         self.end_tasks(how, session, |t| t.session == session && t.unit == unit)
     }
@@ -170,13 +174,12 @@ impl Target {
     ) -> Result<(u8, SmallVec<[u64; 8]>), u8> {
         let ended = self.end_tasks(how, session, |t| units.contains(&t.unit))?;
         for unit in units {
-            self.units[*unit].reservations.simple = None;
+            self.units[*unit].reservations.reset();
             let but = (!self.persona.reset_attention_to_all).then_some(session);
             self.raise(*unit, but, self.persona.reset_attention);
         }
         if self.persona.reset_closes_others {
-            let others: Vec<u32> =
-                self.conns.iter().filter(|c| c.id != conn && !c.logged_out).map(|c| c.id).collect();
+            let others: Vec<u32> = self.conns.iter().filter(|c| c.id != conn).map(|c| c.id).collect();
             for other in others {
                 self.count(Trigger::ResetClosedOthers);
                 self.reset_conn(other);
@@ -229,6 +232,5 @@ impl Target {
                 at += 1;
             }
         }
-        let _: Option<Effect> = None;
     }
 }

@@ -6,7 +6,7 @@ macro_rules! triggers {
         pub(crate) enum Trigger { $($name,)* }
 
         /// Their names, in the same order.
-        const NAMES: &[&str] = &[$($text,)*];
+        const NAMES: &[&str] = &[$(concat!("target: ", $text),)*];
     };
 }
 
@@ -80,10 +80,6 @@ impl Counts {
 
     pub(super) fn count(&mut self, trigger: Trigger) {
         self.0[trigger as usize] += 1;
-    }
-
-    pub(super) fn get(&self, trigger: Trigger) -> u32 {
-        self.0[trigger as usize]
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, u32)> {

@@ -15,8 +15,6 @@ pub(super) struct Unit {
     /// The next ORDERED TEST UNIT READY blocks it for good.
     pub(super) wedge_armed: bool,
     pub(super) wedged: bool,
-    /// It lost power: every session is told once.
-    pub(super) power_on: bool,
 }
 
 impl Unit {
@@ -27,7 +25,6 @@ impl Unit {
             reservations: Reservations::default(),
             wedge_armed: false,
             wedged: false,
-            power_on: false,
         }
     }
 }

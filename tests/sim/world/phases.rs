@@ -49,7 +49,7 @@ impl World {
             self.links[link].heal();
             self.speak_again(link);
         }
-        (0..self.scenario.units).for_each(|unit| self.targets[0].foreign_release(unit));
+        self.targets[0].heal();
         self.set_paused(false);
         let until = self.now + LIVENESS;
         loop {
