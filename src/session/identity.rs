@@ -5,8 +5,8 @@
 //! further nexus when it comes up, and again after it reported a unit attention.
 //!
 //! A question may meet a unit attention. On a further nexus it is dropped: home has its own. On home it is kept and
-//! reported to the initiator with its next command, as the target would have done; only the attention that Braid's own
-//! new login caused (29h) is dropped.
+//! reported to the initiator with its next command, as the target would have done; only what Braid's own new login caused
+//! (29h/00h, 29h/07h: a new nexus) is dropped.
 
 use super::Session;
 use super::api::{Notice, PathId};
@@ -295,25 +295,14 @@ impl Session {
 
     /// An answer to a check's question.
     pub(super) fn check_answered(&mut self, id: u64, task: &Task, response: &ScsiResponse, now: Instant) {
-        let sense = response.sense();
-        let parsed = sense.as_ref().and_then(|s| Sense::parse(s));
-        let attention = parsed.filter(|s| s.is_unit_attention());
+        let attention = unit_attention(response).is_some();
         let Some(at) = self.checks.iter().position(|c| c.id == id) else { return };
         let Some(check) = self.checks.get_mut(at) else { return };
         let busy = matches!(response.status, status::BUSY | status::TASK_SET_FULL);
-        if attention.is_some() || busy {
+        if attention || busy {
             check.repeats += 1;
             let (lun, nexus, worn_out) = (check.lun, check.nexus, check.repeats > MOST_REPEATS);
-            let own_doing = check.step == Step::Ready
-                && attention.is_some_and(|s| s.asc == 0x29)
-                && !broken!(self.rules, OwnAttentionPassedOn);
-            if let (Some(sense), true, false) =
-                (sense.filter(|_| attention.is_some()), nexus == HOME, own_doing)
-                && let Some(unit) = self.units.get_mut(&lun)
-                && !broken!(self.rules, AttentionForgotten)
-            {
-                unit.keep_attention(sense);
-            }
+            self.attention_met(nexus, lun, response);
             if worn_out {
                 let check = self.checks.remove(at);
                 self.check_failed(&check, "the unit stays busy", now);
@@ -331,6 +320,22 @@ impl Session {
             self.check_done(check, now);
         } else {
             self.ask(id, now);
+        }
+    }
+
+    /// A command of Braid's own met a unit attention, if it did. On home the initiator must see it (P3), unless it says no
+    /// more than that the nexus is new, which Braid's own login made it.
+    pub(super) fn attention_met(&mut self, nexus: NexusId, lun: Lun, response: &ScsiResponse) {
+        let (Some(sense), Some(attention)) = (response.sense(), unit_attention(response)) else { return };
+        let settling = self.nexus(nexus).is_some_and(|n| n.state == NexusState::Settling);
+        let new_nexus = attention.asc == 0x29 && matches!(attention.ascq, 0 | 7);
+        let own_doing = settling && new_nexus && !broken!(self.rules, OwnAttentionPassedOn);
+        if nexus == HOME
+            && !own_doing
+            && let Some(unit) = self.units.get_mut(&lun)
+            && !broken!(self.rules, AttentionForgotten)
+        {
+            unit.keep_attention(sense);
         }
     }
 
@@ -403,6 +408,11 @@ impl Session {
         let carried = self.conns.iter().find(|c| c.nexus == nexus).map(|c| c.path);
         carried.unwrap_or_else(|| PathId(nexus.saturating_sub(1)))
     }
+}
+
+/// The unit attention that a response reports, if it does.
+fn unit_attention(response: &ScsiResponse) -> Option<Sense> {
+    response.sense().and_then(|s| Sense::parse(&s)).filter(|s| s.is_unit_attention())
 }
 
 impl Check {
