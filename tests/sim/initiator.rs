@@ -617,12 +617,12 @@ impl Initiator {
         self.pending.values_mut().filter(|p| p.unit == unit).for_each(|p| p.excused = true);
     }
 
-    /// Gives up, as an initiator does after its time-out, what somebody else's reset took.
-    pub(crate) fn abort_excused(&mut self) {
-        let taken = |p: &&Pending| p.excused;
-        if self.pending.values().find(taken).is_some() && self.functions.is_empty() {
-            let (tag, pending) = self.pending.iter().find(|(_, p)| p.excused).unwrap();
-            let (referenced, unit, ref_cmd_sn, op) = (*tag, pending.unit, pending.cmd_sn, pending.op);
+    /// Gives up, as an initiator does after its time-out, what somebody else's reset took: one command at a time.
+    /// Returns whether there may be more.
+    pub(crate) fn abort_excused(&mut self) -> bool {
+        let Some((tag, pending)) = self.pending.iter().find(|(_, p)| p.excused) else { return false };
+        if self.functions.is_empty() && self.logged_in {
+            let (referenced, op, unit, ref_cmd_sn) = (*tag, pending.op, pending.unit, pending.cmd_sn);
             let tag = self.tag();
             self.functions.insert(tag, Function { code: tmf::ABORT_TASK, concerned: vec![(referenced, op)] });
             self.out.push(Pdu::TaskManagementRequest(TaskManagementRequest {
@@ -637,6 +637,7 @@ impl Initiator {
                 ..TaskManagementRequest::default()
             }));
         }
+        true
     }
 
     /// A PDU of Braid.

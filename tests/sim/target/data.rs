@@ -50,7 +50,13 @@ impl Target {
             entered: self.entered_at(),
             ghost: false,
         });
+        let itt = self.tasks[self.tasks.len() - 1].command.itt;
         self.collect(self.tasks.len() - 1);
+        let kept = std::mem::take(&mut self.sessions[session].early_data);
+        let (mine, others) = kept.into_iter().partition(|(from, d)| *from == conn && d.itt == itt);
+        self.sessions[session].early_data = others;
+        let mine: Vec<(u32, DataOut)> = mine;
+        mine.iter().for_each(|(from, data)| self.data_out(*from, data));
     }
 
     /// What a command must not do.
@@ -68,9 +74,11 @@ impl Target {
     }
 
     pub(super) fn data_out(&mut self, conn: u32, pdu: &DataOut) {
-        // Data for a command that was ended is not kept.
         let waiting = |t: &Task| t.conn == conn && t.command.itt == pdu.itt;
-        let Some(at) = self.tasks.iter().position(waiting) else { return };
+        let Some(at) = self.tasks.iter().position(waiting) else {
+            self.keep_early_data(conn, pdu);
+            return;
+        };
         let now = self.entered_at();
         let (task, segment) = (&mut self.tasks[at], self.persona.segment as usize);
         assert!(task.state.is_collecting(), "R124: data that was not asked for: {pdu:?}");
@@ -93,6 +101,16 @@ impl Target {
         task.data.append(&pdu.data);
         task.state = State::Collecting(now);
         self.collect(at);
+    }
+
+    /// Data of a command that waits for its number is kept; of one that was ended it is not.
+    fn keep_early_data(&mut self, conn: u32, pdu: &DataOut) {
+        let Some(session) = self.conn(conn).map(|c| c.session) else { return };
+        let early = self.sessions[session].early.values().flatten();
+        let waits = |(from, kept): &(u32, Pdu)| *from == conn && kept.itt() == pdu.itt;
+        if early.into_iter().any(waits) {
+            self.sessions[session].early_data.push((conn, pdu.clone()));
+        }
     }
 
     /// Asks for what is missing, or hands a command that has all to the device.

@@ -2,7 +2,7 @@
 
 use super::trigger::Trigger;
 use super::{Effect, Persona, Target, device};
-use braid::iscsi::{Cid, CmdSn, Pdu, StatSn, Ttt};
+use braid::iscsi::{Cid, CmdSn, DataOut, Pdu, StatSn, Ttt};
 use braid::login::SessionParams;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
@@ -30,6 +30,8 @@ pub(super) struct Session {
     pub(super) max_cmd_sn: CmdSn,
     /// What came before its turn; none stands for a number that counts as received.
     pub(super) early: BTreeMap<u32, Option<(u32, Pdu)>>,
+    /// Unsolicited data of commands that came early, with the connection.
+    pub(super) early_data: Vec<(u32, DataOut)>,
     /// Task tags of the last numbers, to tell a repetition from a breach.
     pub(super) recent: [u32; RECENT],
     /// Numbers that counted as received before they came.
@@ -75,6 +77,7 @@ impl Session {
             exp_cmd_sn: cmd_sn,
             max_cmd_sn: cmd_sn.minus(1),
             early: BTreeMap::new(),
+            early_data: Vec::new(),
             recent: [u32::MAX; RECENT],
             plugged: SmallVec::new(),
             open: 0,

@@ -6,7 +6,17 @@ use crate::scenario::Fault;
 use braid::iscsi::tmf;
 use std::time::Duration;
 
+/// An initiator aborts what somebody else's reset took once it has waited so long.
+const INITIATOR_PATIENCE: Duration = Duration::from_secs(25);
+
 impl World {
+    pub(super) fn initiator_loses_patience(&mut self) {
+        if self.initiator.abort_excused() {
+            self.send_downstream();
+            self.after(Duration::from_millis(500), Happening::InitiatorLosesPatience);
+        }
+    }
+
     pub(super) fn go_wrong(&mut self, fault: Fault) {
         if self.healing {
             return;
@@ -143,6 +153,7 @@ impl World {
                 target.foreign_reset(unit);
                 self.initiator.conditions.foreign_reset(unit, self.scenario.persona.reset_attention);
                 self.initiator.excuse(unit);
+                self.after(INITIATOR_PATIENCE, Happening::InitiatorLosesPatience);
             }
             Fault::ForeignModeSelect => {
                 target.foreign_mode_select(unit);

@@ -43,6 +43,7 @@ enum Happening {
     LeadingStalls { wire: u32 },
     InitiatorTurn,
     InitiatorLogin,
+    InitiatorLosesPatience,
     /// A predecessor that does not end is killed.
     KillSession { incarnation: u32 },
     BraidStarts,
@@ -229,6 +230,7 @@ impl World {
             Happening::LeadingStalls { wire } => self.leading_stalls(wire),
             Happening::InitiatorTurn => self.initiator_turn(),
             Happening::InitiatorLogin => self.initiator_login(),
+            Happening::InitiatorLosesPatience => self.initiator_loses_patience(),
             Happening::KillSession { incarnation } => self.kill_session(incarnation),
             Happening::BraidStarts => self.host.running = true,
             Happening::Fault(fault) => self.go_wrong(fault),

@@ -64,8 +64,6 @@ impl World {
                 self.initiator.open()
             );
             self.step();
-            self.initiator.abort_excused();
-            self.send_downstream();
         }
     }
 
