@@ -193,6 +193,10 @@ impl Discovery {
     }
 
     fn reject(&mut self, pdu: &Pdu, reason: u8) -> Pdu {
+        if let Pdu::TextRequest(TextRequest { immediate: false, cmd_sn, .. }) = pdu {
+            // It counts as not received (R105).
+            self.exp_cmd_sn = *cmd_sn;
+        }
         Pdu::Reject(Reject {
             reason,
             stat_sn: self.next_stat_sn(),
@@ -320,15 +324,15 @@ mod tests {
     }
 
     #[test]
-    fn r234_everything_else_is_rejected() {
+    fn r105_r234_everything_else_is_rejected_and_takes_no_number() {
         let mut session = session(8192, "");
         for pdu in [
             Pdu::ScsiCommand(ScsiCommand::default()),
             Pdu::NopOut(NopOut::default()),
             Pdu::LogoutRequest(LogoutRequest { reason: 1, ..LogoutRequest::default() }),
             Pdu::TextRequest(ask(7, "SendTargets=\0")),
-            Pdu::TextRequest(ask(8, "MaxBurstLength=512\0")),
-            Pdu::TextRequest(ask(9, "no pair")),
+            Pdu::TextRequest(ask(7, "MaxBurstLength=512\0")),
+            Pdu::TextRequest(ask(7, "no pair")),
         ] {
             let (reply, last) = session.handle(&pdu);
             assert!(is_rejected(&reply.unwrap()) && !last, "{pdu:?}");

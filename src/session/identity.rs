@@ -304,8 +304,10 @@ impl Session {
         if attention.is_some() || busy {
             check.repeats += 1;
             let (lun, nexus, worn_out) = (check.lun, check.nexus, check.repeats > MOST_REPEATS);
+            // The new login, and commands that its session's predecessor took with it: they run again (R201).
+            let of_login = |s: Sense| s.asc == 0x29 || (s.asc, s.ascq) == (0x47, 0x7f);
             let own_doing = check.step == Step::Ready
-                && attention.is_some_and(|s| s.asc == 0x29)
+                && attention.is_some_and(of_login)
                 && !broken!(self.rules, OwnAttentionPassedOn);
             if let (Some(sense), true, false) =
                 (sense.filter(|_| attention.is_some()), nexus == HOME, own_doing)

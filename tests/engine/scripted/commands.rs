@@ -12,7 +12,7 @@ fn params(down: impl FnOnce(&mut Negotiated), up: impl FnOnce(&mut Negotiated)) 
 }
 
 #[test]
-fn a_read_is_cut_smaller_downstream_and_its_status_travels_with_the_last_data_r126_r127_r128() {
+fn a_read_is_cut_smaller_downstream_and_its_status_travels_with_the_last_data_r126_r127_r128_r129() {
     let mut rig = params(|d| d.connection.max_send_data_segment = 1024, |_| {});
     rig.settle();
     let itt = rig.read(8, 6);
@@ -69,7 +69,7 @@ fn status_residual_and_sense_are_passed_on_r134_r135() {
 }
 
 #[test]
-fn a_short_read_ends_with_its_residual_in_the_last_data_r128_r134() {
+fn a_short_read_ends_with_its_residual_in_the_last_data_r128_r134_r140() {
     let mut rig = Rig::sessions(1);
     let itt = rig.command(ScsiCommand { read: true, expected_length: 255, ..plain(&INQUIRY) });
     let command = rig.sent_command(0);
@@ -211,7 +211,7 @@ fn first_data(down: (bool, bool, u32), up: (bool, bool, u32)) -> (u32, u32, u32)
 }
 
 #[test]
-fn unsolicited_data_follows_each_sides_own_rules_r121_r122() {
+fn unsolicited_data_follows_each_sides_own_rules_r120_r121_r122() {
     for down_r2t in [true, false] {
         for down_immediate in [true, false] {
             for down_burst in [512, 1536, 65536] {
@@ -333,7 +333,7 @@ fn a_tag_in_use_and_the_reserved_tag_are_refused_r107() {
     rig.sent_command(0);
     let cmd_sn = rig.take_cmd_sn();
     rig.send(Pdu::ScsiCommand(ScsiCommand { itt, cmd_sn, ..read(8, 1) }));
-    assert_eq!(rig.told_reject(), reject::TASK_IN_PROGRESS);
+    assert_eq!(rig.told_refusal(), reject::TASK_IN_PROGRESS);
     let cmd_sn = rig.take_cmd_sn();
     rig.send(Pdu::ScsiCommand(ScsiCommand { itt: Itt::NONE, cmd_sn, ..read(8, 1) }));
     rig.told_reject();
@@ -341,7 +341,7 @@ fn a_tag_in_use_and_the_reserved_tag_are_refused_r107() {
 }
 
 #[test]
-fn a_repeated_command_is_ignored_silently_r96_r188() {
+fn a_repeated_command_is_ignored_silently_r96_r101_r188() {
     let mut rig = Rig::sessions(1);
     let (itt, cmd_sn) = (rig.tag(), rig.take_cmd_sn());
     for _ in 0..2 {
@@ -393,7 +393,7 @@ fn numbers_outside_the_window_are_ignored_r96() {
 }
 
 #[test]
-fn a_hole_is_waited_for_and_plugged_in_order_r94() {
+fn a_hole_is_waited_for_and_plugged_in_order_r94_r95_r103() {
     let mut rig = Rig::sessions(1);
     let first = rig.cmd_sn;
     let tags: Vec<Itt> = (0..3).map(|_| rig.tag()).collect();
@@ -407,6 +407,14 @@ fn a_hole_is_waited_for_and_plugged_in_order_r94() {
     let order: Vec<_> = (0..3).map(|_| rig.sent_command(0).cdb).collect();
     assert_eq!(order, [read(0, 1).cdb, read(1, 1).cdb, read(2, 1).cdb]);
     rig.quiet();
+    let sent = rig.read(3, 1);
+    let command = rig.sent_command(0);
+    rig.respond(0, &command, CHECK);
+    assert_eq!(
+        rig.told_status(sent, CHECK).exp_cmd_sn,
+        first.plus(4),
+        "acknowledged with its status at the latest"
+    );
 }
 
 #[test]
@@ -503,7 +511,82 @@ fn pings_and_refused_commands_do_not_use_up_the_window_r96() {
     for _ in 0..40 {
         assert!(!rig.cmd_sn.is_after(rig.max_cmd_sn));
         rig.command(ScsiCommand { final_: false, ..read(0, 1) });
-        rig.told_reject();
+        rig.told_refusal();
     }
     assert_eq!(rig.max_cmd_sn.since(rig.cmd_sn), 15, "sixteen places");
+}
+
+#[test]
+fn a_refused_request_counts_as_not_received_r105_r110() {
+    let refuse = |rig: &mut Rig| {
+        let itt = rig.tag();
+        let cmd_sn = rig.take_cmd_sn();
+        rig.send(Pdu::ScsiCommand(ScsiCommand { itt, cmd_sn, final_: false, ..read(0, 1) }));
+        assert_eq!(rig.told_reject(), reject::PROTOCOL_ERROR);
+        (itt, cmd_sn)
+    };
+    let later = |rig: &mut Rig| {
+        let itt = rig.read(8, 1);
+        rig.quiet();
+        itt
+    };
+    // The initiator sends it again as it should be, or another request under its number.
+    let mut rig = Rig::sessions(1);
+    let (itt, cmd_sn) = refuse(&mut rig);
+    later(&mut rig);
+    rig.send(Pdu::ScsiCommand(ScsiCommand { itt, cmd_sn, ..read(0, 1) }));
+    assert_eq!([rig.sent_command(0).cdb, rig.sent_command(0).cdb], [read(0, 1).cdb, read(8, 1).cdb]);
+    // Or it gives it up.
+    let mut rig = Rig::sessions(1);
+    let (itt, cmd_sn) = refuse(&mut rig);
+    later(&mut rig);
+    let function = rig.abort(itt, cmd_sn);
+    assert_eq!(rig.told_function(function), tmf::COMPLETE);
+    assert_eq!(rig.sent_command(0).cdb, read(8, 1).cdb);
+    // So it is with one that was broken on its way.
+    let mut rig = Rig::sessions(1);
+    let (itt, cmd_sn) = (rig.tag(), rig.take_cmd_sn());
+    let command = Pdu::ScsiCommand(ScsiCommand { itt, cmd_sn, ..write(0, 1) });
+    let (header, _) = command.encode();
+    rig.handle(Event::DownstreamRejectable { header, reason: reject::DATA_DIGEST });
+    rig.told_reject();
+    later(&mut rig);
+    rig.send(command);
+    assert_eq!([rig.sent_command(0).cdb, rig.sent_command(0).cdb], [write(0, 1).cdb, read(8, 1).cdb]);
+}
+
+/// Whatever makes room says so at once: an initiator that may send nothing would hear of nothing later (R98).
+#[test]
+fn room_is_told_of_by_what_makes_it() {
+    let fill = |rig: &mut Rig| {
+        let mut tags = Vec::new();
+        while !rig.cmd_sn.is_after(rig.max_cmd_sn) {
+            tags.push((
+                rig.command(ScsiCommand { data: Payload::new(), ..write(0, 16) }),
+                rig.cmd_sn.minus(1),
+            ));
+        }
+        tags
+    };
+    let mut plan = plan(Fanout::Sessions, 1);
+    plan.memory_budget = 8192;
+    plan.downstream.session.first_burst_length = 8192;
+    let mut rig = Rig::new(plan.clone());
+    let tags = fill(&mut rig);
+    for (itt, cmd_sn) in tags {
+        let function = rig.abort(itt, cmd_sn);
+        while !matches!(rig.told(), Pdu::TaskManagementResponse(response) if response.itt == function) {}
+    }
+    assert!(!rig.cmd_sn.is_after(rig.max_cmd_sn), "aborted one by one");
+    let mut rig = Rig::new(plan);
+    fill(&mut rig);
+    let function = rig.unit_wide(tmf::ABORT_TASK_SET);
+    let sent = rig.sent_function(0);
+    rig.function_done(0, sent.itt, tmf::COMPLETE);
+    while !matches!(rig.told(), Pdu::TaskManagementResponse(response) if response.itt == function) {}
+    assert!(!rig.cmd_sn.is_after(rig.max_cmd_sn), "aborted together");
+    // What takes a number and has no answer is refused.
+    let cmd_sn = rig.take_cmd_sn();
+    rig.send(Pdu::NopOut(NopOut { cmd_sn, ..NopOut::default() }));
+    assert_eq!(rig.told_reject(), reject::INVALID_FIELD, "R226");
 }

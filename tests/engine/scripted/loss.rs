@@ -92,7 +92,7 @@ fn a_read_goes_on_where_it_stopped_r126_r136() {
 }
 
 #[test]
-fn what_must_not_run_twice_ends_with_an_open_outcome() {
+fn what_must_not_run_twice_ends_with_an_open_outcome_r208() {
     let mut plan = plan(Fanout::Sessions, 2);
     plan.home.session.first_burst_length = 65536;
     let mut rig = Rig::new(plan);
@@ -261,7 +261,7 @@ fn reads_and_other_ranges_do_not_wait_for_a_fence() {
 }
 
 #[test]
-fn home_moves_to_another_path_under_its_own_isid_r195_r196() {
+fn home_moves_to_another_path_under_its_own_isid_r9_r195_r196() {
     let mut rig = two();
     let itt = rig.plain(&READY);
     rig.sent_command(0);
@@ -305,14 +305,15 @@ fn a_portal_that_refuses_home_does_not_keep_it_from_another_living_path() {
 }
 
 #[test]
-fn home_asked_again_clears_the_attention_of_its_own_login_and_keeps_others() {
+fn home_asked_again_clears_the_attentions_of_its_own_login_and_keeps_others_r201() {
     let mut rig = Rig::sessions(1);
     rig.settle();
     rig.obliging = false;
     rig.cut(0);
     rig.pass(SECOND);
     let (conn, _) = rig.connect();
-    let mut attentions = vec![(6, 0x29, 0), (6, 0x2a, 1)];
+    // Commands cleared with the session (R201) run again.
+    let mut attentions = vec![(6, 0x29, 0), (6, 0x47, 0x7f), (6, 0x2a, 1)];
     while let Some((conn, command)) = rig.question() {
         match attentions.first().copied() {
             Some((key, asc, ascq)) => {
@@ -393,7 +394,7 @@ fn home_that_comes_back_as_another_unit_ends_the_session() {
 }
 
 #[test]
-fn when_no_path_comes_back_in_time_the_session_ends_and_pings_are_answered_till_then() {
+fn when_no_path_comes_back_in_time_the_session_ends_and_pings_are_answered_till_then_r229() {
     let mut rig = Rig::sessions(1);
     rig.settle();
     rig.read(0, 1);
@@ -544,6 +545,32 @@ fn a_connection_asked_to_leave_drains_logs_out_and_comes_back_r218_r220() {
 }
 
 #[test]
+fn nothing_follows_a_logout_r211() {
+    let mut rig = two();
+    rig.announce(1, 1, [0, 0, 10]);
+    assert!(matches!(rig.sent(1), Pdu::LogoutRequest(_)));
+    rig.reply(1, false, |stat_sn, exp_cmd_sn, max_cmd_sn| {
+        Pdu::NopIn(NopIn { ttt: Ttt(9), stat_sn, exp_cmd_sn, max_cmd_sn, ..NopIn::default() })
+    });
+    rig.read(8, 1);
+    rig.read(16, 1);
+    assert_eq!([rig.next_command().0, rig.next_command().0], [0, 0]);
+    rig.quiet();
+}
+
+#[test]
+fn events_of_no_concern_are_ignored_r222() {
+    let mut rig = two();
+    for event in [5, 248, 255] {
+        rig.announce(0, event, [0, 0, 0]);
+        rig.announce(1, event, [0, 0, 0]);
+    }
+    rig.announce(1, 0, [0, 0, 0]);
+    rig.quiet();
+    assert!(rig.closed.is_empty(), "and each took its StatSN");
+}
+
+#[test]
 fn a_connection_that_does_not_drain_in_time_is_given_up_r218() {
     let mut rig = two();
     let itt = rig.read(0, 1);
@@ -605,7 +632,7 @@ fn home_that_left_as_asked_and_does_not_come_back_is_waited_for_no_longer_than_o
 }
 
 #[test]
-fn dropped_connections_and_sessions_are_lost_r219() {
+fn dropped_connections_and_sessions_are_lost_r202_r219() {
     let mut rig = Rig::mcs(2);
     rig.settle();
     rig.announce(0, 2, [1, 0, 0]);
@@ -631,7 +658,7 @@ fn ends_the_path(send: impl FnOnce(&mut Rig, &ScsiCommand)) {
 }
 
 #[test]
-fn a_missing_response_ends_the_path_r115() {
+fn a_missing_response_ends_the_path_r114_r115() {
     ends_the_path(|rig, command| {
         let line = rig.lines.get_mut(&1).unwrap();
         line.stat_sn = line.stat_sn.next();

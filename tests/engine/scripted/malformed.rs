@@ -265,8 +265,36 @@ fn garbage_in_text_is_refused_r48() {
     let (itt, cmd_sn) = (Itt(77), rig.take_cmd_sn());
     let data = Payload::from(vec![0xff; 100]);
     rig.send(Pdu::TextRequest(TextRequest { final_: true, itt, cmd_sn, data, ..TextRequest::default() }));
-    assert_eq!(rig.told_reject(), reject::PROTOCOL_ERROR);
+    assert_eq!(rig.told_refusal(), reject::PROTOCOL_ERROR);
     assert_eq!(text(&mut rig, keys("")).data.len(), 0, "and forgotten");
+}
+
+#[test]
+fn a_key_that_stands_twice_in_a_text_is_refused_r63() {
+    let mut rig = send_targets();
+    let (itt, cmd_sn) = (Itt(77), rig.take_cmd_sn());
+    let request = keys("SendTargets=\0X-a=1\0SendTargets=\0");
+    rig.send(Pdu::TextRequest(TextRequest { itt, cmd_sn, ..request }));
+    assert_eq!(rig.told_refusal(), reject::PROTOCOL_ERROR);
+    assert_eq!(text(&mut rig, keys("SendTargets=\0")).data.contiguous(), TARGETS);
+}
+
+#[test]
+fn the_initiator_may_declare_other_segments_later_r69() {
+    let mut rig = send_targets();
+    let answer = text(&mut rig, keys("MaxRecvDataSegmentLength=512\0"));
+    assert!(answer.final_ && answer.data.is_empty(), "a declaration is not answered");
+    let itt = rig.read(0, 3);
+    let sent = rig.sent_command(0);
+    rig.serve_read(0, &sent);
+    for at in [0, 512, 1024] {
+        let data = rig.told_data();
+        assert_eq!((data.itt, data.buffer_offset, data.data.len()), (itt, at, 512));
+    }
+    for senseless in ["511", "16777216", "many"] {
+        let answer = text(&mut Rig::sessions(1), keys(&format!("MaxRecvDataSegmentLength={senseless}\0")));
+        assert_eq!(answer.data.contiguous(), "MaxRecvDataSegmentLength=Reject\0");
+    }
 }
 
 fn logout(rig: &mut Rig, reason: u8, cid: u16) -> LogoutResponse {
@@ -311,7 +339,7 @@ fn an_unknown_logout_reason_is_refused_r141() {
 }
 
 #[test]
-fn what_comes_after_a_logout_is_not_acted_on_r211() {
+fn what_comes_after_a_logout_is_not_acted_on_r106_r211() {
     let mut rig = Rig::sessions(1);
     let first = rig.cmd_sn;
     let itt = rig.tag();

@@ -114,7 +114,7 @@ fn more_paths_than_connections_make_a_mix_r66() {
 }
 
 #[test]
-fn one_lost_connection_ends_the_session_and_its_others_and_all_is_sent_again() {
+fn one_lost_connection_ends_the_session_and_its_others_and_all_is_sent_again_r183_r196_r206() {
     let mut rig = Rig::mcs(2);
     rig.settle();
     let (a, b) = (rig.write(0, 1), rig.write(8, 1));

@@ -277,7 +277,7 @@ fn a_capacity_that_grew_is_learnt_anew_and_the_paths_stay_in_use() {
 }
 
 #[test]
-fn a_device_that_is_no_disk_stays_on_home() {
+fn a_device_that_is_no_disk_stays_on_home_r208() {
     let mut rig = asked(|_, cdb| {
         let mut data = disk(cdb);
         if cdb[..2] == [0x12, 0] {

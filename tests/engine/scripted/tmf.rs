@@ -236,7 +236,7 @@ fn a_tag_in_use_is_refused_r107() {
 }
 
 #[test]
-fn functions_without_a_meaning_here_are_answered_at_once_r166_r167_r169() {
+fn functions_without_a_meaning_here_are_answered_at_once_r166_r167_r169_r190() {
     let mut rig = two();
     let answers = [
         (tmf::TASK_REASSIGN, tmf::REASSIGN_UNSUPPORTED),
@@ -274,12 +274,13 @@ fn busy() -> (Rig, [Itt; 3], [(u32, ScsiCommand); 2]) {
 }
 
 #[test]
-fn set_wide_aborts_go_to_every_nexus_and_are_answered_once_all_have_answered_r153_r164() {
+fn set_wide_aborts_go_to_every_nexus_and_are_answered_once_all_have_answered_r151_r153_r164() {
     for code in [tmf::ABORT_TASK_SET, tmf::CLEAR_TASK_SET] {
         let (mut rig, _, runs) = busy();
         let itt = rig.unit_wide(code);
         let sent = [rig.sent_function(0), rig.sent_function(1)];
         assert_eq!([sent[0].function, sent[1].function], [code; 2]);
+        assert_eq!([sent[0].referenced_itt, sent[1].referenced_itt], [Itt::NONE; 2]);
         rig.function_done(1, sent[1].itt, tmf::COMPLETE);
         rig.quiet();
         rig.function_done(0, sent[0].itt, tmf::COMPLETE);
@@ -465,6 +466,29 @@ fn numbered_functions_take_their_turn_r94() {
     rig.send(Pdu::ScsiCommand(ScsiCommand { itt, cmd_sn: first, ..read(0, 1) }));
     assert_eq!(rig.told_function(function), tmf::COMPLETE, "before the command was sent");
     rig.quiet();
+}
+
+#[test]
+fn an_immediate_reset_waits_for_commands_that_were_sent_before_it_r145_r146() {
+    let mut rig = two();
+    let (first, number) = (rig.tag(), rig.take_cmd_sn());
+    rig.read(8, 1);
+    let reset = rig.unit_wide(tmf::LOGICAL_UNIT_RESET);
+    rig.quiet();
+    let (twin, cmd_sn) = (reset, rig.cmd_sn);
+    let request =
+        TaskManagementRequest { immediate: true, function: 5, itt: twin, cmd_sn, ..Default::default() };
+    rig.send(Pdu::TaskManagementRequest(request));
+    assert_eq!(rig.told_reject(), reject::TASK_IN_PROGRESS, "R107");
+    rig.send(Pdu::ScsiCommand(ScsiCommand { itt: first, cmd_sn: number, ..read(0, 1) }));
+    // Both are there now, and neither outlives the reset.
+    let sent = rig.sent_function(0);
+    rig.function_done(0, sent.itt, tmf::COMPLETE);
+    assert_eq!(rig.told_function(reset), tmf::COMPLETE);
+    rig.quiet();
+    let later = rig.read(16, 1);
+    let run = rig.next_command();
+    rig.finish(later, &run);
 }
 
 #[test]
