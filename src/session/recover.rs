@@ -106,9 +106,9 @@ impl Session {
         }
         if nexus == HOME {
             self.home_lost_since.get_or_insert(now);
-            if self.finishing.is_none() && !self.conns.iter().any(|c| c.state == ConnState::Up) {
-                self.note(Notice::AllPathsDown);
-            }
+        }
+        if self.finishing.is_none() && self.conns.iter().all(|c| c.state == ConnState::Opening) {
+            self.note(Notice::AllPathsDown);
         }
         self.tmf_conns_lost(now);
     }
