@@ -314,6 +314,16 @@ mod tests {
     }
 
     #[test]
+    fn r59_an_exchange_goes_on_under_its_own_tag() {
+        let mut session = session(64, "");
+        let begun = text(reply(&mut session, ask(7, "SendTargets=All\0")));
+        let other = TextRequest { ttt: begun.ttt, itt: Itt(6), ..ask(8, "") };
+        assert!(matches!(reply(&mut session, other), Pdu::Reject(r) if r.reason == reject::INVALID_FIELD));
+        let again = text(reply(&mut session, TextRequest { itt: Itt(6), ..ask(8, "SendTargets=All\0") }));
+        assert_eq!(again.data, begun.data, "there is one exchange at a time");
+    }
+
+    #[test]
     fn an_endless_question_is_rejected() {
         let mut session = session(8192, "");
         let mut part = TextRequest { continue_: true, final_: false, ..ask(7, &"x".repeat(5000)) };

@@ -6,6 +6,7 @@ use super::data::DataFault;
 use super::order::Footprint;
 use super::sequence::Admission;
 use super::tasks::{Task, TaskKey};
+use crate::iscsi::pdu::{BHS_LEN, opcode, opcode_of};
 use crate::iscsi::text::{KeyList, TextCollector, parse_number};
 use crate::iscsi::{
     CmdSn, DataOut, Itt, LogoutRequest, LogoutResponse, NopIn, NopOut, Payload, Pdu, R2t, Reject,
@@ -69,6 +70,17 @@ impl Session {
         }
     }
 
+    /// A PDU of the initiator came broken.
+    pub(super) fn downstream_spoilt(&mut self, header: &[u8; BHS_LEN], reason: u8, now: Instant) {
+        self.reject_header(header, reason);
+        let tag = header.get(16..20).and_then(|b| b.first_chunk()).map(|b| Itt(u32::from_be_bytes(*b)));
+        let missed = tag.is_some_and(|itt| self.tasks.find(itt).is_some());
+        if missed && opcode_of(header) == opcode::DATA_OUT {
+            // At error recovery level 0 write data that is lost is not asked for again (R177).
+            self.downstream_broken("write data came broken", now);
+        }
+    }
+
     /// The initiator broke a rule after which its numbers can no longer be trusted (R180).
     fn downstream_broken(&mut self, what: &str, now: Instant) {
         self.note(Notice::DownstreamProtocol(what.into()));
@@ -85,7 +97,7 @@ impl Session {
     }
 
     /// Rejects a PDU by its header as received.
-    pub(super) fn reject_header(&mut self, header: &[u8; 48], reason: u8) {
+    pub(super) fn reject_header(&mut self, header: &[u8; BHS_LEN], reason: u8) {
         let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
         let data = Payload::from(header.to_vec());
         let reject = Reject { reason, stat_sn, exp_cmd_sn, max_cmd_sn, data_sn: 0, data };

@@ -175,7 +175,7 @@ impl Session {
                     self.take_downstream(pdu, now);
                 }
             }
-            Event::DownstreamRejectable { header, reason } => self.reject_header(&header, reason),
+            Event::DownstreamRejectable { header, reason } => self.downstream_spoilt(&header, reason, now),
             Event::DownstreamClosed | Event::Stop => {
                 self.begin_finish(now);
             }

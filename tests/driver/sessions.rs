@@ -5,7 +5,7 @@ use crate::rig::{
 };
 use braid::iscsi::{Cid, Isid, Pdu, Tsih};
 use braid::lab::target::TargetOptions;
-use braid::login::{LoginError, LoginKind, LoginPlan, SessionParams};
+use braid::login::{InitiatorLogin, LoginError, LoginKind, LoginPlan, SessionParams};
 use braid::proxy::conn::ConnError;
 use braid::proxy::dial::DialError;
 use std::time::Duration;
@@ -93,7 +93,13 @@ async fn an_unknown_target_is_refused() {
     bounded(async {
         let rig = Rig::new(1, "").await;
         let other = LoginPlan { target_name: "iqn.2026-11.example:other".into(), ..plan(1) };
-        assert_eq!(refusal(Client::login_as(rig.address(), other).await), (2, 3));
+        assert_eq!(refusal(Client::login_as(rig.address(), other.clone()).await), (2, 3));
+        // R38: nothing more is heard after that.
+        let mut conn = stranger(rig.address()).await;
+        let (_, first) = InitiatorLogin::start(other);
+        conn.send(&[first]).await.unwrap();
+        assert!(matches!(conn.recv().await, Ok(Pdu::LoginResponse(refused)) if refused.status_class == 2));
+        assert_closed(conn).await;
     })
     .await;
 }

@@ -94,11 +94,14 @@ fn open_iscsi_logs_in_with_two_requests() {
         ("MaxRecvDataSegmentLength", "262144"),
         ("TaskReporting", "FastAbort,ResponseFence,RFC3720"),
         ("iSCSIProtocolLevel", "2"),
+        ("X#NodeArchitecture", "linux"),
     ];
     let step = login.handle(transit(Stage::Operational, Stage::FullFeature, &second));
     // R55, R78, R79.
     let expected = [("HeaderDigest", "CRC32C"), ("TaskReporting", "RFC3720"), ("iSCSIProtocolLevel", "1")];
-    assert_answers(&response(step.clone()), &expected);
+    let answer = response(step.clone());
+    assert_answers(&answer, &expected);
+    assert_eq!(text(&answer).value("X#NodeArchitecture"), None, "R81");
     let done = done(step);
     assert!(done.connection.header_digest && !done.connection.data_digest);
 }

@@ -160,6 +160,40 @@ fn an_r2t_ahead_of_the_initiators_data_is_answered_as_the_data_comes_r123_r124()
     rig.quiet();
 }
 
+#[test]
+fn write_data_goes_where_its_command_went_and_names_its_unit_r108_r118() {
+    let mut rig = Rig::sessions(2);
+    rig.settle();
+    for unit in [Lun(0), OTHER_UNIT] {
+        let command = ScsiCommand { lun: unit, ..write(0, 32) };
+        let itt = rig.command(ScsiCommand { data: command.data.slice(0, 8192), ..command });
+        let r2t = rig.told_r2t();
+        assert_eq!(r2t.lun, unit);
+        rig.data_out(itt, r2t.ttt, 0, 8192..16384, true);
+        let run = rig.next_command();
+        assert_eq!((run.0, run.1.lun), (usize::from(unit == Lun(0)).try_into().unwrap(), unit));
+        rig.reply(run.0, false, |stat_sn, exp_cmd_sn, max_cmd_sn| {
+            let ttt = Ttt(7);
+            let (lun, itt, buffer_offset, desired_length) = (unit, run.1.itt, 8192, 8192);
+            Pdu::R2t(R2t {
+                lun,
+                itt,
+                ttt,
+                stat_sn,
+                exp_cmd_sn,
+                max_cmd_sn,
+                buffer_offset,
+                desired_length,
+                ..R2t::default()
+            })
+        });
+        let data = rig.sent_data(run.0);
+        assert_eq!((data.itt, data.ttt, data.lun), (run.1.itt, Ttt(7), unit));
+        rig.finish(itt, &run);
+    }
+    rig.quiet();
+}
+
 /// A write of 4 KiB with InitialR2T, ImmediateData and FirstBurstLength as told on each side: sends it whole and
 /// returns what the target got: immediate bytes, unsolicited Data-Out bytes, solicited bytes.
 fn first_data(down: (bool, bool, u32), up: (bool, bool, u32)) -> (u32, u32, u32) {

@@ -450,6 +450,18 @@ fn a_ping_without_an_answer_ends_a_path_and_any_traffic_is_an_answer_r228() {
 }
 
 #[test]
+fn a_ping_acknowledges_what_nothing_else_did_r116_r117() {
+    let mut rig = two();
+    let itt = rig.read(0, 1);
+    let run = rig.next_command();
+    rig.finish(itt, &run);
+    rig.pass(SECOND * 5);
+    let next = rig.lines[&run.0].stat_sn;
+    let Pdu::NopOut(ping) = rig.sent(run.0) else { panic!() };
+    assert_eq!(ping.exp_stat_sn, next, "the connection's own count, not the initiator's");
+}
+
+#[test]
 fn while_reading_is_paused_no_path_is_judged() {
     let mut rig = Rig::sessions(1);
     rig.pass(SECOND * 5);

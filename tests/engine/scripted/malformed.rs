@@ -167,6 +167,21 @@ fn a_second_login_ends_the_session_r15() {
 }
 
 #[test]
+fn write_data_lost_to_a_digest_ends_the_session_r177() {
+    let broken = |rig: &mut Rig, itt| {
+        let (header, _) = Pdu::DataOut(DataOut { itt, ..DataOut::default() }).encode();
+        rig.handle(Event::DownstreamRejectable { header, reason: reject::DATA_DIGEST });
+        assert_eq!(rig.told_reject(), reject::DATA_DIGEST);
+    };
+    let mut rig = Rig::sessions(1);
+    let (itt, _) = half_a_write(&mut rig);
+    broken(&mut rig, Itt(itt.0 + 1));
+    assert!(!rig.downstream_closed, "nobody misses it");
+    broken(&mut rig, itt);
+    assert!(rig.downstream_closed);
+}
+
+#[test]
 fn a_broken_pdu_is_refused_with_its_header_r181() {
     let mut rig = Rig::sessions(1);
     let header = [0x5a; 48];

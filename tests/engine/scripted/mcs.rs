@@ -31,6 +31,10 @@ fn all_connections_share_one_command_order_and_have_status_orders_of_their_own_r
         let mine: Vec<_> = runs.iter().filter(|r| r.0 == conn).map(|r| r.1.cmd_sn.0).collect();
         assert!(mine.len() == 2 && mine[0] < mine[1], "R93");
     }
+    let mut upstream: Vec<_> = runs.iter().map(|r| r.1.itt).collect();
+    upstream.sort_unstable();
+    upstream.dedup();
+    assert_eq!(upstream.len(), 4, "R2: tags are the session's");
     let tag = |cdb: &Cdb| tags[cdb.0[5] as usize / 8];
     for run in runs.iter().rev() {
         rig.finish(tag(&run.1.cdb), run);
