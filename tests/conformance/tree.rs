@@ -87,11 +87,16 @@ impl Found {
 fn collect(root: &Path, folder: &Path, files: &mut Vec<File>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        // What cargo builds is tagged.
+        if path.join("CACHEDIR.TAG").exists() {
+            continue;
+        }
         if path.is_dir() {
             collect(root, &path, files);
         } else if path.extension().is_some_and(|e| e == "rs" || e == "txt" || e == "toml") {
             let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
-            files.push(File { path: name, text: fs::read_to_string(&path).unwrap() });
+            let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
+            files.push(File { path: name, text });
         }
     }
 }
