@@ -99,26 +99,6 @@ fn a_waiting_task_is_aborted_inside_braid_and_lets_go_who_waited_for_it() {
 }
 
 #[test]
-fn a_running_task_is_aborted_where_it_runs_under_its_numbers_there_r147_r148() {
-    let mut rig = two();
-    let number = rig.cmd_sn;
-    let itt = rig.read(0, 1);
-    let (conn, command) = rig.next_command();
-    assert_eq!(conn, 1);
-    let function = rig.abort(itt, number);
-    let sent = rig.sent_function(1);
-    assert_eq!(
-        (sent.function, sent.referenced_itt, sent.ref_cmd_sn),
-        (tmf::ABORT_TASK, command.itt, command.cmd_sn)
-    );
-    rig.function_done(1, sent.itt, tmf::COMPLETE);
-    assert_eq!(rig.told_function(function), tmf::COMPLETE);
-    // A late answer is not passed on (R152).
-    rig.serve_read(1, &command);
-    rig.quiet();
-}
-
-#[test]
 fn an_aborted_task_that_ends_first_is_answered_first_r154() {
     let mut rig = two();
     let number = rig.cmd_sn;
@@ -153,21 +133,6 @@ fn a_finished_task_does_not_exist_r149() {
     rig.finish(itt, &run);
     let function = rig.abort(itt, number);
     assert_eq!(rig.told_function(function), tmf::TASK_DOES_NOT_EXIST);
-}
-
-#[test]
-fn a_task_that_may_still_come_counts_as_received_r149() {
-    let mut rig = two();
-    let (lost, number) = (rig.tag(), rig.take_cmd_sn());
-    let later = rig.read(8, 1);
-    rig.quiet();
-    let function = rig.abort(lost, number);
-    assert_eq!(rig.told_function(function), tmf::COMPLETE);
-    // The hole is plugged; the command itself, should it come, is a duplicate.
-    rig.send(Pdu::ScsiCommand(ScsiCommand { itt: lost, cmd_sn: number, ..write(8, 1) }));
-    let run = rig.next_command();
-    rig.finish(later, &run);
-    rig.quiet();
 }
 
 #[test]
@@ -211,28 +176,6 @@ fn a_task_that_owes_data_is_aborted_and_its_data_ignored() {
     rig.data_out(itt, r2t.ttt, 0, 512..2048, true);
     rig.quiet();
     assert_eq!(rig.session.memory(), 0);
-}
-
-#[test]
-fn a_function_is_no_task_to_abort_r150() {
-    let mut rig = two();
-    let first = rig.unit_wide(tmf::LOGICAL_UNIT_RESET);
-    rig.sent_function(0);
-    let number = rig.cmd_sn;
-    let second = rig.abort(first, number);
-    assert_eq!(rig.told_function(second), tmf::REJECTED);
-}
-
-#[test]
-fn a_tag_in_use_is_refused_r107() {
-    let mut rig = two();
-    let itt = rig.read(0, 1);
-    rig.next_command();
-    let cmd_sn = rig.cmd_sn;
-    let request = TaskManagementRequest { immediate: true, function: 5, itt, cmd_sn, ..Default::default() };
-    rig.send(Pdu::TaskManagementRequest(request));
-    assert_eq!(rig.told_reject(), reject::TASK_IN_PROGRESS);
-    rig.quiet();
 }
 
 #[test]
