@@ -452,19 +452,6 @@ fn events_of_no_concern_are_ignored_r222() {
 }
 
 #[test]
-fn one_of_several_connections_leaves_alone_r210() {
-    let mut rig = Rig::mcs(2);
-    rig.settle();
-    rig.announce(1, 1, [0, 0, 3]);
-    assert!(matches!(rig.sent(1), Pdu::LogoutRequest(l) if l.reason == 1 && l.cid == Cid(1)));
-    rig.answer_logout(1);
-    let itt = rig.read(0, 1);
-    let run = rig.next_command();
-    assert_eq!(run.0, 0);
-    rig.finish(itt, &run);
-}
-
-#[test]
 fn home_that_leaves_while_another_connection_joins_comes_back() {
     let mut rig = Rig::mcs(2);
     rig.announce(0, 1, [0, 0, 3]);
