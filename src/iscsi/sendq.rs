@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn digests_follow_header_and_padded_data() {
+    fn r65_digests_follow_header_and_padded_data() {
         let mut queue = SendQueue::new();
         queue.set_digests(true, true);
         queue.push(&data(1001).1);

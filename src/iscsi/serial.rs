@@ -73,7 +73,7 @@ mod tests {
     use super::CmdSn;
 
     #[test]
-    fn order_survives_wrap_around() {
+    fn r91_order_survives_wrap_around() {
         let last = CmdSn(u32::MAX);
         assert_eq!(last.next(), CmdSn(0));
         assert!(last.next().is_after(last));

@@ -193,6 +193,10 @@ impl Discovery {
     }
 
     fn reject(&mut self, pdu: &Pdu, reason: u8) -> Pdu {
+        if let Pdu::TextRequest(TextRequest { immediate: false, cmd_sn, .. }) = pdu {
+            // It counts as not received (R105).
+            self.exp_cmd_sn = *cmd_sn;
+        }
         Pdu::Reject(Reject {
             reason,
             stat_sn: self.next_stat_sn(),
@@ -310,6 +314,16 @@ mod tests {
     }
 
     #[test]
+    fn r59_an_exchange_goes_on_under_its_own_tag() {
+        let mut session = session(64, "");
+        let begun = text(reply(&mut session, ask(7, "SendTargets=All\0")));
+        let other = TextRequest { ttt: begun.ttt, itt: Itt(6), ..ask(8, "") };
+        assert!(matches!(reply(&mut session, other), Pdu::Reject(r) if r.reason == reject::INVALID_FIELD));
+        let again = text(reply(&mut session, TextRequest { itt: Itt(6), ..ask(8, "SendTargets=All\0") }));
+        assert_eq!(again.data, begun.data, "there is one exchange at a time");
+    }
+
+    #[test]
     fn an_endless_question_is_rejected() {
         let mut session = session(8192, "");
         let mut part = TextRequest { continue_: true, final_: false, ..ask(7, &"x".repeat(5000)) };
@@ -320,15 +334,15 @@ mod tests {
     }
 
     #[test]
-    fn r234_everything_else_is_rejected() {
+    fn r105_r234_everything_else_is_rejected_and_takes_no_number() {
         let mut session = session(8192, "");
         for pdu in [
             Pdu::ScsiCommand(ScsiCommand::default()),
             Pdu::NopOut(NopOut::default()),
             Pdu::LogoutRequest(LogoutRequest { reason: 1, ..LogoutRequest::default() }),
             Pdu::TextRequest(ask(7, "SendTargets=\0")),
-            Pdu::TextRequest(ask(8, "MaxBurstLength=512\0")),
-            Pdu::TextRequest(ask(9, "no pair")),
+            Pdu::TextRequest(ask(7, "MaxBurstLength=512\0")),
+            Pdu::TextRequest(ask(7, "no pair")),
         ] {
             let (reply, last) = session.handle(&pdu);
             assert!(is_rejected(&reply.unwrap()) && !last, "{pdu:?}");

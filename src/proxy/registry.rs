@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn handles_are_never_zero_and_never_shared() {
+    fn handles_are_never_zero_and_never_shared_r4() {
         let registry = Arc::new(Registry::default());
         let (kept, _) = registry.claim(key("kept")).unwrap();
         registry.lock().last_tsih = u16::MAX;

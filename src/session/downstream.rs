@@ -6,13 +6,15 @@ use super::data::DataFault;
 use super::order::Footprint;
 use super::sequence::Admission;
 use super::tasks::{Task, TaskKey};
-use crate::iscsi::text::{KeyList, TextCollector};
+use crate::iscsi::pdu::{BHS_LEN, opcode, opcode_of};
+use crate::iscsi::text::{KeyList, TextCollector, parse_number};
 use crate::iscsi::{
     CmdSn, DataOut, Itt, LogoutRequest, LogoutResponse, NopIn, NopOut, Payload, Pdu, R2t, Reject,
     ScsiCommand, ScsiResponse, TextRequest, TextResponse, Ttt, reject,
 };
 use crate::scsi::Class;
 use crate::scsi::sense::status;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// Immediate commands that may be open at a time; more are rejected (R104).
@@ -30,9 +32,11 @@ impl Session {
         let mut next = Some(pdu);
         while let Some(pdu) = next {
             self.act(pdu, now);
+            self.act_on_early_functions(now);
             // What follows a logout is not acted on (R211).
             next = if self.finishing.is_none() { self.front.next_early() } else { None };
         }
+        self.act_on_early_functions(now);
     }
 
     fn act(&mut self, pdu: Pdu, now: Instant) {
@@ -66,20 +70,34 @@ impl Session {
         }
     }
 
+    /// A PDU of the initiator came broken.
+    pub(super) fn downstream_spoilt(&mut self, header: &[u8; BHS_LEN], reason: u8, now: Instant) {
+        self.reject_header(header, reason);
+        let tag = header.get(16..20).and_then(|b| b.first_chunk()).map(|b| Itt(u32::from_be_bytes(*b)));
+        let missed = tag.is_some_and(|itt| self.tasks.find(itt).is_some());
+        if missed && opcode_of(header) == opcode::DATA_OUT {
+            // At error recovery level 0 write data that is lost is not asked for again (R177).
+            self.downstream_broken("write data came broken", now);
+        }
+    }
+
     /// The initiator broke a rule after which its numbers can no longer be trusted (R180).
     fn downstream_broken(&mut self, what: &str, now: Instant) {
         self.note(Notice::DownstreamProtocol(what.into()));
         self.begin_finish(now);
     }
 
-    /// Rejects a PDU with its header.
+    /// Rejects a PDU with its header. Its number stays open: the initiator sends another request under it, or aborts it.
     pub(super) fn reject(&mut self, pdu: &Pdu, reason: u8) {
+        if let Some(cmd_sn) = numbered(pdu) {
+            self.front.refuse(cmd_sn);
+        }
         let (header, _) = pdu.encode();
         self.reject_header(&header, reason);
     }
 
     /// Rejects a PDU by its header as received.
-    pub(super) fn reject_header(&mut self, header: &[u8; 48], reason: u8) {
+    pub(super) fn reject_header(&mut self, header: &[u8; BHS_LEN], reason: u8) {
         let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
         let data = Payload::from(header.to_vec());
         let reject = Reject { reason, stat_sn, exp_cmd_sn, max_cmd_sn, data_sn: 0, data };
@@ -89,7 +107,6 @@ impl Session {
 
     fn command(&mut self, command: ScsiCommand, now: Instant) {
         if let Some(reason) = self.refusal(&command) {
-            self.open_window();
             self.reject(&Pdu::ScsiCommand(command), reason);
             return;
         }
@@ -278,6 +295,10 @@ impl Session {
 
     fn nop_out(&mut self, nop: NopOut) {
         if nop.itt == Itt::NONE {
+            // Without an answer, nothing would tell of the number that it took (R98, R226).
+            if !nop.immediate {
+                self.reject(&Pdu::NopOut(nop), reject::INVALID_FIELD);
+            }
             return;
         }
         let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
@@ -298,9 +319,12 @@ impl Session {
             return;
         }
         match self.text.push(&request.data, request.continue_) {
-            Ok(Some(keys)) => self.text_rest = self.text_answer(&keys).to_bytes(),
             Ok(None) => {}
-            Err(_) => {
+            Ok(Some(keys)) if !has_repetition(&keys) => {
+                self.text_rest = self.text_answer(&keys).to_bytes();
+            }
+            // Garbage, or a key twice (R63).
+            Ok(Some(_)) | Err(_) => {
                 self.reject(&Pdu::TextRequest(request.clone()), reject::PROTOCOL_ERROR);
                 return;
             }
@@ -308,11 +332,16 @@ impl Session {
         self.text_response(request);
     }
 
-    /// In a normal session: SendTargets for this target; everything else stays as agreed at login (R232).
-    fn text_answer(&self, keys: &KeyList) -> KeyList {
+    /// In a normal session: SendTargets for this target (R232), and how long segments for the initiator may be from now
+    /// on (R69); everything else stays as agreed at login.
+    fn text_answer(&mut self, keys: &KeyList) -> KeyList {
         let mut answer = KeyList::new();
         for (key, value) in keys.iter() {
-            if key != "SendTargets" {
+            if key == "MaxRecvDataSegmentLength"
+                && let Some(length) = segment_length(value)
+            {
+                self.plan.downstream.connection.max_send_data_segment = length;
+            } else if key != "SendTargets" {
                 let known = crate::login::keys::Key::named(key).is_some();
                 answer.push(key, if known { "Reject" } else { "NotUnderstood" });
             } else if value.is_empty() || value == self.plan.downstream.target_name {
@@ -375,6 +404,17 @@ impl Session {
             self.begin_finish(now);
         }
     }
+}
+
+fn has_repetition(keys: &KeyList) -> bool {
+    let mut seen = BTreeSet::new();
+    !keys.iter().all(|(key, _)| seen.insert(key))
+}
+
+/// A MaxRecvDataSegmentLength as it may be declared.
+fn segment_length(value: &str) -> Option<u32> {
+    let length = u32::try_from(parse_number(value)?).ok()?;
+    (512..1 << 24).contains(&length).then_some(length)
 }
 
 /// The CmdSN of a PDU that takes a place in the order of commands; none for immediate PDUs and data.

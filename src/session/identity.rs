@@ -13,9 +13,9 @@ use super::api::{Notice, PathId};
 use super::nexus::{HOME, NexusId, NexusState};
 use super::tasks::{Origin, Task};
 use crate::iscsi::{Cdb, Lun, ScsiResponse};
-use crate::scsi::Sense;
 use crate::scsi::inquiry::{self, Capacity, Identity, Inquiry};
 use crate::scsi::sense::{key, status};
+use crate::scsi::{Class, Sense};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -221,6 +221,7 @@ impl Session {
     pub(super) fn check_home_again(&mut self, now: Instant) -> bool {
         let luns: Vec<Lun> = self.units.keys().copied().collect();
         for lun in luns {
+            let mut reserved = false;
             if let Some(unit) = self.units.get_mut(&lun)
                 && (unit.reserved || unit.registered)
             {
@@ -229,11 +230,30 @@ impl Session {
                 if !broken!(self.rules, ReservationLossUntold) {
                     unit.keep_attention(Bytes::copy_from_slice(&loss.to_fixed()));
                 }
-                unit.reserved = false;
+                reserved = std::mem::take(&mut unit.reserved);
+            }
+            if reserved {
+                self.end_what_relied_on_reservation(lun, now);
             }
             self.start_check(HOME, lun, Step::Ready, now);
         }
         self.checks.iter().any(|c| c.nexus == HOME)
+    }
+
+    /// Commands given under a reservation must not run without it: somebody else may have had the unit meanwhile.
+    fn end_what_relied_on_reservation(&mut self, lun: Lun, now: Instant) {
+        let relied = |t: &Task| {
+            let waits = t.lun == lun && t.run.is_none() && t.held_response.is_none();
+            let harmless = matches!(t.command.class, Class::Stateless | Class::Query);
+            waits && !harmless && matches!(t.origin, Origin::Initiator { .. })
+        };
+        for key in self.tasks.select(relied) {
+            self.unqueue(key);
+            if let Some(task) = self.tasks.get_mut(key) {
+                task.queued = false;
+            }
+            self.answer_unknown_outcome(key, now);
+        }
     }
 
     /// Checks on a lost nexus end; what was proved there no longer holds.
@@ -324,12 +344,13 @@ impl Session {
     }
 
     /// A command of Braid's own met a unit attention, if it did. On home the initiator must see it (P3), unless it says no
-    /// more than that the nexus is new, which Braid's own login made it.
+    /// more than what Braid's own login did.
     pub(super) fn attention_met(&mut self, nexus: NexusId, lun: Lun, response: &ScsiResponse) {
         let (Some(sense), Some(attention)) = (response.sense(), unit_attention(response)) else { return };
         let settling = self.nexus(nexus).is_some_and(|n| n.state == NexusState::Settling);
-        let new_nexus = attention.asc == 0x29 && matches!(attention.ascq, 0 | 7);
-        let own_doing = settling && new_nexus && !broken!(self.rules, OwnAttentionPassedOn);
+        // A new nexus, and commands that its predecessor took with it, which run again (R201).
+        let of_login = matches!((attention.asc, attention.ascq), (0x29, 0 | 7) | (0x47, 0x7f));
+        let own_doing = settling && of_login && !broken!(self.rules, OwnAttentionPassedOn);
         if nexus == HOME
             && !own_doing
             && let Some(unit) = self.units.get_mut(&lun)

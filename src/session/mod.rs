@@ -49,7 +49,7 @@ mod upstream;
 pub use api::*;
 
 use crate::iscsi::text::TextCollector;
-use crate::iscsi::{Lun, Pdu};
+use crate::iscsi::{Lun, Pdu, TaskManagementRequest};
 use crate::path::select::{PathLoad, Selector};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -96,6 +96,8 @@ pub struct Session {
     /// When unanswered commands are looked at next; set while there may be some.
     stuck_check_at: Option<Instant>,
     functions: Vec<tmf::Function>,
+    /// Immediate functions that wait for commands with lower numbers.
+    early_functions: Vec<TaskManagementRequest>,
     home_lost_since: Option<Instant>,
     finishing: Option<finish::Finishing>,
     /// Nothing is read from targets at the moment.
@@ -145,6 +147,7 @@ impl Session {
             fence_retry_at: None,
             stuck_check_at: None,
             functions: Vec::new(),
+            early_functions: Vec::new(),
             home_lost_since: None,
             finishing: None,
             paused: false,
@@ -172,7 +175,7 @@ impl Session {
                     self.take_downstream(pdu, now);
                 }
             }
-            Event::DownstreamRejectable { header, reason } => self.reject_header(&header, reason),
+            Event::DownstreamRejectable { header, reason } => self.downstream_spoilt(&header, reason, now),
             Event::DownstreamClosed | Event::Stop => {
                 self.begin_finish(now);
             }

@@ -562,7 +562,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn isids_are_stable_distinct_and_of_type_random_r8() {
+    fn isids_are_stable_distinct_and_of_type_random_r7_r8() {
         let home = Isid([0, 2, 0x3d, 1, 2, 3]);
         let first = derived_isid(home, "iqn.2026-11.org.example:a", "p1", &[home]);
         assert_eq!(first, derived_isid(home, "iqn.2026-11.org.example:a", "p1", &[home]));

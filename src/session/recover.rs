@@ -106,9 +106,9 @@ impl Session {
         }
         if nexus == HOME {
             self.home_lost_since.get_or_insert(now);
-            if self.finishing.is_none() && !self.conns.iter().any(|c| c.state == ConnState::Up) {
-                self.note(Notice::AllPathsDown);
-            }
+        }
+        if self.finishing.is_none() && self.conns.iter().all(|c| c.state == ConnState::Opening) {
+            self.note(Notice::AllPathsDown);
         }
         self.tmf_conns_lost(now);
     }
@@ -173,7 +173,7 @@ impl Session {
 
     /// The target may or may not have run it, and running it again is not the same (P5). ABORTED COMMAND says that
     /// the outcome is open; a unit attention would say that the command did not run.
-    fn answer_unknown_outcome(&mut self, task_key: TaskKey, now: Instant) {
+    pub(super) fn answer_unknown_outcome(&mut self, task_key: TaskKey, now: Instant) {
         let misleading = broken!(self.rules, OutcomeToldAsAttention);
         let key = if misleading { key::UNIT_ATTENTION } else { key::ABORTED_COMMAND };
         let sense = Sense { key, asc: 0x29, ascq: 0x07 };

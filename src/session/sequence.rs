@@ -51,6 +51,18 @@ impl Front {
         Admission::Kept
     }
 
+    /// Takes back the admission of the latest PDU: a rejected one counts as not received (R105).
+    pub(super) fn refuse(&mut self, cmd_sn: CmdSn) {
+        if cmd_sn.next() == self.exp_cmd_sn {
+            self.exp_cmd_sn = cmd_sn;
+        }
+    }
+
+    /// Whether requests with lower numbers than this are still to come.
+    pub(super) fn awaits_before(&self, cmd_sn: CmdSn) -> bool {
+        cmd_sn.is_after(self.exp_cmd_sn) && !cmd_sn.is_after(self.max_cmd_sn.next())
+    }
+
     /// A PDU that came early and whose turn it is now.
     pub(super) fn next_early(&mut self) -> Option<Pdu> {
         loop {
@@ -161,12 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn holes_are_waited_for_and_duplicates_ignored_r94_r96() {
+    fn holes_are_waited_for_and_duplicates_ignored_r94_r95_r96() {
         let mut front = Front::new(CmdSn(u32::MAX), CmdSn(3), StatSn(7));
         assert_eq!(front.admit(CmdSn(1), &nop(1)), Admission::Kept);
         assert_eq!(front.admit(CmdSn(1), &nop(1)), Admission::Ignored);
         assert_eq!(front.admit(CmdSn(4), &nop(4)), Admission::Ignored);
         assert_eq!(front.next_early(), None);
+        assert_eq!(front.peek().1, CmdSn(u32::MAX), "nothing behind the hole is acknowledged");
         assert_eq!(front.admit(CmdSn(u32::MAX), &nop(0)), Admission::Now);
         assert_eq!(front.admit(CmdSn(0), &nop(0)), Admission::Now);
         assert_eq!(front.next_early(), Some(nop(1)));

@@ -81,6 +81,12 @@ impl Function {
     }
 }
 
+/// Whether a function concerns more than one task.
+fn is_set_wide(function: u8) -> bool {
+    let resets = [tmf::LOGICAL_UNIT_RESET, tmf::TARGET_WARM_RESET, tmf::TARGET_COLD_RESET];
+    resets.contains(&function) || matches!(function, tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET)
+}
+
 /// Functions open at a time; more are rejected.
 const MOST_FUNCTIONS: usize = 32;
 /// A reset that loses home so often is rejected.
@@ -89,13 +95,20 @@ const MOST_TRIES: u8 = 3;
 impl Session {
     /// A request from the initiator.
     pub(super) fn task_management(&mut self, request: &TaskManagementRequest, now: Instant) {
-        if self.functions.iter().any(|f| f.itt == request.itt) || self.tasks.find(request.itt).is_some() {
+        let early = self.early_functions.iter().any(|f| f.itt == request.itt);
+        let open = early || self.functions.iter().any(|f| f.itt == request.itt);
+        if open || self.tasks.find(request.itt).is_some() {
             // R107: a tag names one task at a time.
             self.reject(&Pdu::TaskManagementRequest(request.clone()), reject::TASK_IN_PROGRESS);
             return;
         }
-        if self.functions.len() >= MOST_FUNCTIONS {
+        if self.functions.len() + self.early_functions.len() >= MOST_FUNCTIONS {
             self.answer_tmf(request.itt, tmf::REJECTED);
+            return;
+        }
+        if self.front.awaits_before(request.cmd_sn) && is_set_wide(request.function) {
+            // It covers commands that have not arrived (R146).
+            self.early_functions.push(request.clone());
             return;
         }
         match request.function {
@@ -108,6 +121,17 @@ impl Session {
             tmf::TASK_REASSIGN => self.answer_tmf(request.itt, tmf::REASSIGN_UNSUPPORTED),
             tmf::QUERY_TASK..=tmf::QUERY_ASYNC_EVENT => self.answer_tmf(request.itt, tmf::NOT_SUPPORTED),
             _ => self.answer_tmf(request.itt, tmf::REJECTED),
+        }
+    }
+
+    /// Acts on functions for which no command is missing any more.
+    pub(super) fn act_on_early_functions(&mut self, now: Instant) {
+        if self.finishing.is_some() {
+            return;
+        }
+        while let Some(at) = self.early_functions.iter().position(|f| !self.front.awaits_before(f.cmd_sn)) {
+            let request = self.early_functions.remove(at);
+            self.task_management(&request, now);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::Session;
 use super::api::{Cause, ConnId, How, Notice, Output};
-use super::nexus::{ConnState, HOME};
+use super::nexus::{Conn, ConnState, HOME};
 use super::order::Holder;
 use super::tasks::{Origin, Solicited, Task, TaskKey};
 use crate::iscsi::{
@@ -212,10 +212,12 @@ impl Session {
             self.path_answered(id, now);
             self.tmf_answered(id, nop.itt, crate::iscsi::tmf::COMPLETE, now);
         }
+        // Nothing follows a logout (R211).
+        let stays = |c: &&Conn| !matches!(c.state, ConnState::LoggingOut(_));
+        let Some(conn) = self.conn(id).filter(stays) else { return };
         if nop.ttt == Ttt::NONE || broken!(self.rules, PingUnanswered) {
             return;
         }
-        let Some(conn) = self.conn(id) else { return };
         let (exp_stat_sn, nexus) = (conn.exp_stat_sn, conn.nexus);
         let Some(cmd_sn) = self.nexus(nexus).map(|n| n.window.current()) else { return };
         // An answer has no task tag and is always immediate (R225, R226).

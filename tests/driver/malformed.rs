@@ -581,7 +581,7 @@ mod upstream {
     }
 
     #[tokio::test]
-    async fn a_bad_data_digest() {
+    async fn r178_a_bad_data_digest() {
         bounded(async {
             let scene = Scene::with((0, 4), "data_digest = \"crc32c\"").await;
             let attack = on(is_data_in, |mut pdu| {

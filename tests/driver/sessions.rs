@@ -5,7 +5,7 @@ use crate::rig::{
 };
 use braid::iscsi::{Cid, Isid, Pdu, Tsih};
 use braid::lab::target::TargetOptions;
-use braid::login::{LoginError, LoginKind, LoginPlan, SessionParams};
+use braid::login::{InitiatorLogin, LoginError, LoginKind, LoginPlan, SessionParams};
 use braid::proxy::conn::ConnError;
 use braid::proxy::dial::DialError;
 use std::time::Duration;
@@ -21,7 +21,7 @@ fn refusal(login: Result<Client, DialError>) -> (u8, u8) {
 }
 
 #[tokio::test]
-async fn data_goes_through_to_the_medium_and_back() {
+async fn data_goes_through_to_the_medium_and_back_r1() {
     bounded(async {
         let rig = Rig::new(2, "mode = \"sessions\"").await;
         let mut client = rig.client(1).await;
@@ -44,7 +44,7 @@ async fn data_goes_through_to_the_medium_and_back() {
 }
 
 #[tokio::test]
-async fn the_target_sees_the_initiators_own_name_and_isid() {
+async fn the_target_sees_the_initiators_own_name_and_isid_r6_r12() {
     bounded(async {
         let rig = Rig::new(1, "").await;
         let client = rig.client(7).await;
@@ -93,7 +93,13 @@ async fn an_unknown_target_is_refused() {
     bounded(async {
         let rig = Rig::new(1, "").await;
         let other = LoginPlan { target_name: "iqn.2026-11.example:other".into(), ..plan(1) };
-        assert_eq!(refusal(Client::login_as(rig.address(), other).await), (2, 3));
+        assert_eq!(refusal(Client::login_as(rig.address(), other.clone()).await), (2, 3));
+        // R38: nothing more is heard after that.
+        let mut conn = stranger(rig.address()).await;
+        let (_, first) = InitiatorLogin::start(other);
+        conn.send(&[first]).await.unwrap();
+        assert!(matches!(conn.recv().await, Ok(Pdu::LoginResponse(refused)) if refused.status_class == 2));
+        assert_closed(conn).await;
     })
     .await;
 }
@@ -179,7 +185,7 @@ async fn login_when_free(rig: &Rig, isid: u8) -> Client {
 }
 
 #[tokio::test]
-async fn a_login_with_the_same_isid_ends_the_earlier_session_first() {
+async fn r195_r215_a_login_with_the_same_isid_ends_the_earlier_session_first() {
     bounded(async {
         let rig = Rig::new(2, "mode = \"sessions\"").await;
         let mut first = rig.client(1).await;
@@ -297,7 +303,7 @@ async fn r47_a_silent_login_is_closed() {
 }
 
 #[tokio::test]
-async fn digests_are_agreed_on_each_side_for_itself() {
+async fn r65_digests_are_agreed_on_each_side_for_itself() {
     bounded(async {
         let rig = Rig::new(2, "mode = \"sessions\"\nheader_digest = \"crc32c\"").await;
         let mut with_data_digest = plan(1);
@@ -322,7 +328,7 @@ async fn a_required_digest_that_the_target_refuses_keeps_the_path_out() {
 }
 
 #[tokio::test]
-async fn the_first_frame_of_anything_else_than_login_closes_the_connection() {
+async fn r15_the_first_frame_of_anything_else_than_login_closes_the_connection() {
     bounded(async {
         let rig = Rig::new(1, "").await;
         let mut conn = stranger(rig.address()).await;

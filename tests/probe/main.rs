@@ -204,7 +204,7 @@ async fn r231_a_portal_tells_of_all_portals() {
 }
 
 #[tokio::test]
-async fn r237_r238_an_answer_in_parts_is_put_together() {
+async fn r61_r237_r238_an_answer_in_parts_is_put_together() {
     let text = b"TargetName=iqn.a\0TargetAddress=192.0.2.1,2\0TargetName=iqn.b\0".to_vec();
     let portal = fake::start(Manners { targets: text, ..Manners::default() }).await;
     let expected = [

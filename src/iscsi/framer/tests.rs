@@ -232,7 +232,7 @@ fn r177_a_flipped_data_bit_costs_one_pdu() {
 }
 
 #[test]
-fn bad_pdus_are_rejected_with_their_reason_and_skipped() {
+fn r182_bad_pdus_are_rejected_with_their_reason_and_skipped() {
     let good = bytes_of(&nop(b"abcdef"), false, false);
     let data_in = Pdu::DataIn(DataIn { data: Payload::from(vec![1; 10]), ..DataIn::default() });
     let mut reserved_attribute = bytes_of(

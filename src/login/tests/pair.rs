@@ -41,7 +41,7 @@ fn run(plan: LoginPlan, offer: &Offer) -> Outcome {
 }
 
 #[test]
-fn a_leading_login_agrees() {
+fn r34_r69_a_leading_login_agrees() {
     let connection = ConnectionParams {
         header_digest: true,
         data_digest: false,
@@ -126,7 +126,7 @@ fn session_params() -> impl Strategy<Value = SessionParams> {
 }
 
 proptest! {
-    /// R54, R58, R76: whatever is offered and limited, both sides arrive at the same, or neither arrives.
+    /// R54, R58, R66, R67, R68, R72, R73, R75, R76: whatever is offered and limited, both sides arrive at the same, or neither arrives.
     #[test]
     fn both_sides_agree(
         wanted in session_params(),
@@ -156,6 +156,9 @@ proptest! {
                 prop_assert_eq!(s.default_time2retain, wanted.default_time2retain.min(limits.default_time2retain));
                 prop_assert_eq!(s.initial_r2t, wanted.initial_r2t || limits.initial_r2t);
                 prop_assert_eq!(s.immediate_data, wanted.immediate_data && limits.immediate_data);
+                prop_assert_eq!(s.data_pdu_in_order, wanted.data_pdu_in_order || limits.data_pdu_in_order);
+                let in_order = wanted.data_sequence_in_order || limits.data_sequence_in_order;
+                prop_assert_eq!(s.data_sequence_in_order, in_order);
                 let recovers = s.error_recovery_level > 0 && s.data_sequence_in_order;
                 prop_assert!(!recovers || s.max_outstanding_r2t == 1);
             }

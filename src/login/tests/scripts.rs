@@ -49,10 +49,10 @@ fn libiscsi_logs_in_with_one_request() {
         &[
             ("TargetPortalGroupTag", "3"),
             ("MaxRecvDataSegmentLength", "65536"),
-            ("HeaderDigest", "None"),
+            ("HeaderDigest", "None"), // R55: its first choice
             ("InitialR2T", "No"),
-            ("FirstBurstLength", "65536"),
-            ("IFMarker", "No"),
+            ("FirstBurstLength", "65536"), // R71
+            ("IFMarker", "No"),            // R80
         ],
     );
     let done = done(step);
@@ -74,7 +74,7 @@ fn open_iscsi_logs_in_with_two_requests() {
     let answer = response(login.accept(offer()));
     assert!(answer.transit && answer.next == Stage::Operational);
     assert_eq!(answer.tsih, Tsih(0), "R31: the handle comes with the last response");
-    assert_eq!(text(&answer), keys(&[("TargetPortalGroupTag", "3"), ("AuthMethod", "None")]));
+    assert_eq!(text(&answer), keys(&[("TargetPortalGroupTag", "3"), ("AuthMethod", "None")]), "R40");
     let second = [
         ("HeaderDigest", "CRC32C,None"),
         ("DataDigest", "None"),
@@ -94,10 +94,14 @@ fn open_iscsi_logs_in_with_two_requests() {
         ("MaxRecvDataSegmentLength", "262144"),
         ("TaskReporting", "FastAbort,ResponseFence,RFC3720"),
         ("iSCSIProtocolLevel", "2"),
+        ("X#NodeArchitecture", "linux"),
     ];
     let step = login.handle(transit(Stage::Operational, Stage::FullFeature, &second));
+    // R55, R78, R79.
     let expected = [("HeaderDigest", "CRC32C"), ("TaskReporting", "RFC3720"), ("iSCSIProtocolLevel", "1")];
-    assert_answers(&response(step.clone()), &expected);
+    let answer = response(step.clone());
+    assert_answers(&answer, &expected);
+    assert_eq!(text(&answer).value("X#NodeArchitecture"), None, "R81");
     let done = done(step);
     assert!(done.connection.header_digest && !done.connection.data_digest);
 }
@@ -111,7 +115,7 @@ fn windows_takes_small_steps() {
     let step =
         feed(&mut login, &offer(), transit(Stage::Security, Stage::Operational, &[("AuthMethod", "None")]));
     let answer = response(step);
-    assert_eq!((answer.transit, answer.stat_sn), (true, StatSn(1)));
+    assert_eq!((answer.transit, answer.stat_sn), (true, StatSn(1)), "R37");
     let pairs = [
         ("HeaderDigest", "None,CRC32C"),
         ("DataDigest", "None,CRC32C"),
@@ -125,6 +129,7 @@ fn windows_takes_small_steps() {
     ];
     let answer = response(login.handle(request(Stage::Operational, &pairs)));
     assert!(!answer.transit);
+    // R66, R74, R77: the smaller of the two.
     assert_answers(
         &answer,
         &[("ErrorRecoveryLevel", "0"), ("MaxConnections", "4"), ("MaxOutstandingR2T", "1")],
@@ -181,7 +186,7 @@ fn straight_from_security_to_full_feature() {
 }
 
 #[test]
-fn operational_keys_in_the_security_stage_are_answered_there_and_may_come_again() {
+fn r29_operational_keys_in_the_security_stage_are_answered_there_and_may_come_again() {
     let mut login = TargetLogin::new();
     let mut pairs = NAMES.to_vec();
     pairs.extend([("AuthMethod", "None"), ("MaxBurstLength", "16384"), ("FirstBurstLength", "16384")]);
@@ -219,7 +224,7 @@ fn defaults_beyond_the_limits_are_proposed() {
     let step = login.handle(transit(Stage::Operational, Stage::FullFeature, &answers));
     assert_eq!(text(&response(step.clone())), KeyList::new(), "answers are not answered");
     let session = done(step).session;
-    assert_eq!((session.max_burst_length, session.default_time2wait), (8192, 7));
+    assert_eq!((session.max_burst_length, session.default_time2wait), (8192, 7), "R70, R72");
     assert!(!session.immediate_data, "R56: nothing else could have been the answer");
 }
 
@@ -302,7 +307,7 @@ fn r41_session_keys_do_not_change_on_a_joining_connection() {
 }
 
 #[test]
-fn r53_r57_senseless_proposals_are_rejected_and_change_nothing() {
+fn r53_r57_r80_senseless_proposals_are_rejected_and_change_nothing() {
     let mut pairs = NAMES.to_vec();
     let bad = [
         ("MaxBurstLength", "100"),

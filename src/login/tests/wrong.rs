@@ -44,7 +44,7 @@ fn r30_only_version_0_is_spoken() {
 }
 
 #[test]
-fn r23_r26_stages_and_bits() {
+fn r22_r23_r26_stages_and_bits() {
     use Stage::{FullFeature, Operational, Security};
     assert_eq!(refuse_first(request(FullFeature, &NAMES)), (2, 0));
     assert_eq!(refuse_first(transit(Operational, Security, &NAMES)), (2, 0));
@@ -131,7 +131,7 @@ fn r28_r54_no_second_negotiation() {
 }
 
 #[test]
-fn keys_out_of_place() {
+fn r29_r69_r83_keys_out_of_place() {
     for pair in [
         ("SendTargets", "All"),
         ("TargetPortalGroupTag", "1"),
@@ -148,7 +148,7 @@ fn keys_out_of_place() {
 }
 
 #[test]
-fn proposals_that_are_not_answered_or_badly_answered() {
+fn r45_proposals_that_are_not_answered_or_badly_answered() {
     let offer = Offer { limits: SessionParams { max_burst_length: 8192, ..offer().limits }, ..offer() };
     let bad: [&[(&str, &str)]; 4] = [
         &[],
@@ -188,11 +188,11 @@ fn garbage_text() {
 }
 
 #[test]
-fn an_endless_login_ends() {
+fn r43_an_endless_login_ends_but_not_soon() {
     let mut login = started(Stage::Operational);
-    let last = (0..100)
-        .map(|_| login.handle(request(Stage::Operational, &[])))
-        .find(|s| !matches!(s, TargetStep::Send(_)));
+    let mut steps = (0..100).map(|_| login.handle(request(Stage::Operational, &[])));
+    assert!(steps.by_ref().take(20).all(|s| matches!(s, TargetStep::Send(_))));
+    let last = steps.find(|s| !matches!(s, TargetStep::Send(_)));
     assert_eq!(refused(&mut login, last.unwrap()), (2, 0));
     let endless = |data: Vec<u8>| {
         let mut login = TargetLogin::new();
@@ -275,6 +275,34 @@ fn answers_but(key: &str, value: Option<&'static str>) -> Vec<(&'static str, &'s
         .iter()
         .filter_map(|(k, v)| if *k == key { value.map(|value| (*k, value)) } else { Some((*k, *v)) });
     changed.collect()
+}
+
+#[test]
+fn r19_r21_r34_r36_r52_a_login_is_one_task_and_says_who_wants_what() {
+    let sent = |step: InitiatorStep| {
+        let InitiatorStep::Send(Pdu::LoginRequest(request)) = step else { panic!("{step:?}") };
+        request
+    };
+    let session = SessionParams::default();
+    for (kind, normal) in [
+        (LoginKind::Leading, Some("Normal")),
+        (LoginKind::Joining { session, tsih: TSIH }, None),
+        (LoginKind::Discovery, Some("Discovery")),
+    ] {
+        let (mut login, first) = InitiatorLogin::start(LoginPlan { kind, ..plan() });
+        let first = sent(InitiatorStep::Send(first));
+        let names = KeyList::parse(&first.data.contiguous()).unwrap();
+        assert_eq!((names.value("InitiatorName"), names.value("TargetName")), (Some("iqn.i"), Some("iqn.t")));
+        assert_eq!(names.value("SessionType"), normal);
+        let agreed = agreed(Stage::Security, Stage::Operational, &[("AuthMethod", "None")]);
+        let second = sent(login.handle(LoginResponse { stat_sn: StatSn(u32::MAX), ..agreed }).unwrap());
+        let identity = |r: &LoginRequest| (r.itt, r.isid, r.tsih, r.cid, r.cmd_sn);
+        assert_eq!(identity(&first), identity(&second));
+        assert_eq!(second.exp_stat_sn, StatSn(0), "the response is acknowledged");
+        let offers = KeyList::parse(&second.data.contiguous()).unwrap();
+        assert!(offers.iter().all(|(_, value)| !["Reject", "Irrelevant", "NotUnderstood"].contains(&value)));
+        assert_eq!(Pdu::LoginRequest(second).encode().0[0] & 0x40, 0x40, "always immediate");
+    }
 }
 
 /// An initiator that waits in the operational stage.
@@ -407,7 +435,7 @@ fn statuses() {
 }
 
 #[test]
-fn responses_that_do_not_belong_here() {
+fn r24_responses_that_do_not_belong_here() {
     let fine = agreed(Stage::Security, Stage::Operational, &[("AuthMethod", "None")]);
     let wrong = [
         LoginResponse { itt: Itt(1), ..fine.clone() },
@@ -430,10 +458,11 @@ fn responses_that_do_not_belong_here() {
 }
 
 #[test]
-fn an_endless_target_ends() {
+fn r43_an_endless_target_ends_but_not_soon() {
     let mut login = operational();
-    let end = (0..100).find_map(|_| login.handle(stay(Stage::Operational, &[])).err());
-    assert!(matches!(end, Some(LoginError::Protocol(_))));
+    let mut steps = (0..100).map(|_| login.handle(stay(Stage::Operational, &[])));
+    assert!(steps.by_ref().take(20).all(|s| s.is_ok()));
+    assert!(matches!(steps.find_map(Result::err), Some(LoginError::Protocol(_))));
     let mut login = operational();
     let piece = LoginResponse {
         continue_: true,

@@ -126,7 +126,7 @@ fn a_new_session_that_loses_braids_own_command_is_opened_anew() {
 
 /// A target that answers pings and nothing else has lost the command: it runs again on a session opened anew.
 #[test]
-fn a_read_without_an_answer_runs_again_after_the_task_timeout() {
+fn a_read_without_an_answer_runs_again_after_the_task_timeout_r168() {
     let mut rig = Rig::sessions(1);
     rig.settle();
     let itt = rig.read(0, 1);

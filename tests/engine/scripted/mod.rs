@@ -373,6 +373,12 @@ impl Rig {
         }
     }
 
+    /// The request sent last is refused, and its number free again (R105).
+    pub(crate) fn told_refusal(&mut self) -> u8 {
+        self.cmd_sn = self.cmd_sn.minus(1);
+        self.told_reject()
+    }
+
     /// The next PDU for the initiator is a response with this status for this task.
     pub(crate) fn told_status(&mut self, itt: Itt, status: u8) -> ScsiResponse {
         let response = self.told_response();

@@ -66,7 +66,7 @@ const START_STOP: [u8; 6] = [0x1b, 0, 0, 0, 1, 0x40];
 const UNKNOWN: [u8; 10] = [0xc1, 0, 0, 0, 0, 0x40, 0, 0, 0, 0];
 
 #[test]
-fn overlapping_commands_wait_if_one_of_them_writes_r245() {
+fn overlapping_commands_wait_if_one_of_them_writes_r109_r245() {
     waits(write(0, 8), write(7, 8));
     waits(write(0, 8), read(7, 1));
     waits(read(0, 8), write(7, 8));

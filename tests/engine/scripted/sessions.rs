@@ -59,22 +59,6 @@ fn asked(answer: impl FnMut(u32, &[u8]) -> Result<Vec<u8>, (u8, u8, u8)>) -> Rig
 }
 
 #[test]
-fn further_nexuses_have_isids_of_their_own_and_carry_nothing_before_identity_is_proved_r3_r8() {
-    let mut rig = Rig::sessions(2);
-    assert_eq!(rig.spread(), [0, 0]);
-    let (_, path, plan) = rig.opens[0].clone();
-    assert_eq!((path, plan.kind), (1, LoginKind::Leading));
-    assert_ne!(plan.isid, Isid([0, 2, 0x3d, 0, 0, 1]));
-    assert_eq!(plan.isid.0[0] & 0xc0, 0x80);
-    rig.obliging = false;
-    rig.connect();
-    assert_eq!(rig.spread(), [0, 0]);
-    rig.identify();
-    assert!(rig.notes.iter().any(|n| matches!(n, Notice::IdentityProved { path: PathId(1), lun: 0 })));
-    assert_eq!(rig.spread(), [0, 1]);
-}
-
-#[test]
 fn another_units_identity_keeps_a_path_out() {
     type Change = fn(&[u8]) -> Option<Vec<u8>>;
     let different: [Change; 3] = [
@@ -107,46 +91,6 @@ fn registrations_of_anybody_keep_the_unit_on_home() {
     let mut rig = asked(|_, cdb| Ok(if cdb[0] == 0x5e { vec![0, 0, 0, 1, 0, 0, 0, 8] } else { disk(cdb) }));
     assert!(rig.notes.iter().any(|n| matches!(n, Notice::IdentityMismatch { path: PathId(1), .. })));
     assert_eq!(rig.spread(), [0, 0]);
-}
-
-#[test]
-fn the_attention_of_a_new_nexus_is_absorbed() {
-    let mut first = true;
-    let mut rig =
-        asked(
-            |conn, cdb| {
-                if conn == 1 && std::mem::take(&mut first) { Err((6, 0x29, 0)) } else { Ok(disk(cdb)) }
-            },
-        );
-    assert_eq!(rig.spread(), [0, 1]);
-}
-
-#[test]
-fn an_attention_on_a_further_nexus_moves_the_command_home_and_the_nexus_is_proved_again() {
-    let mut rig = two();
-    rig.obliging = false;
-    let itt = rig.write(8, 1);
-    let (conn, command) = rig.next_command();
-    assert_eq!(conn, 1);
-    rig.sense(1, &command, 6, 0x29, 3);
-    assert!(rig.notes.contains(&Notice::UnitAttentionAbsorbed { path: PathId(1) }));
-    let again = loop {
-        match rig.sent(0) {
-            Pdu::ScsiCommand(c) if c.write => break c,
-            Pdu::ScsiCommand(c) => {
-                let data = disk(&c.cdb.0);
-                rig.answer(0, &c, &data);
-            }
-            other => panic!("{other:?}"),
-        }
-    };
-    assert_eq!(again.data.contiguous(), pattern(0, 512));
-    // What home says is what the initiator hears: here the same event, once.
-    rig.sense(0, &again, 6, 0x29, 3);
-    rig.told_sense(itt, 6, 0x29, 3);
-    rig.obliging = true;
-    rig.identify();
-    assert_eq!(rig.spread(), [0, 1]);
 }
 
 #[test]
@@ -277,7 +221,7 @@ fn a_capacity_that_grew_is_learnt_anew_and_the_paths_stay_in_use() {
 }
 
 #[test]
-fn a_device_that_is_no_disk_stays_on_home() {
+fn a_device_that_is_no_disk_stays_on_home_r208() {
     let mut rig = asked(|_, cdb| {
         let mut data = disk(cdb);
         if cdb[..2] == [0x12, 0] {
