@@ -8,6 +8,8 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "a peer that meets any other PDU fails the test")]
 
+#[path = "../sim/checker/mod.rs"]
+mod checker;
 mod scripted;
 mod target;
 mod world;
@@ -32,6 +34,11 @@ const CALM: Setup = Setup {
     leaves: false,
     fence: FenceMethod::Ordered,
 };
+
+#[test]
+fn checkers_notice_what_is_broken() {
+    checker::trials().into_iter().for_each(|(_, trial)| trial());
+}
 
 #[test]
 fn one_path() {

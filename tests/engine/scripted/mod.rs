@@ -14,6 +14,7 @@ mod order;
 mod sessions;
 mod tmf;
 
+use crate::checker::{Downstream, Upstream};
 use braid::iscsi::text::KeyList;
 use braid::iscsi::{
     Cdb, Cid, CmdSn, DataIn, DataOut, Isid, Itt, Lun, Payload, Pdu, R2t, Reject, ScsiCommand, ScsiResponse,
@@ -64,6 +65,7 @@ pub(crate) struct Rig {
     pub(crate) obliging: bool,
     stat_sn: StatSn,
     next_itt: u32,
+    checkers: (Downstream, Upstream),
 }
 
 /// A plan with `paths` paths and plain parameters on both sides.
@@ -152,6 +154,7 @@ impl Rig {
         let (upstream, max_cmd_sn, stat_sn) =
             (plan.home.clone(), plan.downstream.max_cmd_sn, plan.downstream.stat_sn);
         let cmd_sn = plan.downstream.cmd_sn;
+        let checkers = (Downstream::new(&plan.downstream), Upstream::new(&plan));
         let mut rig = Self {
             session: Session::new(plan, now),
             now,
@@ -170,6 +173,7 @@ impl Rig {
             obliging: true,
             stat_sn,
             next_itt: 0x100,
+            checkers,
         };
         rig.line_up(0, 0);
         rig.drain();
@@ -192,6 +196,14 @@ impl Rig {
     // What happens.
 
     pub(crate) fn handle(&mut self, event: Event) {
+        let (downstream, upstream) = &mut self.checkers;
+        match &event {
+            Event::Downstream(pdu) => downstream.received(pdu),
+            Event::Upstream(conn, pdu) => upstream.received(*conn, pdu),
+            Event::Connected(conn, negotiated) => upstream.connected(*conn, negotiated),
+            Event::Disconnected(conn, _) => upstream.closed(*conn),
+            _ => {}
+        }
         self.session.handle(event, self.now);
         self.drain();
         if self.obliging {
@@ -223,11 +235,16 @@ impl Rig {
             match output {
                 Output::ToInitiator(pdu) => self.judge(pdu),
                 Output::ToTarget(conn, pdu) => {
+                    self.checkers.1.sent(conn, &pdu).unwrap();
                     let line = self.lines.get_mut(&conn.0);
                     line.expect("sent to a connection that is not open").sent.push_back(pdu);
                 }
-                Output::Open(conn, path, plan) => self.opens.push_back((conn.0, path.0, *plan)),
+                Output::Open(conn, path, plan) => {
+                    self.checkers.1.opened(conn, path, &plan).unwrap();
+                    self.opens.push_back((conn.0, path.0, *plan));
+                }
                 Output::Close(conn, how) => {
+                    self.checkers.1.closed(conn);
                     assert!(!self.closed.iter().any(|(c, _)| *c == conn.0), "closed twice");
                     self.opens.retain(|(c, _, _)| *c != conn.0);
                     self.lines.remove(&conn.0);
@@ -251,6 +268,7 @@ impl Rig {
 
     /// What holds for every PDU to the initiator (R96, R112).
     fn judge(&mut self, pdu: Pdu) {
+        self.checkers.0.sent(&pdu).unwrap();
         assert!(!self.downstream_closed, "sent after the end: {pdu:?}");
         let (stat_sn, exp, max) = pdu.target_numbers().unwrap();
         let counts = match &pdu {

@@ -1,0 +1,638 @@
+//! Braid as target.
+
+use super::{Broken, Judge, Judged, Request, Verdict, rejected, request, takes_stat_sn};
+use braid::iscsi::{
+    Cid, CmdSn, DataIn, DataOut, Itt, LogoutResponse, Lun, NopIn, Payload, Pdu, R2t, Reject, ScsiCommand,
+    ScsiResponse, StatSn, TaskManagementRequest, TaskManagementResponse, TextRequest, TextResponse, Ttt,
+    opcode, reject, tmf,
+};
+use braid::login::Negotiated;
+use rustc_hash::FxHashMap;
+
+const GOOD: u8 = 0;
+const CHECK_CONDITION: u8 = 2;
+
+/// What became of a command.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Open,
+    Answered,
+    /// A function that ended it was answered.
+    Ended,
+    Refused,
+}
+
+struct Task {
+    life: Life,
+    /// Place in the order of arrival.
+    arrived: u64,
+    cmd_sn: CmdSn,
+    immediate: bool,
+    /// Nobody can say whether the engine had to take it.
+    doubtful: bool,
+    lun: Lun,
+    write: bool,
+    /// Bytes to write and to read.
+    write_length: u32,
+    read_length: u32,
+    both: bool,
+    /// R2Ts and Data-Ins sent, which are one count, and Data-Ins alone.
+    data_sn: u32,
+    data_ins: u32,
+    /// Bytes read, and those of the sequence that is open.
+    delivered: u32,
+    burst: u32,
+    /// Unsolicited data was announced and is not all here.
+    announced: bool,
+    /// First byte that was neither sent unasked nor asked for.
+    solicited_to: u32,
+    /// Transfer tags of R2Ts not answered.
+    asked: Vec<Ttt>,
+    /// Commands that came under the same tag meanwhile.
+    again: u32,
+}
+
+struct Function {
+    code: u8,
+    lun: Lun,
+    referenced: Itt,
+    cmd_sn: CmdSn,
+    immediate: bool,
+    arrived: u64,
+    /// Commands with numbers before this were delivered when it came.
+    delivered: CmdSn,
+    /// The only answers that are right, if that is known: one task is concerned, and it was open or nowhere.
+    must: Option<u8>,
+}
+
+struct Text {
+    /// F of the last request.
+    final_: bool,
+    request: Vec<u8>,
+    response: Vec<u8>,
+}
+
+enum Kind {
+    Function(Function),
+    Ping(Payload),
+    Text(Text),
+    Logout(u8, Cid),
+}
+
+/// A request that is no command.
+struct Other {
+    itt: Itt,
+    kind: Kind,
+}
+
+/// The checker of the side of the initiator.
+pub(crate) struct Downstream {
+    judge: Judge,
+    negotiated: Negotiated,
+    tasks: FxHashMap<u32, Task>,
+    others: Vec<Other>,
+    arrivals: u64,
+    /// Numbers before this came without a hole: for certain, and if what the engine may take or leave is counted.
+    certain: CmdSn,
+    possible: CmdSn,
+    /// `certain` before the last PDU came.
+    floor: CmdSn,
+    /// Numbers that came behind a hole, and whether they must be taken.
+    early: Vec<(CmdSn, bool)>,
+    /// What the initiator was told last.
+    told: CmdSn,
+    max_cmd_sn: CmdSn,
+    stat_sn: StatSn,
+    /// The first StatSN was sent.
+    begun: bool,
+    /// A logout was answered.
+    over: bool,
+}
+
+impl Downstream {
+    pub(crate) fn new(negotiated: &Negotiated) -> Self {
+        let cmd_sn = negotiated.cmd_sn;
+        Self {
+            judge: Judge::new(),
+            negotiated: negotiated.clone(),
+            tasks: FxHashMap::default(),
+            others: Vec::new(),
+            arrivals: 0,
+            certain: cmd_sn,
+            possible: cmd_sn,
+            floor: cmd_sn,
+            early: Vec::new(),
+            told: cmd_sn,
+            max_cmd_sn: negotiated.max_cmd_sn,
+            stat_sn: negotiated.stat_sn,
+            begun: false,
+            over: false,
+        }
+    }
+
+    /// How often each requirement was judged.
+    pub(crate) fn judged(&self) -> &Judged {
+        &self.judge.0
+    }
+
+    // What the initiator sends.
+
+    /// A PDU from the initiator.
+    pub(crate) fn received(&mut self, pdu: &Pdu) {
+        self.floor = self.certain;
+        self.arrivals += 1;
+        let mut doubtful = false;
+        if let Some(head) = request(pdu).filter(|h| !h.immediate) {
+            let Some(certain) = self.arrive(&head) else { return };
+            doubtful = !certain;
+        }
+        match pdu {
+            Pdu::ScsiCommand(command) => self.command(command, doubtful),
+            Pdu::DataOut(data) => self.data_out(data),
+            Pdu::TaskManagementRequest(request) => self.function(request),
+            Pdu::NopOut(nop) if nop.itt != Itt::NONE => self.other(nop.itt, Kind::Ping(nop.data.clone())),
+            Pdu::TextRequest(request) => self.text(request),
+            Pdu::LogoutRequest(logout) => self.other(logout.itt, Kind::Logout(logout.reason, logout.cid)),
+            _ => {}
+        }
+    }
+
+    /// Books a CmdSN; returns whether the request must be taken, or nothing for a duplicate.
+    fn arrive(&mut self, head: &Request) -> Option<bool> {
+        let cmd_sn = head.cmd_sn;
+        if cmd_sn.is_before(self.certain) || self.early.contains(&(cmd_sn, true)) {
+            return None;
+        }
+        let plugged = self.early.iter().any(|(early, _)| *early == cmd_sn);
+        let certain = !plugged && !cmd_sn.is_after(self.max_cmd_sn);
+        if !plugged {
+            self.early.push((cmd_sn, certain));
+        }
+        self.advance();
+        Some(certain)
+    }
+
+    fn advance(&mut self) {
+        self.certain = self.certain.max(self.told);
+        self.possible = self.possible.max(self.told);
+        while self.early.contains(&(self.certain, true)) {
+            self.certain = self.certain.next();
+        }
+        self.possible = self.possible.max(self.certain);
+        while self.early.iter().any(|(early, _)| *early == self.possible) {
+            self.possible = self.possible.next();
+        }
+        let certain = self.certain;
+        self.early.retain(|(early, _)| !early.is_before(certain));
+    }
+
+    fn command(&mut self, c: &ScsiCommand, doubtful: bool) {
+        if let Some(task) = self.tasks.get_mut(&c.itt.0).filter(|t| t.life == Life::Open) {
+            task.again += 1;
+            return;
+        }
+        let both = c.read && c.write;
+        let immediate = u32::try_from(c.data.len()).unwrap_or(u32::MAX);
+        let first_burst = self.negotiated.session.first_burst_length.min(c.expected_length);
+        let task = Task {
+            life: Life::Open,
+            arrived: self.arrivals,
+            cmd_sn: c.cmd_sn,
+            immediate: c.immediate,
+            doubtful,
+            lun: c.lun,
+            write: c.write,
+            write_length: if c.write { c.expected_length } else { 0 },
+            read_length: match c.bidi_read_length {
+                Some(length) if both => length,
+                _ if c.read && !both => c.expected_length,
+                _ => 0,
+            },
+            both,
+            data_sn: 0,
+            data_ins: 0,
+            delivered: 0,
+            burst: 0,
+            announced: c.write && !c.final_,
+            solicited_to: if c.final_ { immediate } else { first_burst },
+            asked: Vec::new(),
+            again: 0,
+        };
+        self.tasks.insert(c.itt.0, task);
+    }
+
+    fn data_out(&mut self, d: &DataOut) {
+        let Some(task) = self.tasks.get_mut(&d.itt.0) else { return };
+        if d.ttt == Ttt::NONE {
+            task.announced &= !d.final_;
+        } else if d.final_ {
+            task.asked.retain(|a| *a != d.ttt);
+        }
+    }
+
+    fn function(&mut self, t: &TaskManagementRequest) {
+        let referenced = self.tasks.get(&t.referenced_itt.0);
+        let single = t.function == tmf::ABORT_TASK;
+        let on_function =
+            self.others.iter().any(|o| o.itt == t.referenced_itt && matches!(o.kind, Kind::Function(_)));
+        let number = t.ref_cmd_sn;
+        let missing =
+            !number.is_before(self.possible) && !self.early.iter().any(|(early, _)| *early == number);
+        let in_window = missing && number.is_before(t.cmd_sn) && !number.is_after(self.max_cmd_sn);
+        let must = match referenced.map(|t| t.life) {
+            _ if !single => None,
+            _ if on_function => Some(tmf::REJECTED),
+            None | Some(Life::Refused) if in_window && t.immediate => Some(tmf::COMPLETE),
+            None if number.is_before(self.certain) => Some(tmf::TASK_DOES_NOT_EXIST),
+            _ => None,
+        };
+        // What is given up before it came counts as received (R149), and a target reset may plug all holes (R157).
+        if single && in_window {
+            self.early.push((number, false));
+        }
+        if matches!(t.function, tmf::TARGET_WARM_RESET | tmf::TARGET_COLD_RESET) {
+            let mut hole = self.possible;
+            while hole.is_before(t.cmd_sn) && hole.since(self.possible) < 4096 {
+                self.early.push((hole, false));
+                hole = hole.next();
+            }
+        }
+        self.advance();
+        let function = Function {
+            code: t.function,
+            lun: t.lun,
+            referenced: t.referenced_itt,
+            cmd_sn: t.cmd_sn,
+            immediate: t.immediate,
+            arrived: self.arrivals,
+            delivered: self.certain,
+            must,
+        };
+        self.other(t.itt, Kind::Function(function));
+    }
+
+    fn text(&mut self, t: &TextRequest) {
+        let known = self.others.iter_mut().find(|o| o.itt == t.itt).map(|o| &mut o.kind);
+        if let Some(Kind::Text(text)) = known {
+            text.final_ = t.final_;
+            if t.ttt == Ttt::NONE {
+                text.request.clear();
+                text.response.clear();
+            }
+            text.request.extend_from_slice(&t.data.contiguous());
+            return;
+        }
+        let text = Text { final_: t.final_, request: t.data.contiguous().to_vec(), response: Vec::new() };
+        self.other(t.itt, Kind::Text(text));
+    }
+
+    fn other(&mut self, itt: Itt, kind: Kind) {
+        self.others.push(Other { itt, kind });
+    }
+
+    // What Braid sends.
+
+    /// A PDU to the initiator.
+    pub(crate) fn sent(&mut self, pdu: &Pdu) -> Result<(), Broken> {
+        self.judge_pdu(pdu).map_err(|fault| fault.with(pdu))
+    }
+
+    /// The session has ended; `served` says that the initiator waited for all its answers.
+    pub(crate) fn end(&self, served: bool) -> Result<(), Broken> {
+        let fault = |requirement, what: &str| Err(Broken { requirement, what: what.into() });
+        if !served || self.over {
+            return Ok(());
+        }
+        if self.tasks.values().any(|t| t.life == Life::Open && !t.doubtful) {
+            return fault(112, "a command was never answered");
+        }
+        match self.others.first().map(|o| &o.kind) {
+            Some(Kind::Ping(_)) => fault(224, "a ping was never echoed"),
+            Some(Kind::Function(_)) => fault(152, "a function was never answered"),
+            Some(Kind::Text(_)) => fault(237, "a text request was never answered"),
+            Some(Kind::Logout(..)) => fault(213, "a logout was never answered"),
+            None => Ok(()),
+        }
+    }
+
+    fn rule(&mut self, requirement: u16, holds: bool, what: &'static str) -> Verdict {
+        self.judge.rule(requirement, holds, what)
+    }
+
+    fn judge_pdu(&mut self, pdu: &Pdu) -> Verdict {
+        self.rule(214, !self.over, "sent after the session was logged out")?;
+        let numbers = pdu.target_numbers();
+        self.rule(142, numbers.is_some(), "an initiator's PDU was sent to the initiator")?;
+        let Some((stat_sn, exp_cmd_sn, max_cmd_sn)) = numbers else { return Ok(()) };
+        self.stat_sn(pdu, stat_sn)?;
+        self.command_numbers(exp_cmd_sn, max_cmd_sn)?;
+        let fits = pdu.data().len() <= self.negotiated.connection.max_send_data_segment as usize;
+        match pdu {
+            Pdu::TextResponse(_) => self.rule(62, fits, "text longer than the initiator takes")?,
+            _ => self.rule(127, fits, "a segment longer than the initiator takes")?,
+        }
+        match pdu {
+            Pdu::DataIn(data) => self.data_in(data),
+            Pdu::R2t(r2t) => self.r2t(r2t),
+            Pdu::ScsiResponse(response) => self.response(response),
+            Pdu::TaskManagementResponse(response) => self.function_response(response),
+            Pdu::NopIn(nop) => self.nop_in(nop),
+            Pdu::TextResponse(response) => self.text_response(response),
+            Pdu::LogoutResponse(response) => self.logout_response(response),
+            Pdu::Reject(reject) => self.reject(reject),
+            Pdu::AsyncMessage(message) => {
+                self.rule(222, matches!(message.event, 0..=5 | 248..), "an event code that is not defined")
+            }
+            _ => self.rule(15, false, "a login response in full feature phase"),
+        }
+    }
+
+    fn stat_sn(&mut self, pdu: &Pdu, stat_sn: StatSn) -> Verdict {
+        let right = stat_sn == self.stat_sn;
+        if takes_stat_sn(pdu) {
+            // The login counted before.
+            self.rule(111, self.begun || right, "StatSN does not go on from the login")?;
+            self.rule(112, right, "not the next StatSN")?;
+            self.begun = true;
+            self.stat_sn = stat_sn.next();
+        } else if !matches!(pdu, Pdu::DataIn(_)) {
+            self.rule(112, right, "a PDU that takes no StatSN does not show the next one")?;
+        }
+        Ok(())
+    }
+
+    fn command_numbers(&mut self, exp_cmd_sn: CmdSn, max_cmd_sn: CmdSn) -> Verdict {
+        self.rule(95, !exp_cmd_sn.is_after(self.possible), "ExpCmdSN acknowledges what did not come")?;
+        self.rule(95, !exp_cmd_sn.is_before(self.told), "ExpCmdSN falls")?;
+        self.rule(95, !exp_cmd_sn.is_before(self.floor), "ExpCmdSN leaves out what came long ago")?;
+        self.rule(96, !max_cmd_sn.is_before(exp_cmd_sn.minus(1)), "MaxCmdSN is below ExpCmdSN - 1")?;
+        self.told = exp_cmd_sn;
+        self.max_cmd_sn = self.max_cmd_sn.max(max_cmd_sn);
+        Ok(())
+    }
+
+    /// A PDU of a command: the command is there, was delivered in its turn, and is open.
+    fn open(&mut self, itt: Itt, status: bool) -> Verdict {
+        let task = self.tasks.get(&itt.0);
+        let (life, number) = (task.map(|t| t.life), task.filter(|t| !t.immediate).map(|t| t.cmd_sn));
+        self.rule(107, life.is_some(), "no command has this tag")?;
+        self.rule(152, life != Some(Life::Ended), "a function that ended this command was answered before")?;
+        self.rule(181, life != Some(Life::Refused), "this command was refused before")?;
+        if status {
+            self.rule(107, life != Some(Life::Answered), "a command is answered twice")?;
+        } else {
+            self.rule(119, life != Some(Life::Answered), "data or R2T after the status")?;
+        }
+        let Some(number) = number else { return Ok(()) };
+        self.rule(94, number.is_before(self.possible), "a command runs before its turn")?;
+        self.rule(103, !status || number.is_before(self.told), "status before the command is acknowledged")
+    }
+
+    fn data_in(&mut self, d: &DataIn) -> Verdict {
+        self.open(d.itt, d.has_status)?;
+        let (level, most) =
+            (self.negotiated.session.error_recovery_level, self.negotiated.session.max_burst_length);
+        let judge = &mut self.judge;
+        let Some(task) = self.tasks.get_mut(&d.itt.0) else { return Ok(()) };
+        let length = u32::try_from(d.data.len()).unwrap_or(u32::MAX);
+        let end = d.buffer_offset.saturating_add(length);
+        judge.rule(108, d.ttt == Ttt::NONE || d.lun == task.lun, "not the LUN of the command")?;
+        judge.rule(126, d.data_sn == task.data_sn, "not the next DataSN")?;
+        judge.rule(75, d.buffer_offset == task.delivered, "read data out of order")?;
+        judge.rule(134, end <= task.read_length, "more read data than expected")?;
+        judge.rule(130, !d.acknowledge || level > 0 && d.ttt != Ttt::NONE, "an A bit that may not be")?;
+        task.data_sn += 1;
+        task.data_ins += 1;
+        task.delivered = end;
+        task.burst += length;
+        judge.rule(127, task.burst <= most, "a sequence longer than MaxBurstLength")?;
+        if d.final_ {
+            task.burst = 0;
+        }
+        judge.rule(128, !d.has_status || d.final_, "a status without F")?;
+        if !d.has_status {
+            return Ok(());
+        }
+        let plain = matches!(d.status, GOOD | 0x04 | 0x10 | 0x14) && !task.both;
+        judge.rule(128, plain, "a status that Data-In cannot carry")?;
+        residual(judge, task, d.status, d.overflow, d.underflow, d.residual)?;
+        task.life = Life::Answered;
+        Ok(())
+    }
+
+    fn r2t(&mut self, r: &R2t) -> Verdict {
+        self.open(r.itt, false)?;
+        let session = &self.negotiated.session;
+        let (burst, most) = (session.max_burst_length, usize::from(session.max_outstanding_r2t));
+        let used = self.tasks.values().any(|t| t.life == Life::Open && t.asked.contains(&r.ttt));
+        let judge = &mut self.judge;
+        let Some(task) = self.tasks.get_mut(&r.itt.0) else { return Ok(()) };
+        judge.rule(108, r.lun == task.lun, "not the LUN of the command")?;
+        judge.rule(126, r.r2t_sn == task.data_sn, "not the next R2TSN")?;
+        judge.rule(125, r.ttt != Ttt::NONE && !used, "a transfer tag that is not free")?;
+        judge.rule(
+            125,
+            r.desired_length > 0 && r.desired_length <= burst,
+            "an R2T for nothing or too much",
+        )?;
+        let end = r.buffer_offset.saturating_add(r.desired_length);
+        judge.rule(125, task.write && end <= task.write_length, "an R2T beyond the command")?;
+        judge.rule(125, r.buffer_offset == task.solicited_to, "R2Ts are not consecutive")?;
+        judge.rule(125, task.asked.len() < most, "more R2Ts than agreed")?;
+        task.data_sn += 1;
+        task.solicited_to = end;
+        task.asked.push(r.ttt);
+        Ok(())
+    }
+
+    fn response(&mut self, r: &ScsiResponse) -> Verdict {
+        self.open(r.itt, true)?;
+        let judge = &mut self.judge;
+        let Some(task) = self.tasks.get_mut(&r.itt.0) else { return Ok(()) };
+        task.life = Life::Answered;
+        let due = task.announced || !task.asked.is_empty();
+        judge.rule(138, !due, "a response while write data is due")?;
+        judge.rule(141, matches!(r.response, 0 | 1 | 0x80..), "a reserved response code")?;
+        if r.response != 0 {
+            let flags = r.overflow || r.underflow || r.bidi_overflow || r.bidi_underflow;
+            let empty = !flags && r.residual == 0 && r.bidi_residual == 0 && r.status == 0;
+            judge.rule(137, empty, "status, flags or residuals of a command that was not completed")?;
+            return judge.rule(136, r.exp_data_sn == 0, "ExpDataSN of a command that was not completed");
+        }
+        judge.rule(136, r.exp_data_sn == task.data_ins, "ExpDataSN is not the number of Data-In PDUs")?;
+        let sense = r.sense();
+        let whole = r.data.is_empty() || sense.as_ref().is_none_or(|s| s.len() + 2 <= r.data.len());
+        judge.rule(135, whole && (r.status != CHECK_CONDITION || sense.is_some()), "no sense data")?;
+        let exclusive = !(r.bidi_overflow && r.bidi_underflow);
+        let counted = r.bidi_overflow || r.bidi_underflow || r.bidi_residual == 0;
+        let both = task.both || !r.bidi_overflow && !r.bidi_underflow;
+        judge.rule(134, exclusive && counted && both, "bidirectional residual without its flag")?;
+        residual(judge, task, r.status, r.overflow, r.underflow, r.residual)
+    }
+
+    fn function_response(&mut self, r: &TaskManagementResponse) -> Verdict {
+        self.rule(141, matches!(r.response, 0..=7 | 255), "a reserved response code")?;
+        let found = self.others.iter().position(|o| o.itt == r.itt && matches!(o.kind, Kind::Function(_)));
+        self.rule(107, found.is_some(), "no function has this tag")?;
+        let Some(Kind::Function(function)) = found.map(|at| self.others.remove(at).kind) else {
+            return Ok(());
+        };
+        self.rule(
+            103,
+            function.immediate || function.cmd_sn.is_before(self.told),
+            "answer before acknowledgement",
+        )?;
+        if function.must == Some(tmf::REJECTED) {
+            self.rule(150, r.response == tmf::REJECTED, "a function was aborted by a function")?;
+        } else if let Some(must) = function.must {
+            self.rule(149, r.response == must, "a task that is not here is answered wrongly")?;
+        }
+        if r.response == tmf::COMPLETE {
+            self.conclude(&function);
+        } else if r.response == tmf::TASK_DOES_NOT_EXIST && function.code == tmf::ABORT_TASK {
+            let doomed =
+                self.others.iter().any(|o| matches!(&o.kind, Kind::Function(f) if f.code != tmf::ABORT_TASK));
+            let life = self.tasks.get(&function.referenced.0).map(|t| t.life);
+            let here = life == Some(Life::Open) && function.delivered == self.certain;
+            self.rule(149, !here || doomed, "a task that is here is said not to be")?;
+        }
+        Ok(())
+    }
+
+    /// What a function covers gets no response any more (R152).
+    fn conclude(&mut self, f: &Function) {
+        let covers = |itt: u32, task: &Task| match f.code {
+            tmf::ABORT_TASK => itt == f.referenced.0,
+            tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET | tmf::LOGICAL_UNIT_RESET => task.lun == f.lun,
+            tmf::TARGET_WARM_RESET | tmf::TARGET_COLD_RESET => true,
+            _ => false,
+        };
+        let open = self.tasks.iter_mut().filter(|(itt, t)| t.life == Life::Open && covers(**itt, t));
+        open.for_each(|(_, task)| {
+            let before = task.arrived < f.arrived && !task.immediate && task.cmd_sn.is_before(f.cmd_sn);
+            let single = f.code == tmf::ABORT_TASK;
+            if single || before && (!f.immediate || task.cmd_sn.is_before(f.delivered)) {
+                task.life = Life::Ended;
+            } else {
+                // It came out of turn, or immediately: it may have been taken or not.
+                task.doubtful = true;
+            }
+        });
+    }
+
+    fn nop_in(&mut self, n: &NopIn) -> Verdict {
+        if n.itt == Itt::NONE {
+            return self.rule(227, n.data.is_empty(), "an unsolicited NOP-In with data");
+        }
+        let most = self.negotiated.connection.max_send_data_segment as usize;
+        let found = self.others.iter().position(|o| o.itt == n.itt && matches!(o.kind, Kind::Ping(_)));
+        self.rule(224, found.is_some(), "no ping has this tag")?;
+        let Some(Kind::Ping(data)) = found.map(|at| self.others.remove(at).kind) else { return Ok(()) };
+        self.rule(224, n.ttt == Ttt::NONE, "an echo with a transfer tag")?;
+        self.rule(224, n.data == data.slice(0, most), "not the data of the ping")
+    }
+
+    fn text_response(&mut self, t: &TextResponse) -> Verdict {
+        let found = self.others.iter().position(|o| o.itt == t.itt && matches!(o.kind, Kind::Text(_)));
+        self.rule(107, found.is_some(), "no text request has this tag")?;
+        let Some(at) = found else { return Ok(()) };
+        let Kind::Text(mut text) = self.others.remove(at).kind else { return Ok(()) };
+        self.rule(60, t.final_ == (t.ttt == Ttt::NONE), "F and a transfer tag, or neither")?;
+        self.rule(60, text.final_ || !t.final_, "F in answer to a request without it")?;
+        self.rule(237, !(t.continue_ && t.final_), "C and F")?;
+        text.response.extend_from_slice(&t.data.contiguous());
+        if !t.continue_ {
+            self.keys(&text)?;
+            text.request.clear();
+            text.response.clear();
+        }
+        if !t.final_ {
+            self.other(t.itt, Kind::Text(text));
+        }
+        Ok(())
+    }
+
+    /// The answer to SendTargets names this target only, each address with its group.
+    fn keys(&mut self, text: &Text) -> Verdict {
+        let pairs = |text: &[u8]| -> Vec<(String, String)> {
+            let text = String::from_utf8_lossy(text);
+            let pair =
+                |p: &str| p.split_once('=').map_or((p.into(), String::new()), |(k, v)| (k.into(), v.into()));
+            text.split_terminator('\0').map(pair).collect()
+        };
+        self.rule(48, text.response.last().is_none_or(|b| *b == 0), "a key without its end")?;
+        let (asked, told) = (pairs(&text.request), pairs(&text.response));
+        let name = self.negotiated.target_name.clone();
+        let own = |value: &String| value.is_empty() || *value == name;
+        let wanted = asked.iter().any(|(key, value)| key == "SendTargets" && own(value));
+        for (key, value) in &told {
+            self.rule(
+                232,
+                key != "TargetName" || wanted && *value == name,
+                "a target that is none of this session",
+            )?;
+            let group = value.rsplit_once(',').is_some_and(|(_, tag)| tag.parse::<u16>().is_ok());
+            self.rule(233, key != "TargetAddress" || group, "an address without its portal group")?;
+            let foreign = !matches!(key.as_str(), "TargetName" | "TargetAddress");
+            let known = asked.iter().any(|(k, _)| k == key);
+            self.rule(233, !foreign || known, "a key that was not asked for")?;
+        }
+        Ok(())
+    }
+
+    fn logout_response(&mut self, l: &LogoutResponse) -> Verdict {
+        self.rule(141, l.response <= 3, "a reserved response code")?;
+        let found = self.others.iter().position(|o| o.itt == l.itt && matches!(o.kind, Kind::Logout(..)));
+        self.rule(107, found.is_some(), "no logout has this tag")?;
+        let Some(Kind::Logout(reason, cid)) = found.map(|at| self.others.remove(at).kind) else {
+            return Ok(());
+        };
+        let own = cid == self.negotiated.cid;
+        let level = self.negotiated.session.error_recovery_level;
+        let right = match (reason, l.response) {
+            (0, 1 | 2) => false,
+            (1, 2) => false,
+            (1, code) => own != (code == 1),
+            (2, code) => level >= 2 || matches!(code, 1 | 2),
+            _ => true,
+        };
+        self.rule(213, right, "not the answer to this logout")?;
+        self.over = l.response == 0 && reason < 2;
+        Ok(())
+    }
+
+    fn reject(&mut self, r: &Reject) -> Verdict {
+        let reasons = reject::DATA_DIGEST..=reject::WAITING_FOR_LOGOUT;
+        let defined = reasons.contains(&r.reason) && r.reason != reject::NEGOTIATION_RESET;
+        self.rule(182, defined, "a reason that is not to be used")?;
+        self.rule(181, r.data.len() >= 48, "a Reject without the header it is about")?;
+        let Some((code, itt, _)) = rejected(&r.data.contiguous()) else { return Ok(()) };
+        if code == opcode::SCSI_COMMAND {
+            if let Some(task) = self.tasks.get_mut(&itt.0).filter(|t| t.life == Life::Open) {
+                match task.again {
+                    0 => task.life = Life::Refused,
+                    _ => task.again -= 1,
+                }
+            }
+        } else if code != opcode::DATA_OUT
+            && let Some(at) = self.others.iter().position(|o| o.itt == itt)
+        {
+            self.others.remove(at);
+        }
+        Ok(())
+    }
+}
+
+/// Residual flags and count, relative to the expected length.
+fn residual(judge: &mut Judge, task: &Task, status: u8, over: bool, under: bool, residual: u32) -> Verdict {
+    judge.rule(134, !(over && under), "overflow and underflow")?;
+    judge.rule(134, over || under || residual == 0, "a residual without its flag")?;
+    let expected = if task.write { task.write_length } else { task.read_length };
+    judge.rule(134, !under || residual <= expected, "a residual beyond the expected length")?;
+    if status == GOOD && task.read_length > 0 && !task.both {
+        let missing = if under { residual } else { 0 };
+        judge.rule(134, task.delivered == expected - missing, "not the data that the residual says")?;
+        judge.rule(127, task.burst == 0, "the last sequence has no F")?;
+    }
+    Ok(())
+}
