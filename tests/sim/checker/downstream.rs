@@ -66,8 +66,9 @@ struct Function {
 }
 
 struct Text {
-    /// F of the last request.
+    /// F and C of the last request.
     final_: bool,
+    continue_: bool,
     request: Vec<u8>,
     response: Vec<u8>,
 }
@@ -274,7 +275,7 @@ impl Downstream {
     fn text(&mut self, t: &TextRequest) {
         let known = self.others.iter_mut().find(|o| o.itt == t.itt).map(|o| &mut o.kind);
         if let Some(Kind::Text(text)) = known {
-            text.final_ = t.final_;
+            (text.final_, text.continue_) = (t.final_, t.continue_);
             if t.ttt == Ttt::NONE {
                 text.request.clear();
                 text.response.clear();
@@ -282,7 +283,8 @@ impl Downstream {
             text.request.extend_from_slice(&t.data.contiguous());
             return;
         }
-        let text = Text { final_: t.final_, request: t.data.contiguous().to_vec(), response: Vec::new() };
+        let (final_, continue_) = (t.final_, t.continue_);
+        let text = Text { final_, continue_, request: t.data.contiguous().to_vec(), response: Vec::new() };
         self.other(t.itt, Kind::Text(text));
     }
 
@@ -459,7 +461,10 @@ impl Downstream {
             judge.rule(137, empty, "status, flags or residuals of a command that was not completed")?;
             return judge.rule(136, r.exp_data_sn == 0, "ExpDataSN of a command that was not completed");
         }
-        judge.rule(136, r.exp_data_sn == task.data_ins, "ExpDataSN is not the number of Data-In PDUs")?;
+        // RFC 3720 counted the R2Ts of a bidirectional command too.
+        let counted =
+            r.exp_data_sn == task.data_ins || task.both && task.data_ins > 0 && r.exp_data_sn == task.data_sn;
+        judge.rule(136, counted, "ExpDataSN is not the number of Data-In PDUs")?;
         let sense = r.sense();
         let whole = r.data.is_empty() || sense.as_ref().is_none_or(|s| s.len() + 2 <= r.data.len());
         judge.rule(135, whole && (r.status != CHECK_CONDITION || sense.is_some()), "no sense data")?;
@@ -541,7 +546,7 @@ impl Downstream {
         self.rule(60, text.final_ || !t.final_, "F in answer to a request without it")?;
         self.rule(237, !(t.continue_ && t.final_), "C and F")?;
         text.response.extend_from_slice(&t.data.contiguous());
-        if !t.continue_ {
+        if !t.continue_ && !text.continue_ {
             self.keys(&text)?;
             text.request.clear();
             text.response.clear();

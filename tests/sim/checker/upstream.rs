@@ -244,7 +244,8 @@ impl Upstream {
     pub(crate) fn closed(&mut self, conn: ConnId) {
         let Some(at) = self.conns.iter().position(|c| c.id == conn) else { return };
         let conn = self.conns.remove(at);
-        if conn.state == State::Up && conn.closing.is_none() {
+        // One that should never have joined is no part of the session.
+        if conn.state == State::Up && conn.closing.is_none() && !conn.foreign {
             self.sessions[conn.session].failed.push(conn.cid);
         }
     }
