@@ -79,6 +79,10 @@ struct Session {
     cmd_sn: CmdSn,
     exp_cmd_sn: CmdSn,
     max_cmd_sn: CmdSn,
+    /// The first number was used.
+    begun: bool,
+    /// The highest MaxCmdSN that had to be ignored.
+    ignored: Option<CmdSn>,
     unacknowledged: VecDeque<Unacknowledged>,
     /// Numbers that the target dropped with a connection that was logged out (R106).
     holes: Vec<CmdSn>,
@@ -415,12 +419,18 @@ impl Sight<'_> {
         }
         let rises = last.is_none_or(|last| head.cmd_sn.is_after(last));
         self.rule(93, rises, "CmdSN does not rise on its connection")?;
+        let first = self.session.begun || head.cmd_sn == self.session.cmd_sn;
+        self.rule(34, first, "the first request does not carry the CmdSN of the login")?;
         // The RFC asks for order within a connection only; Braid numbers at the moment of sending.
         self.rule(92, head.cmd_sn == self.session.cmd_sn, "not the next CmdSN")?;
-        self.rule(99, !head.cmd_sn.is_after(self.session.max_cmd_sn), "a request beyond the window")?;
+        let inside = !head.cmd_sn.is_after(self.session.max_cmd_sn);
+        let fooled = !inside && self.session.ignored.is_some_and(|ignored| !head.cmd_sn.is_after(ignored));
+        self.rule(97, !fooled, "a window that had to be ignored was used")?;
+        self.rule(99, inside, "a request beyond the window")?;
         self.rule(106, self.session.holes.is_empty(), "CmdSN goes on while a logout left a hole")?;
         self.conn.last_cmd_sn = Some(head.cmd_sn);
         self.session.cmd_sn = head.cmd_sn.next();
+        self.session.begun = true;
         let (cmd_sn, itt, conn) = (head.cmd_sn, head.itt, self.conn.id);
         self.session.unacknowledged.push_back(Unacknowledged { cmd_sn, itt, conn, content });
         Ok(false)
@@ -683,6 +693,8 @@ impl Session {
             cmd_sn: plan.cmd_sn,
             exp_cmd_sn: plan.cmd_sn,
             max_cmd_sn: negotiated.max_cmd_sn,
+            begun: false,
+            ignored: None,
             unacknowledged: VecDeque::new(),
             holes: Vec::new(),
             tasks: FxHashMap::default(),
@@ -695,6 +707,7 @@ impl Session {
     /// The window in force (R97).
     fn take_window(&mut self, exp_cmd_sn: CmdSn, max_cmd_sn: CmdSn) {
         if max_cmd_sn.is_before(exp_cmd_sn.minus(1)) {
+            self.ignored = Some(self.ignored.map_or(max_cmd_sn, |ignored| ignored.max(max_cmd_sn)));
             return;
         }
         if !exp_cmd_sn.is_after(self.cmd_sn) {
