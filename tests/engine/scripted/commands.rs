@@ -305,7 +305,7 @@ fn a_hole_is_waited_for_and_plugged_in_order_r94_r95_r103() {
     rig.quiet();
     let sent = rig.read(3, 1);
     let command = rig.sent_command(0);
-    rig.respond(0, &command, CHECK);
+    rig.sense(0, &command, 3, 0x11, 0);
     assert_eq!(
         rig.told_status(sent, CHECK).exp_cmd_sn,
         first.plus(4),

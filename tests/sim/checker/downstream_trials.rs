@@ -46,6 +46,9 @@ fn logout(itt: u32, reason: u8, cid: u16) -> Pdu {
 
 fn refused(talk: &mut Talk, name: &'static str, of: &str) {
     let data = Payload::from(talk.pdu(of).encode().0.to_vec());
+    // Its number is open again.
+    let number = super::request(talk.pdu(of)).filter(|head| !head.immediate).map(|head| head.cmd_sn);
+    talk.cmd_sn = number.unwrap_or(talk.cmd_sn);
     talk.tells(name, 0, Pdu::Reject(Reject { reason: 5, data, ..Reject::default() }));
 }
 
@@ -204,6 +207,8 @@ const DATA: &[(u16, Change)] = &[
 const REQUESTS: &[(u16, Change)] = &[
     (141, spoil!("was reset", TaskManagementResponse, r => r.response = 8)),
     (141, spoil!("bye", LogoutResponse, l => l.response = 4)),
+    (105, spoil!("bad refused", Reject, r => r.exp_cmd_sn = r.exp_cmd_sn.next())),
+    (155, spoil!("reset", TaskManagementRequest, f => f.cmd_sn = f.cmd_sn.next())),
     (149, spoil!("nothing old", TaskManagementResponse, r => r.response = tmf::COMPLETE)),
     (149, Edit(|t| t.replace("late done", Pdu::AsyncMessage(AsyncMessage::default())))),
     (150, spoil!("query stays", TaskManagementResponse, r => r.response = tmf::COMPLETE)),

@@ -16,7 +16,7 @@ mod upstream_trials;
 pub(crate) use downstream::Downstream;
 pub(crate) use upstream::Upstream;
 
-use braid::iscsi::{CmdSn, Itt, Pdu, StatSn};
+use braid::iscsi::{CmdSn, Itt, Pdu, StatSn, opcode};
 use std::fmt;
 
 /// A requirement that the engine broke.
@@ -100,10 +100,14 @@ fn takes_stat_sn(pdu: &Pdu) -> bool {
     }
 }
 
-/// Tag, opcode and CmdSN of the PDU whose header a Reject returns.
-fn rejected(header: &[u8]) -> Option<(u8, Itt, CmdSn)> {
+/// Opcode and tag of the PDU whose header a Reject returns, and its CmdSN if it took one.
+fn rejected(header: &[u8]) -> Option<(u8, Itt, Option<CmdSn>)> {
     let word = |at: usize| Some(u32::from_be_bytes(*header.get(at..)?.first_chunk()?));
-    Some((header.first()? & 0x3f, Itt(word(16)?), CmdSn(word(24)?)))
+    let (code, immediate) = (header.first()? & 0x3f, header.first()? & 0x40 != 0);
+    let numbered =
+        matches!(code, opcode::NOP_OUT..=opcode::TEXT_REQUEST | opcode::LOGOUT_REQUEST) && !immediate;
+    let cmd_sn = CmdSn(word(24)?);
+    Some((code, Itt(word(16)?), numbered.then_some(cmd_sn)))
 }
 
 /// Hand-made conversations: sound ones pass, and each rule that they meet can be broken.

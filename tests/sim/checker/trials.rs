@@ -194,10 +194,7 @@ impl Talk {
             Step::Received(0, pdu) if takes_stat_sn(pdu) => pdu.target_numbers().map(|n| n.0.next()),
             _ => None,
         });
-        let (conn, pdu) = match &mut self.steps[at].1 {
-            Step::Sent(conn, pdu) => (conn, pdu),
-            _ => panic!("{name} is not sent"),
-        };
+        let Step::Sent(conn, pdu) = &mut self.steps[at].1 else { panic!("{name} is not sent") };
         *conn = 0;
         match pdu {
             Pdu::DataOut(p) => p.exp_stat_sn = acknowledged.unwrap(),

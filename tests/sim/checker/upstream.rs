@@ -236,7 +236,7 @@ impl Upstream {
 
     fn keep(&mut self, verdict: Verdict, context: &dyn std::fmt::Debug) {
         if let Err(fault) = verdict {
-            self.late.get_or_insert(fault.with(context));
+            self.late.get_or_insert_with(|| fault.with(context));
         }
     }
 
