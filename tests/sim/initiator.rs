@@ -29,9 +29,13 @@ pub(crate) const MAX_BURST: u32 = 4096;
 enum Kind {
     Read,
     Write,
-    Swap { stamp: Stamp },
+    Swap {
+        stamp: Stamp,
+    },
     /// An opcode nobody knows, which must not run twice.
-    Vendor { stamp: Stamp },
+    Vendor {
+        stamp: Stamp,
+    },
     Flush,
     Query,
     Ready,
@@ -98,6 +102,8 @@ pub(crate) struct Initiator {
     pub(crate) logged_in: bool,
     /// Commands issued so far.
     pub(crate) issued: u32,
+    /// A logout was sent.
+    pub(crate) logging_out: bool,
     /// A logout was answered.
     pub(crate) logged_out: bool,
     /// Stamps of commands that must not run twice: whether they ended well, ended otherwise, or nobody knows.
@@ -147,6 +153,7 @@ impl Initiator {
             out: Vec::new(),
             logged_in: false,
             issued: 0,
+            logging_out: false,
             logged_out: false,
             once: Vec::new(),
             pending: BTreeMap::new(),
@@ -170,6 +177,7 @@ impl Initiator {
     /// The login succeeded, as Braid sees it.
     pub(crate) fn begin(&mut self, agreed: &Negotiated) {
         self.logged_in = true;
+        self.logging_out = false;
         self.logged_out = false;
         self.cmd_sn = agreed.cmd_sn;
         self.max_cmd_sn = agreed.max_cmd_sn;
@@ -387,7 +395,14 @@ impl Initiator {
         (cdb[0], cdb[9], cdb[13]) = (0x89, u8::try_from(span.lba).unwrap(), 1);
         let data = [stamped(compare, 1), stamped(stamp, 1)].concat().into();
         let build = Build { cdb, data, reads: 0 };
-        self.send(Kind::Swap { stamp }, span, Effect::Swap { stamp, compare }, TaskAttribute::Simple, build, now);
+        self.send(
+            Kind::Swap { stamp },
+            span,
+            Effect::Swap { stamp, compare },
+            TaskAttribute::Simple,
+            build,
+            now,
+        );
     }
 
     fn vendor(&mut self, now: Instant) {
@@ -471,7 +486,9 @@ impl Initiator {
     fn tag(&mut self) -> u32 {
         if self.scenario.reuse_tags {
             let free = |tag: &u32| {
-                !self.pending.contains_key(tag) && !self.functions.contains_key(tag) && !self.pings.contains(tag)
+                !self.pending.contains_key(tag)
+                    && !self.functions.contains_key(tag)
+                    && !self.pings.contains(tag)
             };
             return (0..).find(free).unwrap();
         }
@@ -523,7 +540,11 @@ impl Initiator {
         self.pending.insert(tag, pending);
         let length = if reads > 0 { reads } else { data.len() };
         let first = data.len().min(FIRST_BURST as usize);
-        let immediate = if self.params.immediate_data { (self.random.below(3) * BLOCK).min(first).min(SEGMENT) } else { 0 };
+        let immediate = if self.params.immediate_data {
+            (self.random.below(3) * BLOCK).min(first).min(SEGMENT)
+        } else {
+            0
+        };
         let unsolicited = !self.params.initial_r2t && immediate < first && self.random.once_in(2);
         self.out.push(Pdu::ScsiCommand(ScsiCommand {
             final_: !unsolicited,
@@ -563,6 +584,7 @@ impl Initiator {
 
     /// Logs out.
     pub(crate) fn log_out(&mut self) {
+        self.logging_out = true;
         let tag = self.tag();
         self.out.push(Pdu::LogoutRequest(LogoutRequest {
             immediate: true,
