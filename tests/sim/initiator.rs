@@ -37,6 +37,8 @@ enum Kind {
         stamp: Stamp,
     },
     Flush,
+    /// One that never reports a unit attention.
+    Inquiry,
     Query,
     Ready,
     ModeSelect,
@@ -70,6 +72,7 @@ struct Pending {
     /// Bytes expected back.
     reads: usize,
     got: Vec<u8>,
+    attribute: TaskAttribute,
     /// Somebody else's reset took it away: no answer will come.
     excused: bool,
     issued: Instant,
@@ -102,6 +105,8 @@ pub(crate) struct Initiator {
     pub(crate) logged_in: bool,
     /// Commands issued so far.
     pub(crate) issued: u32,
+    /// An abort was refused: only a new session helps.
+    pub(crate) gives_up: bool,
     /// A logout was sent.
     pub(crate) logging_out: bool,
     /// A logout was answered.
@@ -153,6 +158,7 @@ impl Initiator {
             out: Vec::new(),
             logged_in: false,
             issued: 0,
+            gives_up: false,
             logging_out: false,
             logged_out: false,
             once: Vec::new(),
@@ -177,6 +183,7 @@ impl Initiator {
     /// The login succeeded, as Braid sees it.
     pub(crate) fn begin(&mut self, agreed: &Negotiated) {
         self.logged_in = true;
+        self.gives_up = false;
         self.logging_out = false;
         self.logged_out = false;
         self.cmd_sn = agreed.cmd_sn;
@@ -417,24 +424,24 @@ impl Initiator {
     fn query(&mut self, now: Instant) {
         let unit = self.random.below(self.scenario.units);
         let mut cdb = [0; 16];
-        let reads = match self.random.below(4) {
+        let (kind, reads) = match self.random.below(4) {
             0 => return self.ready(unit, now),
             1 => {
                 (cdb[0], cdb[4]) = (0x12, 36);
-                36
+                (Kind::Inquiry, 36)
             }
             2 => {
                 (cdb[0], cdb[1], cdb[13]) = (0x9e, 0x10, 32);
-                32
+                (Kind::Query, 32)
             }
             _ => {
                 (cdb[0], cdb[2], cdb[4]) = (0x1a, 0x0a, 24);
-                24
+                (Kind::Query, 24)
             }
         };
         let span = Span { unit, lba: 0, blocks: 0 };
         let build = Build { cdb, data: Bytes::new(), reads };
-        self.send(Kind::Query, span, Effect::Nothing, TaskAttribute::Simple, build, now);
+        self.send(kind, span, Effect::Nothing, TaskAttribute::Simple, build, now);
     }
 
     fn mode_select(&mut self, now: Instant) {
@@ -534,6 +541,7 @@ impl Initiator {
             data: data.clone(),
             reads,
             got: Vec::new(),
+            attribute,
             excused: false,
             issued: now,
         };
@@ -733,7 +741,23 @@ impl Initiator {
         }
     }
 
+    /// One nexus answers an ORDERED command after all that came before it, and before all that came later (P1, R241).
+    fn judge_barriers(&self, done: &Pending) {
+        let orderly = |p: &Pending| {
+            let stateless = matches!(p.kind, Kind::Inquiry | Kind::Ready);
+            !stateless && p.attribute != TaskAttribute::HeadOfQueue && !p.excused
+        };
+        let is_ordered = |p: &Pending| p.attribute == TaskAttribute::Ordered;
+        let earlier = |p: &&Pending| p.unit == done.unit && p.op < done.op && orderly(p);
+        let passed = self.pending.values().filter(earlier).find(|p| is_ordered(p) || is_ordered(done));
+        assert!(
+            passed.is_none() || !orderly(done),
+            "P1: {done:?} was answered before {passed:?}, one of them ORDERED"
+        );
+    }
+
     fn good(&mut self, pending: &Pending) {
+        self.judge_barriers(pending);
         self.conditions.ran(pending.unit, pending.kind != Kind::Query);
         match pending.kind {
             Kind::Read => {
@@ -770,6 +794,7 @@ impl Initiator {
             }
             (6, asc, ascq) => {
                 self.coverage.hit("sense: unit attention");
+                assert!(pending.kind != Kind::Inquiry, "P3: INQUIRY reports no unit attention");
                 self.conditions.told(unit, asc, ascq);
                 self.settle_once(pending.kind, Once::DidNotRun);
             }
@@ -812,7 +837,11 @@ impl Initiator {
                     self.unknown(task);
                 }
             }
-            tmf::NOT_SUPPORTED | tmf::REJECTED => self.coverage.hit("task management: refused"),
+            tmf::NOT_SUPPORTED | tmf::REJECTED => {
+                self.coverage.hit("task management: refused");
+                let excused = |(tag, _): &(u32, OpId)| self.pending.get(tag).is_some_and(|p| p.excused);
+                self.gives_up = function.code == tmf::ABORT_TASK && function.concerned.iter().any(excused);
+            }
             other => panic!("P3: task management answered {other}"),
         }
     }

@@ -38,6 +38,9 @@ struct Options {
     /// With `--seed` or `--seeds`: breaks this rule of the engine.
     #[arg(long)]
     mutant: Option<String>,
+    /// Finds for each mutant of the engine's rules the first seed, below this number, that catches it.
+    #[arg(long)]
+    hunt: Option<u64>,
     /// Threads for `--seeds`; as many as there are cores if not given.
     #[arg(long)]
     threads: Option<usize>,
@@ -68,7 +71,7 @@ fn keep_panics() {
 }
 
 pub(crate) fn main() {
-    let ours = ["--seed", "--seeds"];
+    let ours = ["--seed", "--seeds", "--hunt"];
     let wanted =
         std::env::args().any(|arg| ours.iter().any(|o| arg == *o || arg.starts_with(&format!("{o}="))));
     keep_panics();
@@ -76,9 +79,10 @@ pub(crate) fn main() {
         let options = Options::parse();
         let mutant =
             options.mutant.as_deref().map(|name| Mutant::from_name(name).expect("no mutant has this name"));
-        let good = match options.seed {
-            Some(seed) => one(seed, mutant, options.trace),
-            None => many(&options, mutant),
+        let good = match (options.seed, options.hunt) {
+            (Some(seed), _) => one(seed, mutant, options.trace),
+            (None, Some(seeds)) => hunt(seeds),
+            (None, None) => many(&options, mutant),
         };
         std::process::exit(i32::from(!good));
     }
@@ -178,13 +182,50 @@ fn all_keep(seeds: Range<u64>) -> Result<(), Failed> {
     Ok(())
 }
 
+/// A seed catches a mutant if the engine with all its rules passes it.
 fn caught(mutant: Mutant) -> Result<(), Failed> {
     for seed in 0..MUTANT_SEEDS {
-        if run(seed, Some(mutant), false).is_err() {
+        if run(seed, Some(mutant), false).is_err() && run(seed, None, false).is_ok() {
             return Ok(());
         }
     }
     Err(format!("{} survives {MUTANT_SEEDS} seeds: the simulator has a hole", mutant.name()).into())
+}
+
+/// Each mutant, and the first seed that catches it.
+fn hunt(seeds: u64) -> bool {
+    let mut all = true;
+    let next = AtomicU64::new(0);
+    let found = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while let Some(mutant) =
+                    Mutant::ALL.get(usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap())
+                {
+                    let caught = (0..seeds).find_map(|seed| {
+                        let broken = run(seed, Some(*mutant), false).err()?;
+                        run(seed, None, false).is_ok().then_some((seed, broken))
+                    });
+                    found.lock().unwrap().push((mutant.name(), caught));
+                }
+            });
+        }
+    });
+    let mut found = found.into_inner().unwrap();
+    found.sort();
+    for (name, caught) in found {
+        match caught {
+            Some((seed, broken)) => {
+                println!("{name}: seed {seed}: {}", broken.chars().take(140).collect::<String>());
+            }
+            None => {
+                all = false;
+                println!("{name}: SURVIVES");
+            }
+        }
+    }
+    all
 }
 
 fn same_trace() -> Result<(), Failed> {

@@ -729,7 +729,7 @@ impl Session {
             Pdu::DataIn(data) if !data.has_status => {}
             Pdu::ScsiResponse(_) | Pdu::DataIn(_) => self.ended(conn, pdu.itt()),
             Pdu::NopIn(nop) => {
-                if nop.ttt != Ttt::NONE {
+                if nop.ttt != Ttt::NONE && conn.closing.is_none() && self.over.is_none() {
                     conn.owed.push((nop.ttt, nop.lun));
                 }
                 if nop.itt != Itt::NONE {

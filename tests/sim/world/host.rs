@@ -578,7 +578,7 @@ impl World {
             Packet::Pdu(pdu) => {
                 self.initiator.receive(pdu, self.now);
                 self.send_downstream();
-                if self.initiator.logged_out {
+                if self.initiator.logged_out || self.initiator.gives_up {
                     self.initiator_loses(wire);
                 }
             }
