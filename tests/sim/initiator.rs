@@ -29,9 +29,13 @@ pub(crate) const MAX_BURST: u32 = 4096;
 enum Kind {
     Read,
     Write,
-    Swap { stamp: Stamp },
+    Swap {
+        stamp: Stamp,
+    },
     /// An opcode nobody knows, which must not run twice.
-    Vendor { stamp: Stamp },
+    Vendor {
+        stamp: Stamp,
+    },
     Flush,
     Query,
     Ready,
@@ -387,7 +391,14 @@ impl Initiator {
         (cdb[0], cdb[9], cdb[13]) = (0x89, u8::try_from(span.lba).unwrap(), 1);
         let data = [stamped(compare, 1), stamped(stamp, 1)].concat().into();
         let build = Build { cdb, data, reads: 0 };
-        self.send(Kind::Swap { stamp }, span, Effect::Swap { stamp, compare }, TaskAttribute::Simple, build, now);
+        self.send(
+            Kind::Swap { stamp },
+            span,
+            Effect::Swap { stamp, compare },
+            TaskAttribute::Simple,
+            build,
+            now,
+        );
     }
 
     fn vendor(&mut self, now: Instant) {
@@ -471,7 +482,9 @@ impl Initiator {
     fn tag(&mut self) -> u32 {
         if self.scenario.reuse_tags {
             let free = |tag: &u32| {
-                !self.pending.contains_key(tag) && !self.functions.contains_key(tag) && !self.pings.contains(tag)
+                !self.pending.contains_key(tag)
+                    && !self.functions.contains_key(tag)
+                    && !self.pings.contains(tag)
             };
             return (0..).find(free).unwrap();
         }
@@ -523,7 +536,11 @@ impl Initiator {
         self.pending.insert(tag, pending);
         let length = if reads > 0 { reads } else { data.len() };
         let first = data.len().min(FIRST_BURST as usize);
-        let immediate = if self.params.immediate_data { (self.random.below(3) * BLOCK).min(first).min(SEGMENT) } else { 0 };
+        let immediate = if self.params.immediate_data {
+            (self.random.below(3) * BLOCK).min(first).min(SEGMENT)
+        } else {
+            0
+        };
         let unsolicited = !self.params.initial_r2t && immediate < first && self.random.once_in(2);
         self.out.push(Pdu::ScsiCommand(ScsiCommand {
             final_: !unsolicited,

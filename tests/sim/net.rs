@@ -84,7 +84,8 @@ impl Link {
         let Quality { delay, jitter, bytes_per_second } = self.quality;
         let jitter = self.random.between(Duration::ZERO, jitter);
         let lane = self.lane(dir);
-        lane.free = lane.free.max(now) + Duration::from_nanos(packet.bytes() * 1_000_000_000 / bytes_per_second);
+        lane.free =
+            lane.free.max(now) + Duration::from_nanos(packet.bytes() * 1_000_000_000 / bytes_per_second);
         lane.free + delay + jitter
     }
 

@@ -190,7 +190,13 @@ impl Oracle {
     /// A read was answered with these stamps.
     pub(crate) fn read(&mut self, id: OpId, seen: &[Stamp]) {
         let op = self.ops.remove(&id).expect("a read answered that is not open");
-        assert_eq!(seen.len(), op.span.blocks, "P5: a read of {:?} ended well with {} blocks", op.span, seen.len());
+        assert_eq!(
+            seen.len(),
+            op.span.blocks,
+            "P5: a read of {:?} ended well with {} blocks",
+            op.span,
+            seen.len()
+        );
         for (at, stamp) in seen.iter().enumerate() {
             let lba = op.span.lba + at;
             let legal = &op.before[at];
@@ -236,7 +242,11 @@ impl Oracle {
             op.before[0].iter().any(|v| v.stamp == compare),
             op.before[0].iter().all(|v| v.stamp == compare),
         );
-        assert!(!good || could, "P1: a compare of block {lba} with {compare} succeeded, held {:?}", op.before);
+        assert!(
+            !good || could,
+            "P1: a compare of block {lba} with {compare} succeeded, held {:?}",
+            op.before
+        );
         assert!(good || !must, "P1: a compare of block {lba} with {compare} failed, held {:?}", op.before);
         // Which of the two it was is known now, wherever later commands had to reckon with both.
         let wrong = |v: &Value| {
@@ -312,7 +322,9 @@ impl Oracle {
             let unit = self.ops[&seq].span.unit;
             let passed = (0..self.units[unit].len()).any(|lba| {
                 let (cell, stamp) = (&self.units[unit][lba], visible(unit, lba));
-                stamp != 0 && cell.since.iter().any(|v| v.stamp == stamp && v.seq > seq) && !self.early.contains(&stamp)
+                stamp != 0
+                    && cell.since.iter().any(|v| v.stamp == stamp && v.seq > seq)
+                    && !self.early.contains(&stamp)
             });
             if passed {
                 let op = self.ops.remove(&seq).expect("listed above");

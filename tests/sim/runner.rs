@@ -69,11 +69,13 @@ fn keep_panics() {
 
 pub(crate) fn main() {
     let ours = ["--seed", "--seeds"];
-    let wanted = std::env::args().any(|arg| ours.iter().any(|o| arg == *o || arg.starts_with(&format!("{o}="))));
+    let wanted =
+        std::env::args().any(|arg| ours.iter().any(|o| arg == *o || arg.starts_with(&format!("{o}="))));
     keep_panics();
     if wanted {
         let options = Options::parse();
-        let mutant = options.mutant.as_deref().map(|name| Mutant::from_name(name).expect("no mutant has this name"));
+        let mutant =
+            options.mutant.as_deref().map(|name| Mutant::from_name(name).expect("no mutant has this name"));
         let good = match options.seed {
             Some(seed) => one(seed, mutant, options.trace),
             None => many(&options, mutant),
@@ -158,7 +160,9 @@ fn trials() -> Vec<Trial> {
         trials.push(Trial::test(format!("mutants::{}", mutant.name()), move || caught(*mutant)));
     }
     trials.push(Trial::test("same_seed_same_trace", same_trace));
-    for (name, trial) in crate::random::trials().into_iter().chain(crate::target::trials()).chain(crate::checker::trials()) {
+    for (name, trial) in
+        crate::random::trials().into_iter().chain(crate::target::trials()).chain(crate::checker::trials())
+    {
         trials.push(Trial::test(name, move || {
             trial();
             Ok(())

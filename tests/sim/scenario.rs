@@ -45,7 +45,9 @@ pub(crate) enum Fault {
     TargetRestart,
     PowerCut,
     /// Braid's process dies: its connections are reset. Or its host: they fall silent.
-    BraidCrash { host: bool },
+    BraidCrash {
+        host: bool,
+    },
     /// The initiator's connection is reset; it logs in again.
     InitiatorCrash,
     /// The initiator logs out, and in again.
@@ -163,11 +165,7 @@ impl Scenario {
         let persona = draw_persona(random);
         // The probe would find the others out.
         let orders = persona.orders_across_connections();
-        let fanout = if orders && !random.once_in(3) {
-            Fanout::Mcs
-        } else {
-            Fanout::Sessions
-        };
+        let fanout = if orders && !random.once_in(3) { Fanout::Mcs } else { Fanout::Sessions };
         let count = random.pick(&[1, 2, 2, 3, 3, 4, 5]);
         let quality = draw_quality(random);
         let split = random.once_in(5);
@@ -185,7 +183,12 @@ impl Scenario {
             fanout,
             paths,
             downstream: draw_quality(random),
-            policy: random.pick(&[Policy::RoundRobin, Policy::ServiceTime, Policy::QueueDepth, Policy::Failover]),
+            policy: random.pick(&[
+                Policy::RoundRobin,
+                Policy::ServiceTime,
+                Policy::QueueDepth,
+                Policy::Failover,
+            ]),
             fence: FenceMethod::Auto,
             units: random.pick(&[1, 1, 2, 3]),
             blocks: random.pick(&[12, 24, 48]),

@@ -9,9 +9,7 @@ use braid::iscsi::text::KeyList;
 use braid::iscsi::{Cid, CmdSn, Isid, Pdu, StatSn, Tsih};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::session::mutant::Mutant;
-use braid::session::{
-    Cause, ConnId, Event, Fanout, Notice, Output, PathId, PathPlan, Session, SessionPlan,
-};
+use braid::session::{Cause, ConnId, Event, Fanout, Notice, Output, PathId, PathPlan, Session, SessionPlan};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -238,7 +236,9 @@ impl World {
         let before = self.host.wires.len();
         self.host.wires.retain(|(_, w)| *w != wire);
         if self.host.wires.len() < before {
-            self.trace(&[12, u64::from(conn.0)], || format!("braid: connection {} is lost: {cause:?}", conn.0));
+            self.trace(&[12, u64::from(conn.0)], || {
+                format!("braid: connection {} is lost: {cause:?}", conn.0)
+            });
             if let Some(checker) = &mut self.host.upstream {
                 checker.closed(conn);
             }
@@ -381,7 +381,9 @@ impl World {
                 Output::ToInitiator(pdu) => self.to_initiator(pdu),
                 Output::ToTarget(conn, pdu) => self.to_target(conn, pdu),
                 Output::Open(conn, path, plan) => {
-                    self.trace(&[14, u64::from(conn.0)], || format!("braid: opens {} over path {}", conn.0, path.0));
+                    self.trace(&[14, u64::from(conn.0)], || {
+                        format!("braid: opens {} over path {}", conn.0, path.0)
+                    });
                     if let Some(checker) = &mut self.host.upstream {
                         judged(checker.opened(conn, path, &plan));
                     }

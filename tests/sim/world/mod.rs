@@ -31,21 +31,39 @@ use std::time::{Duration, Instant};
 /// Something that will happen.
 #[derive(Debug)]
 enum Happening {
-    Arrive { wire: u32, dir: Dir, packet: Packet },
+    Arrive {
+        wire: u32,
+        dir: Dir,
+        packet: Packet,
+    },
     /// A silent direction may speak again.
-    Heal { link: usize },
+    Heal {
+        link: usize,
+    },
     /// TCP gives up what it could not deliver since then.
-    UserTimeout { wire: u32, dir: Dir, since: Instant },
+    UserTimeout {
+        wire: u32,
+        dir: Dir,
+        since: Instant,
+    },
     /// The target's TCP notices that the other end is gone.
-    FarGone { wire: u32 },
-    DialTimeout { wire: u32 },
+    FarGone {
+        wire: u32,
+    },
+    DialTimeout {
+        wire: u32,
+    },
     /// The next way is tried for a leading login that makes no headway.
-    LeadingStalls { wire: u32 },
+    LeadingStalls {
+        wire: u32,
+    },
     InitiatorTurn,
     InitiatorLogin,
     InitiatorLosesPatience,
     /// A predecessor that does not end is killed.
-    KillSession { incarnation: u32 },
+    KillSession {
+        incarnation: u32,
+    },
     BraidStarts,
     Fault(Fault),
     Resume,

@@ -124,7 +124,8 @@ impl World {
             return;
         }
         connection.near = End::Closed;
-        let lost = self.links[connection.link].is_silent(Dir::Up, self.now) || !connection.stuck[0].is_empty();
+        let lost =
+            self.links[connection.link].is_silent(Dir::Up, self.now) || !connection.stuck[0].is_empty();
         connection.stuck[0].clear();
         if lost {
             let finds_out = self.random.between(Duration::from_millis(1), Duration::from_secs(20));
