@@ -153,8 +153,8 @@ pub(super) struct ReadProgress {
     pub(super) delivered: u32,
     /// Data-In PDUs and R2Ts sent: the next DataSN or R2TSN, which are one count (R126).
     pub(super) data_sn: u32,
-    /// Data-In PDUs passed on (R136: R2Ts share their numbers, but are not counted).
-    pub(super) pdus: u32,
+    /// Data-In PDUs sent: what ExpDataSN tells, which leaves R2Ts out (R136).
+    pub(super) data_ins: u32,
     /// Bytes in the current sequence (R127).
     burst: u32,
 }
@@ -194,7 +194,7 @@ impl ReadProgress {
             }
             emit(Piece { offset: at, data_sn: self.data_sn, final_, data: piece });
             self.data_sn += 1;
-            self.pdus += 1;
+            self.data_ins += 1;
         }
     }
 }

@@ -269,14 +269,29 @@ impl Session {
 
     /// An answer with a control tag came; returns whether a function waited for it.
     pub(super) fn tmf_answered(&mut self, id: ConnId, itt: Itt, response: u8, now: Instant) -> bool {
-        let waits = |f: &&mut Function| f.awaited.contains(&(id, itt));
-        let Some(function) = self.functions.iter_mut().find(waits) else { return false };
+        let Some(at) = self.functions.iter().position(|f| f.awaited.contains(&(id, itt))) else {
+            return false;
+        };
+        if response == tmf::COMPLETE {
+            self.stop_data(at, id);
+        }
+        let Some(function) = self.functions.get_mut(at) else { return false };
         function.awaited.retain(|a| *a != (id, itt));
         if function.response == tmf::COMPLETE && function.stage == Stage::Asked {
             function.response = response;
         }
         self.finish_functions(now);
         true
+    }
+
+    /// A target has ended what a function covers: over the connection that says so it expects no more data (R154).
+    fn stop_data(&mut self, function: usize, id: ConnId) {
+        let Some(function) = self.functions.get(function).filter(|f| f.stage == Stage::Asked) else { return };
+        for key in self.covered(function) {
+            if let Some(run) = self.tasks.get_mut(key).and_then(|t| t.run.as_mut()).filter(|r| r.conn == id) {
+                run.solicited.clear();
+            }
+        }
     }
 
     /// Connections that carry a command concerned.

@@ -367,7 +367,7 @@ impl Session {
             return;
         }
         let Origin::Initiator { itt, .. } = task.origin else { return };
-        let exp_data_sn = if response.response == 0 { task.outbound.pdus } else { 0 };
+        let exp_data_sn = if response.response == 0 { task.outbound.data_ins } else { 0 };
         let one_way = !task.write;
         self.conclude(key, now);
         let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();

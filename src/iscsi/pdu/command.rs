@@ -96,7 +96,7 @@ pub struct ScsiResponse {
     pub exp_cmd_sn: CmdSn,
     /// Last command accepted.
     pub max_cmd_sn: CmdSn,
-    /// Number of Data-In and R2T PDUs sent for the command.
+    /// Number of Data-In PDUs sent for the command.
     pub exp_data_sn: u32,
     /// Residual count of the bidirectional read part.
     pub bidi_residual: u32,

@@ -263,8 +263,9 @@ impl Tasks {
         if response.response != 0 {
             return Err(broken(format!("service response {}", response.response)));
         }
+        // RFC 7143 counts Data-In PDUs; targets of RFC 3720's time count R2Ts too.
         if let Some(task) = self.sent.get(&response.itt)
-            && response.exp_data_sn != task.data_sn + task.r2t_sn
+            && ![task.data_sn, task.data_sn + task.r2t_sn].contains(&response.exp_data_sn)
         {
             return Err(broken(format!("ExpDataSN {} is wrong", response.exp_data_sn)));
         }

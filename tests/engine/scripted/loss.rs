@@ -279,7 +279,7 @@ fn units_that_are_not_there_do_not_end_the_session_when_home_comes_back_again_an
     let probe = ScsiCommand { lun: OTHER_UNIT, read: true, expected_length: 255, ..plain(&INQUIRY) };
     let itt = rig.command(probe);
     let command = rig.sent_command(0);
-    rig.respond(0, &command, GOOD);
+    rig.nothing_to_read(0, &command);
     rig.told_status(itt, GOOD);
     let mut conn = 0;
     for _ in 0..3 {

@@ -226,7 +226,7 @@ fn a_text_may_come_in_parts_r50() {
 fn a_long_answer_comes_in_parts_r62_r237() {
     let mut plan = plan(Fanout::Sessions, 1);
     plan.downstream.connection.max_send_data_segment = 512;
-    let address = "x".repeat(200);
+    let address = "x".repeat(200) + ",1";
     for _ in 0..5 {
         plan.send_targets.push("TargetAddress", &address);
     }

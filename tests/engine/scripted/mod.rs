@@ -464,6 +464,13 @@ impl Rig {
         self.respond_with(conn, ScsiResponse { itt: command.itt, status, ..ScsiResponse::default() });
     }
 
+    /// GOOD without data, which is told.
+    pub(crate) fn nothing_to_read(&mut self, conn: u32, command: &ScsiCommand) {
+        let (itt, residual) = (command.itt, command.expected_length);
+        let response = ScsiResponse { itt, underflow: true, residual, ..ScsiResponse::default() };
+        self.respond_with(conn, response);
+    }
+
     pub(crate) fn sense(&mut self, conn: u32, command: &ScsiCommand, key: u8, asc: u8, ascq: u8) {
         let data = ScsiResponse::sense_data(&Sense { key, asc, ascq }.to_fixed());
         let status = CHECK;

@@ -167,7 +167,7 @@ fn inquiry_report_luns_and_request_sense_do_not_tell_attentions() {
     for bytes in [INQUIRY, [3, 0, 0, 0, 255, 0]] {
         let itt = rig.command(ScsiCommand { read: true, expected_length: 255, ..plain(&bytes) });
         let command = rig.sent_command(0);
-        rig.respond(0, &command, GOOD);
+        rig.nothing_to_read(0, &command);
         rig.told_status(itt, GOOD);
     }
     let itt = rig.plain(&READY);

@@ -99,6 +99,29 @@ fn a_waiting_task_is_aborted_inside_braid_and_lets_go_who_waited_for_it() {
 }
 
 #[test]
+fn a_write_that_a_reset_has_ended_gets_no_more_data_r154() {
+    let mut rig = Rig::sessions(1);
+    rig.settle();
+    let itt = rig.command(ScsiCommand { data: Payload::new(), ..write(8, 600) });
+    let asked = rig.told_r2t();
+    rig.data_out(itt, asked.ttt, 0, 0..65536, false);
+    let command = rig.sent_command(0);
+    let begun = u32::try_from(command.data.len()).unwrap();
+    rig.ask(0, command.itt, 5, 0, begun..begun + 131_072);
+    while rig.has_sent(0) {
+        rig.sent_data(0);
+    }
+    let function = rig.unit_wide(tmf::LOGICAL_UNIT_RESET);
+    let sent = rig.sent_function(0);
+    rig.function_done(0, sent.itt, tmf::COMPLETE);
+    let echo = rig.sent_ping(0);
+    rig.data_out(itt, asked.ttt, 1, 65536..131_072, false);
+    rig.quiet();
+    rig.echo(0, echo);
+    assert_eq!(rig.told_function(function), tmf::COMPLETE);
+}
+
+#[test]
 fn an_aborted_task_that_ends_first_is_answered_first_r154() {
     let mut rig = two();
     let number = rig.cmd_sn;

@@ -24,8 +24,6 @@ enum Life {
 
 struct Task {
     life: Life,
-    /// Place in the order of arrival.
-    arrived: u64,
     cmd_sn: CmdSn,
     immediate: bool,
     /// Nobody can say whether the engine had to take it.
@@ -58,16 +56,18 @@ struct Function {
     referenced: Itt,
     cmd_sn: CmdSn,
     immediate: bool,
-    arrived: u64,
     /// Commands with numbers before this were delivered when it came.
     delivered: CmdSn,
+    /// Its own number was in the window: it covers what was sent before it and comes later.
+    awaits: bool,
     /// The only answers that are right, if that is known: one task is concerned, and it was open or nowhere.
     must: Option<u8>,
 }
 
 struct Text {
-    /// F of the last request.
+    /// F and C of the last request.
     final_: bool,
+    continue_: bool,
     request: Vec<u8>,
     response: Vec<u8>,
 }
@@ -91,10 +91,11 @@ pub(crate) struct Downstream {
     negotiated: Negotiated,
     tasks: FxHashMap<u32, Task>,
     others: Vec<Other>,
-    arrivals: u64,
     /// Numbers before this came without a hole: for certain, and if what the engine may take or leave is counted.
     certain: CmdSn,
     possible: CmdSn,
+    /// Both before the last numbered PDU came, which may yet be refused (R105).
+    before: (CmdSn, CmdSn),
     /// `certain` before the last PDU came.
     floor: CmdSn,
     /// Numbers that came behind a hole, and whether they must be taken.
@@ -107,6 +108,9 @@ pub(crate) struct Downstream {
     begun: bool,
     /// A logout was answered.
     over: bool,
+    /// Longest segment, and what it is about to be (R69).
+    segment: usize,
+    next_segment: Option<usize>,
 }
 
 impl Downstream {
@@ -117,9 +121,9 @@ impl Downstream {
             negotiated: negotiated.clone(),
             tasks: FxHashMap::default(),
             others: Vec::new(),
-            arrivals: 0,
             certain: cmd_sn,
             possible: cmd_sn,
+            before: (cmd_sn, cmd_sn),
             floor: cmd_sn,
             early: Vec::new(),
             told: cmd_sn,
@@ -127,6 +131,8 @@ impl Downstream {
             stat_sn: negotiated.stat_sn,
             begun: false,
             over: false,
+            segment: negotiated.connection.max_send_data_segment as usize,
+            next_segment: None,
         }
     }
 
@@ -140,7 +146,6 @@ impl Downstream {
     /// A PDU from the initiator.
     pub(crate) fn received(&mut self, pdu: &Pdu) {
         self.floor = self.certain;
-        self.arrivals += 1;
         let mut doubtful = false;
         if let Some(head) = request(pdu).filter(|h| !h.immediate) {
             let Some(certain) = self.arrive(&head) else { return };
@@ -163,6 +168,9 @@ impl Downstream {
         if cmd_sn.is_before(self.certain) || self.early.contains(&(cmd_sn, true)) {
             return None;
         }
+        let certain = self.certain;
+        self.early.retain(|(early, _)| !early.is_before(certain));
+        self.before = (self.certain, self.possible);
         let plugged = self.early.iter().any(|(early, _)| *early == cmd_sn);
         let certain = !plugged && !cmd_sn.is_after(self.max_cmd_sn);
         if !plugged {
@@ -182,8 +190,18 @@ impl Downstream {
         while self.early.iter().any(|(early, _)| *early == self.possible) {
             self.possible = self.possible.next();
         }
-        let certain = self.certain;
-        self.early.retain(|(early, _)| !early.is_before(certain));
+    }
+
+    /// A refused request counts as not received: its number is open again.
+    fn refuse(&mut self, cmd_sn: CmdSn) -> Verdict {
+        if !self.early.iter().any(|(early, _)| *early == cmd_sn) {
+            return Ok(());
+        }
+        self.rule(105, !self.told.is_after(cmd_sn), "the number of a refused request is acknowledged")?;
+        self.early.retain(|(early, _)| *early != cmd_sn);
+        (self.certain, self.possible) = self.before;
+        self.advance();
+        Ok(())
     }
 
     fn command(&mut self, c: &ScsiCommand, doubtful: bool) {
@@ -196,7 +214,6 @@ impl Downstream {
         let first_burst = self.negotiated.session.first_burst_length.min(c.expected_length);
         let task = Task {
             life: Life::Open,
-            arrived: self.arrivals,
             cmd_sn: c.cmd_sn,
             immediate: c.immediate,
             doubtful,
@@ -264,26 +281,26 @@ impl Downstream {
             referenced: t.referenced_itt,
             cmd_sn: t.cmd_sn,
             immediate: t.immediate,
-            arrived: self.arrivals,
             delivered: self.certain,
+            awaits: !t.cmd_sn.is_after(self.max_cmd_sn.next()),
             must,
         };
         self.other(t.itt, Kind::Function(function));
     }
 
     fn text(&mut self, t: &TextRequest) {
-        let known = self.others.iter_mut().find(|o| o.itt == t.itt).map(|o| &mut o.kind);
-        if let Some(Kind::Text(text)) = known {
-            text.final_ = t.final_;
-            if t.ttt == Ttt::NONE {
-                text.request.clear();
-                text.response.clear();
-            }
-            text.request.extend_from_slice(&t.data.contiguous());
-            return;
-        }
-        let text = Text { final_: t.final_, request: t.data.contiguous().to_vec(), response: Vec::new() };
-        self.other(t.itt, Kind::Text(text));
+        let known = self.others.iter().position(|o| o.itt == t.itt && matches!(o.kind, Kind::Text(_)));
+        let old = known.map(|at| self.others.remove(at).kind);
+        let (mut request, response) = match old {
+            Some(Kind::Text(text)) if t.ttt != Ttt::NONE => (text.request, text.response),
+            _ => (Vec::new(), Vec::new()),
+        };
+        request.extend_from_slice(&t.data.contiguous());
+        let lengths = pairs(&request).into_iter().filter(|(key, _)| key == "MaxRecvDataSegmentLength");
+        let length = lengths.filter_map(|(_, value)| value.parse().ok()).find(|n| (512..1 << 24).contains(n));
+        self.next_segment = length.filter(|_| !t.continue_);
+        let (final_, continue_) = (t.final_, t.continue_);
+        self.other(t.itt, Kind::Text(Text { final_, continue_, request, response }));
     }
 
     fn other(&mut self, itt: Itt, kind: Kind) {
@@ -326,7 +343,7 @@ impl Downstream {
         let Some((stat_sn, exp_cmd_sn, max_cmd_sn)) = numbers else { return Ok(()) };
         self.stat_sn(pdu, stat_sn)?;
         self.command_numbers(exp_cmd_sn, max_cmd_sn)?;
-        let fits = pdu.data().len() <= self.negotiated.connection.max_send_data_segment as usize;
+        let fits = pdu.data().len() <= self.segment.max(self.next_segment.unwrap_or(0));
         match pdu {
             Pdu::TextResponse(_) => self.rule(62, fits, "text longer than the initiator takes")?,
             _ => self.rule(127, fits, "a segment longer than the initiator takes")?,
@@ -459,7 +476,10 @@ impl Downstream {
             judge.rule(137, empty, "status, flags or residuals of a command that was not completed")?;
             return judge.rule(136, r.exp_data_sn == 0, "ExpDataSN of a command that was not completed");
         }
-        judge.rule(136, r.exp_data_sn == task.data_ins, "ExpDataSN is not the number of Data-In PDUs")?;
+        // RFC 3720 counted the R2Ts of a bidirectional command too.
+        let counted =
+            r.exp_data_sn == task.data_ins || task.both && task.data_ins > 0 && r.exp_data_sn == task.data_sn;
+        judge.rule(136, counted, "ExpDataSN is not the number of Data-In PDUs")?;
         let sense = r.sense();
         let whole = r.data.is_empty() || sense.as_ref().is_none_or(|s| s.len() + 2 <= r.data.len());
         judge.rule(135, whole && (r.status != CHECK_CONDITION || sense.is_some()), "no sense data")?;
@@ -488,6 +508,8 @@ impl Downstream {
             self.rule(149, r.response == must, "a task that is not here is answered wrongly")?;
         }
         if r.response == tmf::COMPLETE {
+            let missing = function.awaits && self.possible.is_before(function.cmd_sn);
+            self.rule(155, function.is_single() || !missing, "done before all that it covers has come")?;
             self.conclude(&function);
         } else if r.response == tmf::TASK_DOES_NOT_EXIST && function.code == tmf::ABORT_TASK {
             let doomed =
@@ -509,9 +531,9 @@ impl Downstream {
         };
         let open = self.tasks.iter_mut().filter(|(itt, t)| t.life == Life::Open && covers(**itt, t));
         open.for_each(|(_, task)| {
-            let before = task.arrived < f.arrived && !task.immediate && task.cmd_sn.is_before(f.cmd_sn);
-            let single = f.code == tmf::ABORT_TASK;
-            if single || before && (!f.immediate || task.cmd_sn.is_before(f.delivered)) {
+            let delivered = if f.awaits { self.certain } else { f.delivered };
+            let before = task.cmd_sn.is_before(f.cmd_sn) && task.cmd_sn.is_before(delivered);
+            if f.is_single() || before && !task.immediate {
                 task.life = Life::Ended;
             } else {
                 // It came out of turn, or immediately: it may have been taken or not.
@@ -524,7 +546,7 @@ impl Downstream {
         if n.itt == Itt::NONE {
             return self.rule(227, n.data.is_empty(), "an unsolicited NOP-In with data");
         }
-        let most = self.negotiated.connection.max_send_data_segment as usize;
+        let most = self.segment;
         let found = self.others.iter().position(|o| o.itt == n.itt && matches!(o.kind, Kind::Ping(_)));
         self.rule(224, found.is_some(), "no ping has this tag")?;
         let Some(Kind::Ping(data)) = found.map(|at| self.others.remove(at).kind) else { return Ok(()) };
@@ -541,8 +563,9 @@ impl Downstream {
         self.rule(60, text.final_ || !t.final_, "F in answer to a request without it")?;
         self.rule(237, !(t.continue_ && t.final_), "C and F")?;
         text.response.extend_from_slice(&t.data.contiguous());
-        if !t.continue_ {
+        if !t.continue_ && !text.continue_ {
             self.keys(&text)?;
+            self.segment = self.next_segment.take().unwrap_or(self.segment);
             text.request.clear();
             text.response.clear();
         }
@@ -554,12 +577,6 @@ impl Downstream {
 
     /// The answer to SendTargets names this target only, each address with its group.
     fn keys(&mut self, text: &Text) -> Verdict {
-        let pairs = |text: &[u8]| -> Vec<(String, String)> {
-            let text = String::from_utf8_lossy(text);
-            let pair =
-                |p: &str| p.split_once('=').map_or((p.into(), String::new()), |(k, v)| (k.into(), v.into()));
-            text.split_terminator('\0').map(pair).collect()
-        };
         self.rule(48, text.response.last().is_none_or(|b| *b == 0), "a key without its end")?;
         let (asked, told) = (pairs(&text.request), pairs(&text.response));
         let name = self.negotiated.target_name.clone();
@@ -576,6 +593,7 @@ impl Downstream {
             let foreign = !matches!(key.as_str(), "TargetName" | "TargetAddress");
             let known = asked.iter().any(|(k, _)| k == key);
             self.rule(233, !foreign || known, "a key that was not asked for")?;
+            self.next_segment.take_if(|_| key == "MaxRecvDataSegmentLength");
         }
         Ok(())
     }
@@ -606,7 +624,8 @@ impl Downstream {
         let defined = reasons.contains(&r.reason) && r.reason != reject::NEGOTIATION_RESET;
         self.rule(182, defined, "a reason that is not to be used")?;
         self.rule(181, r.data.len() >= 48, "a Reject without the header it is about")?;
-        let Some((code, itt, _)) = rejected(&r.data.contiguous()) else { return Ok(()) };
+        let Some((code, itt, cmd_sn)) = rejected(&r.data.contiguous()) else { return Ok(()) };
+        cmd_sn.map_or(Ok(()), |cmd_sn| self.refuse(cmd_sn))?;
         if code == opcode::SCSI_COMMAND {
             if let Some(task) = self.tasks.get_mut(&itt.0).filter(|t| t.life == Life::Open) {
                 match task.again {
@@ -621,6 +640,22 @@ impl Downstream {
         }
         Ok(())
     }
+}
+
+impl Function {
+    fn is_single(&self) -> bool {
+        !matches!(self.code, tmf::ABORT_TASK_SET..=tmf::TARGET_COLD_RESET) || self.code == tmf::CLEAR_ACA
+    }
+}
+
+/// The keys of a text.
+fn pairs(text: &[u8]) -> Vec<(String, String)> {
+    let text = String::from_utf8_lossy(text);
+    let pair = |p: &str| match p.split_once('=') {
+        Some((key, value)) => (key.to_owned(), value.to_owned()),
+        None => (p.to_owned(), String::new()),
+    };
+    text.split_terminator('\0').map(pair).collect()
 }
 
 /// Residual flags and count, relative to the expected length.

@@ -79,6 +79,10 @@ struct Session {
     cmd_sn: CmdSn,
     exp_cmd_sn: CmdSn,
     max_cmd_sn: CmdSn,
+    /// The first number was used.
+    begun: bool,
+    /// The highest MaxCmdSN that had to be ignored.
+    ignored: Option<CmdSn>,
     unacknowledged: VecDeque<Unacknowledged>,
     /// Numbers that the target dropped with a connection that was logged out (R106).
     holes: Vec<CmdSn>,
@@ -173,7 +177,10 @@ impl Upstream {
             self.conns.push(Conn::opening(id, NO_SESSION, plan));
             return Ok(());
         };
-        let found = self.sessions.iter().position(|s| s.isid == plan.isid && s.tsih == *tsih);
+        // Sessions in other portal groups have handles of their own, which may be the same.
+        let same = |n: &usize| self.sessions[*n].isid == plan.isid && self.sessions[*n].tsih == *tsih;
+        let lives = |n: usize| self.conns.iter().any(|c| c.session == n && c.state == State::Up);
+        let found = (0..self.sessions.len()).filter(same).max_by_key(|n| lives(*n));
         judge.rule(31, found.is_some(), "a login joins a session that is not there")?;
         let index = found.unwrap_or(NO_SESSION);
         let session = &self.sessions[index];
@@ -232,7 +239,7 @@ impl Upstream {
 
     fn keep(&mut self, verdict: Verdict, context: &dyn std::fmt::Debug) {
         if let Err(fault) = verdict {
-            self.late.get_or_insert(fault.with(context));
+            self.late.get_or_insert_with(|| fault.with(context));
         }
     }
 
@@ -244,7 +251,8 @@ impl Upstream {
     pub(crate) fn closed(&mut self, conn: ConnId) {
         let Some(at) = self.conns.iter().position(|c| c.id == conn) else { return };
         let conn = self.conns.remove(at);
-        if conn.state == State::Up && conn.closing.is_none() {
+        // One that should never have joined is no part of the session.
+        if conn.state == State::Up && conn.closing.is_none() && !conn.foreign {
             self.sessions[conn.session].failed.push(conn.cid);
         }
     }
@@ -414,12 +422,18 @@ impl Sight<'_> {
         }
         let rises = last.is_none_or(|last| head.cmd_sn.is_after(last));
         self.rule(93, rises, "CmdSN does not rise on its connection")?;
+        let first = self.session.begun || head.cmd_sn == self.session.cmd_sn;
+        self.rule(34, first, "the first request does not carry the CmdSN of the login")?;
         // The RFC asks for order within a connection only; Braid numbers at the moment of sending.
         self.rule(92, head.cmd_sn == self.session.cmd_sn, "not the next CmdSN")?;
-        self.rule(99, !head.cmd_sn.is_after(self.session.max_cmd_sn), "a request beyond the window")?;
+        let inside = !head.cmd_sn.is_after(self.session.max_cmd_sn);
+        let fooled = !inside && self.session.ignored.is_some_and(|ignored| !head.cmd_sn.is_after(ignored));
+        self.rule(97, !fooled, "a window that had to be ignored was used")?;
+        self.rule(99, inside, "a request beyond the window")?;
         self.rule(106, self.session.holes.is_empty(), "CmdSN goes on while a logout left a hole")?;
         self.conn.last_cmd_sn = Some(head.cmd_sn);
         self.session.cmd_sn = head.cmd_sn.next();
+        self.session.begun = true;
         let (cmd_sn, itt, conn) = (head.cmd_sn, head.itt, self.conn.id);
         self.session.unacknowledged.push_back(Unacknowledged { cmd_sn, itt, conn, content });
         Ok(false)
@@ -682,6 +696,8 @@ impl Session {
             cmd_sn: plan.cmd_sn,
             exp_cmd_sn: plan.cmd_sn,
             max_cmd_sn: negotiated.max_cmd_sn,
+            begun: false,
+            ignored: None,
             unacknowledged: VecDeque::new(),
             holes: Vec::new(),
             tasks: FxHashMap::default(),
@@ -694,6 +710,7 @@ impl Session {
     /// The window in force (R97).
     fn take_window(&mut self, exp_cmd_sn: CmdSn, max_cmd_sn: CmdSn) {
         if max_cmd_sn.is_before(exp_cmd_sn.minus(1)) {
+            self.ignored = Some(self.ignored.map_or(max_cmd_sn, |ignored| ignored.max(max_cmd_sn)));
             return;
         }
         if !exp_cmd_sn.is_after(self.cmd_sn) {

@@ -52,8 +52,6 @@ pub(super) struct Host {
     parked: VecDeque<(u32, Packet)>,
     upstream: Option<Upstream>,
     downstream: Option<Downstream>,
-    /// Paths that are up.
-    pub(super) up: Vec<bool>,
 }
 
 impl Host {
@@ -71,7 +69,6 @@ impl Host {
             parked: VecDeque::new(),
             upstream: None,
             downstream: None,
-            up: Vec::new(),
         }
     }
 
@@ -297,7 +294,6 @@ impl World {
         let plan = self.session_plan(leading.path, leading.plan, home, downstream.clone());
         self.host.incarnation += 1;
         self.host.wires = vec![(SessionPlan::HOME_CONN, wire)];
-        self.host.up = vec![false; self.scenario.paths.len()];
         self.host.upstream = Some(Upstream::new(&plan));
         self.host.downstream = Some(Downstream::new(&downstream));
         self.host.front = Some(leading.front);
@@ -365,6 +361,13 @@ impl World {
                 self.braid_hears_target(wire, packet);
             }
         }
+    }
+
+    /// A path over which the session has no connection.
+    pub(super) fn missing_path(&self) -> Option<usize> {
+        let up = |w: &Wire, path| w.link == path && w.logged_in && w.near == End::Open;
+        let carried = |path| self.host.wires.iter().any(|(_, w)| up(&self.wires[*w as usize], path));
+        (0..self.scenario.paths.len()).find(|path| !carried(*path))
     }
 
     /// Gives the engine an event and does what it wants done.
@@ -504,13 +507,9 @@ impl World {
     fn noted(&mut self, notice: &Notice) {
         self.trace(&[19], || format!("braid: {notice:?}"));
         let name = match notice {
-            Notice::PathUp { path, .. } => {
-                self.host.up[path.0] = true;
-                "notice: path up"
-            }
-            Notice::PathDown { path, was_up, .. } => {
+            Notice::PathUp { .. } => "notice: path up",
+            Notice::PathDown { was_up, .. } => {
                 if *was_up {
-                    self.host.up[path.0] = false;
                     self.initiator.conditions.connection_lost();
                 }
                 "notice: path down"

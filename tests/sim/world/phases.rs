@@ -54,7 +54,7 @@ impl World {
         let until = self.now + LIVENESS;
         loop {
             let idle = self.initiator.logged_in && self.initiator.is_idle();
-            let missing = self.host.up.iter().position(|up| !up);
+            let missing = self.missing_path();
             if idle && missing.is_none() && self.host.session.is_some() {
                 return;
             }

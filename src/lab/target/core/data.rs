@@ -121,7 +121,7 @@ impl Target {
             underflow: residual.underflow,
             status: reply.status,
             itt: task.command.itt,
-            exp_data_sn: sent + task.r2t_sn,
+            exp_data_sn: sent,
             residual: residual.count,
             data: with_length(&reply.sense),
             ..ScsiResponse::default()
