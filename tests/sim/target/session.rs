@@ -16,6 +16,12 @@ pub(super) struct Port {
     pub(super) portal: u16,
 }
 
+impl Port {
+    pub(super) fn is_same_initiator(&self, other: &Self) -> bool {
+        (self.isid, &self.initiator) == (other.isid, &other.initiator)
+    }
+}
+
 pub(super) struct Session {
     pub(super) port: Port,
     /// How often the power had been cut when it began.
