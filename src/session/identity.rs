@@ -2,7 +2,8 @@
 //!
 //! Before a further nexus carries data of a unit, what the unit says of itself there (device identification, serial
 //! number, capacity, block size) must equal what it says on home. Home is asked once the initiator uses the unit; a
-//! further nexus when it comes up, and again after it reported a unit attention.
+//! further nexus when it comes up, and again after it reported a unit attention. Its name home is asked at once: should home
+//! move to another path, it must be the same unit there, and the session ends if that cannot be told.
 //!
 //! A question may meet a unit attention. On a further nexus it is dropped: home has its own. On home it is kept and
 //! reported to the initiator with its next command, as the target would have done; only what Braid's own new login caused
@@ -84,7 +85,13 @@ enum Proof {
 #[derive(Debug, Default)]
 pub(super) struct Unit {
     facts: Option<Facts>,
+    /// Home was asked everything, not just for the name.
+    known: bool,
     learning: bool,
+    /// The initiator may have seen something of it where home is.
+    addressed: bool,
+    /// Plain block I/O went well.
+    used: bool,
     /// Its reservations bind it to home.
     reserved: bool,
     registered: bool,
@@ -115,6 +122,14 @@ enum Step {
     Done,
 }
 
+/// How much is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// What no unit attention can come before.
+    Name,
+    Whole,
+}
+
 /// One unit being asked on one nexus.
 #[derive(Debug)]
 pub(super) struct Check {
@@ -122,6 +137,7 @@ pub(super) struct Check {
     nexus: NexusId,
     lun: Lun,
     step: Step,
+    reach: Reach,
     facts: Facts,
     /// Somebody holds a persistent registration: other nexuses than the registered one may be shut out or, worse, miss
     /// a preemption.
@@ -156,13 +172,16 @@ impl Session {
     pub(super) fn unit_seen(&mut self, lun: Lun) {
         if !self.units.contains_key(&lun) && self.units.len() < MOST_UNITS {
             self.units.insert(lun, Unit::default());
+            self.strangers.push(lun);
         }
     }
 
     /// Plain block I/O went well on home: the unit is in use and ready, and home can be asked who it is.
     pub(super) fn unit_used(&mut self, lun: Lun, now: Instant) {
-        if self.units.get(&lun).is_some_and(|unit| unit.facts.is_none() && !unit.learning) {
-            self.learn(lun, now);
+        let Some(unit) = self.units.get_mut(&lun) else { return };
+        unit.used = true;
+        if !unit.known && !unit.learning {
+            self.learn(lun, Reach::Whole, now);
         }
     }
 
@@ -197,16 +216,48 @@ impl Session {
             unit.proofs.insert(nexus, Proof::Unknown);
             // Home is asked first; if it is away, it will be when it is back.
             if !unit.learning && self.home_state() == NexusState::Up {
-                self.learn(lun, now);
+                self.learn(lun, Reach::Whole, now);
             }
         }
     }
 
-    fn learn(&mut self, lun: Lun, now: Instant) {
-        if let Some(unit) = self.units.get_mut(&lun) {
-            unit.learning = true;
-            self.start_check(HOME, lun, Step::Inquiry, now);
+    /// Units that the initiator addressed for the first time: home is asked for their names, so that they are known again
+    /// should home have to move. (No more than the name: the other questions may meet what the initiator must be told.)
+    pub(super) fn introduce(&mut self, now: Instant) {
+        if self.strangers.is_empty() || self.home_state() != NexusState::Up {
+            return;
         }
+        for lun in std::mem::take(&mut self.strangers) {
+            let Some(unit) = self.units.get_mut(&lun) else { continue };
+            unit.addressed = true;
+            if self.plan.paths.len() > 1 && unit.facts.is_none() && !unit.learning {
+                self.learn(lun, Reach::Name, now);
+            }
+        }
+    }
+
+    /// Home has moved to another path: a unit that the initiator has addressed and that had not yet said who it is
+    /// cannot be told from another one there.
+    pub(super) fn home_moved(&mut self, path: PathId, now: Instant) {
+        let stranger = self.units.iter().find(|(_, u)| u.addressed && u.facts.is_none()).map(|(lun, _)| *lun);
+        if let Some(lun) = stranger {
+            let what = "home moved before the unit had said who it is".into();
+            self.note(Notice::IdentityMismatch { path, lun: lun.number(), what });
+            self.begin_finish(now);
+        }
+    }
+
+    fn learn(&mut self, lun: Lun, reach: Reach, now: Instant) {
+        let Some(unit) = self.units.get_mut(&lun) else { return };
+        unit.learning = true;
+        // The name is not asked twice.
+        let named = unit.facts.clone().filter(|_| !unit.known);
+        let step = if named.is_some() { Step::Capacity16 } else { Step::Inquiry };
+        let id = self.new_check(HOME, lun, step, reach);
+        if let (Some(check), Some(facts)) = (self.checks.last_mut(), named) {
+            check.facts = facts;
+        }
+        self.ask(id, now);
     }
 
     /// A further nexus came up: asks it for every unit that home has told about.
@@ -235,7 +286,7 @@ impl Session {
             if reserved {
                 self.end_what_relied_on_reservation(lun, now);
             }
-            self.start_check(HOME, lun, Step::Ready, now);
+            self.start_check(HOME, lun, now);
         }
         self.checks.iter().any(|c| c.nexus == HOME)
     }
@@ -272,15 +323,22 @@ impl Session {
     fn prove(&mut self, nexus: NexusId, lun: Lun, now: Instant) {
         let ready = self.nexus(nexus).is_some_and(|n| n.state == NexusState::Up);
         let Some(unit) = self.units.get_mut(&lun) else { return };
-        let disk = unit.facts.as_ref().and_then(|f| f.inquiry.as_ref()).is_some_and(Inquiry::is_disk);
+        let facts = unit.facts.as_ref().filter(|_| unit.known);
+        let disk = facts.and_then(|f| f.inquiry.as_ref()).is_some_and(Inquiry::is_disk);
         let proof = unit.proofs.entry(nexus).or_default();
         if nexus != HOME && ready && disk && *proof == Proof::Unknown {
             *proof = Proof::Checking;
-            self.start_check(nexus, lun, Step::Ready, now);
+            self.start_check(nexus, lun, now);
         }
     }
 
-    fn start_check(&mut self, nexus: NexusId, lun: Lun, step: Step, now: Instant) {
+    /// Clears the attention of a login, and asks everything.
+    fn start_check(&mut self, nexus: NexusId, lun: Lun, now: Instant) {
+        let id = self.new_check(nexus, lun, Step::Ready, Reach::Whole);
+        self.ask(id, now);
+    }
+
+    fn new_check(&mut self, nexus: NexusId, lun: Lun, step: Step, reach: Reach) -> u64 {
         self.next_check += 1;
         let id = self.next_check;
         self.checks.push(Check {
@@ -288,11 +346,12 @@ impl Session {
             nexus,
             lun,
             step,
+            reach,
             facts: Facts::default(),
             registered: false,
             repeats: 0,
         });
-        self.ask(id, now);
+        id
     }
 
     /// Sends the question of a check's current step.
@@ -410,6 +469,11 @@ impl Session {
         let known = unit.facts.as_ref().and_then(|f| f.capacity);
         let capacity = check.facts.capacity.or(known);
         unit.facts = Some(Facts { capacity, ..check.facts });
+        unit.known |= check.reach == Reach::Whole;
+        if unit.used && !unit.known {
+            self.learn(check.lun, Reach::Whole, now);
+            return;
+        }
         for nexus in 1..self.nexuses.len() {
             self.prove(nexus, check.lun, now);
         }
@@ -452,7 +516,7 @@ impl Check {
             }
             Step::Serial => {
                 self.facts.serial = inquiry::parse_serial(data);
-                Step::Capacity16
+                if self.reach == Reach::Whole { Step::Capacity16 } else { Step::Done }
             }
             Step::Capacity16 => {
                 self.facts.capacity = Capacity::parse_16(data);

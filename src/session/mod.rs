@@ -89,6 +89,8 @@ pub struct Session {
     usable: Vec<bool>,
     selector: Selector,
     units: BTreeMap<Lun, identity::Unit>,
+    /// Units addressed for the first time, of which home has not been asked yet.
+    strangers: Vec<Lun>,
     checks: Vec<identity::Check>,
     ghosts: Vec<recover::Ghost>,
     fences: Vec<recover::Fence>,
@@ -98,6 +100,8 @@ pub struct Session {
     functions: Vec<tmf::Function>,
     /// Immediate functions that wait for commands with lower numbers.
     early_functions: Vec<TaskManagementRequest>,
+    /// The path over which home's session was led last.
+    home_path: PathId,
     home_lost_since: Option<Instant>,
     finishing: Option<finish::Finishing>,
     /// Nothing is read from targets at the moment.
@@ -141,6 +145,7 @@ impl Session {
             usable: Vec::new(),
             selector: Selector::new(plan.policy),
             units: BTreeMap::new(),
+            strangers: Vec::new(),
             checks: Vec::new(),
             ghosts: Vec::new(),
             fences: Vec::new(),
@@ -148,6 +153,7 @@ impl Session {
             stuck_check_at: None,
             functions: Vec::new(),
             early_functions: Vec::new(),
+            home_path: plan.home_path,
             home_lost_since: None,
             finishing: None,
             paused: false,
@@ -185,6 +191,7 @@ impl Session {
             Event::Paused(paused) => self.set_paused(paused, now),
         }
         self.dispatch(now);
+        self.introduce(now);
         if std::mem::take(&mut self.changed) || self.finishing.is_some() || self.is_draining() {
             self.look_around(now);
         }

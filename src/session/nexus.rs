@@ -304,6 +304,9 @@ impl Session {
             return;
         }
         self.adopt(id, negotiated, now);
+        if nexus == HOME && role == Role::Leading && std::mem::replace(&mut self.home_path, path) != path {
+            self.home_moved(path, now);
+        }
         match role {
             Role::Joining => {}
             // In another portal group it is another nexus (R9): its login says nothing of the old one's tasks.

@@ -102,6 +102,8 @@ pub(crate) struct Initiator {
     pub(crate) logged_in: bool,
     /// Commands issued so far.
     pub(crate) issued: u32,
+    /// A logout was sent.
+    pub(crate) logging_out: bool,
     /// A logout was answered.
     pub(crate) logged_out: bool,
     /// Stamps of commands that must not run twice: whether they ended well, ended otherwise, or nobody knows.
@@ -151,6 +153,7 @@ impl Initiator {
             out: Vec::new(),
             logged_in: false,
             issued: 0,
+            logging_out: false,
             logged_out: false,
             once: Vec::new(),
             pending: BTreeMap::new(),
@@ -174,6 +177,7 @@ impl Initiator {
     /// The login succeeded, as Braid sees it.
     pub(crate) fn begin(&mut self, agreed: &Negotiated) {
         self.logged_in = true;
+        self.logging_out = false;
         self.logged_out = false;
         self.cmd_sn = agreed.cmd_sn;
         self.max_cmd_sn = agreed.max_cmd_sn;
@@ -580,6 +584,7 @@ impl Initiator {
 
     /// Logs out.
     pub(crate) fn log_out(&mut self) {
+        self.logging_out = true;
         let tag = self.tag();
         self.out.push(Pdu::LogoutRequest(LogoutRequest {
             immediate: true,

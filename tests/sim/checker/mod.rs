@@ -1,7 +1,7 @@
 //! Protocol checkers at the engine's border, one for each side.
 //!
 //! They see exactly what the engine is told and what it emits, in order, and judge every PDU it emits against
-//! CONFORMANCE.md, by number. They know nothing of the engine but its API types: what a rule asks is worked out here
+//! the conformance index, by number. They know nothing of the engine but its API types: what a rule asks is worked out here
 //! once more, from the text. Where the RFC leaves room, so do they, but for a few things that Braid promises beyond it
 //! (each says so). What the peer does wrong is not judged, and after it the rules it upsets are not either.
 
@@ -21,7 +21,7 @@ use std::fmt;
 
 /// A requirement that the engine broke.
 pub(crate) struct Broken {
-    /// Its number in CONFORMANCE.md.
+    /// Its number in the conformance index.
     pub(crate) requirement: u16,
     pub(crate) what: String,
 }

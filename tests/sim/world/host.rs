@@ -50,6 +50,8 @@ pub(super) struct Host {
     /// The initiator reads nothing, so targets are not read.
     paused: bool,
     parked: VecDeque<(u32, Packet)>,
+    /// Braid told why the session must end.
+    ends_for_cause: bool,
     upstream: Option<Upstream>,
     downstream: Option<Downstream>,
 }
@@ -67,6 +69,7 @@ impl Host {
             leading: None,
             paused: false,
             parked: VecDeque::new(),
+            ends_for_cause: false,
             upstream: None,
             downstream: None,
         }
@@ -247,7 +250,8 @@ impl World {
     fn next_leading(&mut self, wire: u32) {
         let Some(leading) = self.host.leading.take_if(|l| l.wire == wire) else { return };
         let path = leading.path + 1;
-        if path == self.scenario.paths.len() {
+        // Before anything is known of the disks, a path to other ones would be as good as any.
+        if self.scenario.paths.get(path).is_none_or(|p| p.wrong) {
             self.coverage.hit("recovery: no leading login");
             self.transmit(leading.front, Dir::Down, Packet::LoginAnswer(Err((3, 1))));
             self.far_closes(leading.front);
@@ -293,6 +297,7 @@ impl World {
         };
         let plan = self.session_plan(leading.path, leading.plan, home, downstream.clone());
         self.host.incarnation += 1;
+        self.host.ends_for_cause = false;
         self.host.wires = vec![(SessionPlan::HOME_CONN, wire)];
         self.host.upstream = Some(Upstream::new(&plan));
         self.host.downstream = Some(Downstream::new(&downstream));
@@ -405,6 +410,8 @@ impl World {
                 }
                 Output::CloseDownstream => {
                     if let Some(wire) = self.host.front.take() {
+                        let wanted = self.initiator.logging_out || self.host.ends_for_cause;
+                        assert!(wanted, "P3: the initiator's connection is closed without a cause");
                         self.far_closes(wire);
                     }
                 }
@@ -521,13 +528,19 @@ impl World {
                 _ => "notice: fenced by time",
             },
             Notice::OutcomeUnknown { .. } => "notice: outcome unknown",
-            Notice::IdentityMismatch { .. } => "notice: identity mismatch",
+            Notice::IdentityMismatch { what, .. } => {
+                self.host.ends_for_cause |= what.starts_with("home");
+                "notice: identity mismatch"
+            }
             Notice::IdentityProved { .. } => "notice: identity proved",
             Notice::Completed { .. } => "notice: completed",
             Notice::UnitAttentionAbsorbed { .. } => "notice: unit attention absorbed",
             Notice::DownstreamProtocol(what) => panic!("P3: a rule kept was called broken: {what}"),
             Notice::AllPathsDown => "notice: all paths down",
-            Notice::GaveUp => "notice: gave up",
+            Notice::GaveUp => {
+                self.host.ends_for_cause = true;
+                "notice: gave up"
+            }
         };
         self.coverage.hit(name);
         let calm = self.scenario.is_calm() && !self.leaving;
