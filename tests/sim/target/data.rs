@@ -160,7 +160,7 @@ impl Target {
         let residual = u32::try_from(data.len().abs_diff(expected)).unwrap();
         let residual = if overflow || underflow { residual } else { 0 };
         let length = data.len().min(expected);
-        let collapse = self.persona.collapses && length > 0;
+        let collapse = length > 0 && length <= self.persona.collapses;
         let ending = ScsiResponse {
             overflow,
             underflow,

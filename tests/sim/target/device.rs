@@ -107,7 +107,7 @@ impl Target {
         let quick = if op.uses_medium() { self.between_us(50, 2_000) } else { self.between_us(10, 100) };
         let mut until = now + quick;
         if op.uses_medium() && !self.healed && self.random.once_in(self.persona.slow_once_in) {
-            let longest = if self.random.once_in(4) { self.persona.ghost_time } else { self.persona.slow };
+            let longest = if self.random.once_in(8) { self.persona.ghost_time } else { self.persona.slow };
             let slow = now + self.random.between(Duration::from_millis(2), longest);
             // However long it waited, it is done so long after it came.
             until = slow.min(until.max(entered + self.persona.ghost_time));

@@ -78,12 +78,10 @@ impl Target {
 
     /// Another initiator resets a unit.
     pub(crate) fn foreign_reset(&mut self, unit: usize) {
-        let how = match self.persona.unit_reset {
-            Abort::Unsupported => Abort::Waits,
-            how => how,
-        };
-        // What it waits for does not matter to anybody here.
-        self.end_tasks(how, usize::MAX, |t| t.unit == unit).unwrap();
+        // A target that lets its tasks end does so here too, those that wait for data included.
+        if self.persona.unit_reset == Abort::TakesOut {
+            self.end_tasks(Abort::TakesOut, usize::MAX, |t| t.unit == unit).unwrap();
+        }
         self.units[unit].reservations.reset();
         self.raise(unit, None, self.persona.reset_attention);
         self.device_changed();

@@ -116,14 +116,15 @@ impl Target {
         let mut session =
             Session::new(port.clone(), self.power_cuts, params, login.plan.cmd_sn, self.units.len());
         let first = self.sessions.is_empty();
-        let before = self.sessions.iter().rfind(|s| s.port == port && s.power == self.power_cuts);
+        let same = |s: &&Session| s.port.is_same_initiator(&port) && s.power == self.power_cuts;
+        let before = self.sessions.iter().rfind(same);
         for (number, (unit, waiting)) in self.units.iter_mut().zip(&mut session.attentions).enumerate() {
             let greets = match self.persona.greeting {
                 Greeting::Each => true,
                 Greeting::First => first,
                 Greeting::Never => false,
             };
-            // Each port is told of a power cut once, however many sessions it takes.
+            // Each initiator port is told of a power cut once, however many sessions it takes.
             let told = before.is_some_and(|s| !s.attentions[number].contains(&POWER_ON));
             if self.power_cuts > 0 && !told {
                 waiting.push(POWER_ON);

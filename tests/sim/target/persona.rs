@@ -95,8 +95,8 @@ pub(crate) struct Persona {
     /// After an abort, or a logout with commands outstanding, the next ORDERED TEST UNIT READY blocks its unit for good
     /// (section 4: LIO, ORDERED).
     pub(crate) ordered_wedges: bool,
-    /// Status in the last Data-In (section 1: phase collapse).
-    pub(crate) collapses: bool,
+    /// Status in the last Data-In of reads up to so many bytes (section 1: phase collapse, istgt of short reads).
+    pub(crate) collapses: usize,
 
     /// Commands run in CmdSN order whatever connection they came by (section 2: not SPDK).
     pub(crate) orders_across: bool,
@@ -194,7 +194,7 @@ impl Persona {
             serial: false,
             ordered_waits_for_data: true,
             ordered_wedges: false,
-            collapses: false,
+            collapses: 0,
             orders_across: true,
             duplicate: Duplicate::Dropped,
             immediate_must_be_expected: false,
@@ -245,7 +245,7 @@ impl Persona {
             reinstate: Reinstate::Keep,
             ordered_waits_for_data: false,
             tells_drops: false,
-            collapses: true,
+            collapses: usize::MAX,
             duplicate: Duplicate::Closes,
             other_cid: OtherCid::ClosesItsOwn,
             session_logout_closes_all: false,
@@ -283,7 +283,7 @@ impl Persona {
             serial: true,
             ordered_waits_for_data: false,
             tells_drops: false,
-            collapses: true,
+            collapses: 1024,
             duplicate: Duplicate::Closes,
             immediate_must_be_expected: true,
             hole_blocks: true,
@@ -321,7 +321,7 @@ impl Persona {
             ordered_waits_for_data: false,
             tells_drops: false,
             ordered_wedges: true,
-            collapses: true,
+            collapses: usize::MAX,
             rejects_immediate_in_hole: true,
             dies_with_connection: Some(MS(2_000)),
             pings: Some((MS(15_000), MS(30_000))),
@@ -351,7 +351,7 @@ impl Persona {
             greeting: Greeting::Never,
             ordered_waits_for_data: false,
             tells_drops: false,
-            collapses: true,
+            collapses: usize::MAX,
             orders_across: false,
             duplicate: Duplicate::Executed,
             immediate_must_be_expected: true,

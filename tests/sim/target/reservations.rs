@@ -148,10 +148,6 @@ impl Target {
         self.units[unit].reservations.is_reserved()
     }
 
-    pub(crate) fn foreign_release(&mut self, unit: usize) {
-        self.units[unit].reservations.foreigners_leave();
-    }
-
     pub(super) fn reserve(&mut self, task: &Task) -> Outcome {
         let owner = Owner::Session(task.session);
         let held = &mut self.units[task.unit].reservations;

@@ -61,7 +61,7 @@ impl Target {
             return;
         }
         let function = matches!(pdu, Pdu::TaskManagementRequest(_));
-        if function && expected && self.persona.immediate_tmf_takes_number && self.random.once_in(8) {
+        if function && expected && self.persona.immediate_tmf_takes_number && self.random.once_in(2) {
             self.count(Trigger::NumberTaken);
             let s = &mut self.sessions[session];
             s.disordered = true;

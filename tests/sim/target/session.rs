@@ -16,6 +16,12 @@ pub(super) struct Port {
     pub(super) portal: u16,
 }
 
+impl Port {
+    pub(super) fn is_same_initiator(&self, other: &Self) -> bool {
+        (self.isid, &self.initiator) == (other.isid, &other.initiator)
+    }
+}
+
 pub(super) struct Session {
     pub(super) port: Port,
     /// How often the power had been cut when it began.
@@ -181,6 +187,7 @@ impl Target {
 
     /// Takes a lost connection's commands out where they did not reach the device.
     pub(super) fn drop_commands(&mut self, conn: u32, session: usize) {
+        self.sessions[session].early_data.retain(|(from, _)| *from != conn);
         self.sessions[session].early.retain(|_, kept| kept.as_ref().is_none_or(|(from, _)| *from != conn));
         let mut at = 0;
         while at < self.tasks.len() {

@@ -160,8 +160,13 @@ impl Target {
 
     fn clear_set(&mut self, session: usize, unit: usize) -> Result<(u8, SmallVec<[u64; 8]>), u8> {
         let how = self.persona.clear_task_set;
+        let mut losers: SmallVec<[usize; 4]> =
+            self.tasks.iter().filter(|t| t.unit == unit && t.session != session).map(|t| t.session).collect();
         let ended = self.end_tasks(how, session, |t| t.unit == unit)?;
-        self.raise(unit, Some(session), (0x2f, 0x00));
+        losers.dedup();
+        if how == Abort::TakesOut && !self.persona.task_aborted_status {
+            losers.into_iter().for_each(|loser| self.sessions[loser].attend(unit, (0x2f, 0x00)));
+        }
         Ok(ended)
     }
 

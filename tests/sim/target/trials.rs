@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<(&'static str, fn())> {
         ("target::aborted_early_command_never_runs", aborted_early_command_never_runs),
         ("target::closed_window_is_announced", closed_window_is_announced),
         ("target::misnumbering_is_caught", misnumbering_is_caught),
+        ("target::torn_writes_are_caught", torn_writes_are_caught),
     ]
 }
 
@@ -460,7 +461,7 @@ fn closed_window_is_announced() {
 
 /// A number used for two commands is Braid's fault, and told as one.
 fn misnumbering_is_caught() {
-    let caught = std::panic::catch_unwind(|| {
+    let text = complaint(|| {
         let mut bench = Bench::new(plain(Persona::lab()), 7);
         bench.lead(0, 1);
         let first = bench.write(1, 7);
@@ -468,7 +469,23 @@ fn misnumbering_is_caught() {
         bench.send(0, Pdu::ScsiCommand(first));
         bench.send(0, Pdu::ScsiCommand(second));
     });
-    let message = caught.expect_err("caught");
-    let text = message.downcast_ref::<String>().expect("a text");
     assert!(text.starts_with("R92: "), "{text}");
+}
+
+/// A block that two writes were mixed in.
+fn torn_writes_are_caught() {
+    let text = complaint(|| {
+        let mut bench = Bench::new(plain(Persona::lab()), 8);
+        bench.lead(0, 1);
+        let mut write = bench.write(1, 7);
+        let mixed = [&block(7)[..BLOCK / 2], &block(8)[..BLOCK / 2]].concat();
+        write.data = Payload::from(mixed);
+        bench.run(0, write);
+    });
+    assert!(text.starts_with("P1: torn write"), "{text}");
+}
+
+fn complaint(broken: fn()) -> String {
+    let message = std::panic::catch_unwind(broken).expect_err("caught");
+    message.downcast_ref::<String>().expect("a text").clone()
 }
