@@ -3,9 +3,150 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// Counts by name.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Coverage(BTreeMap<&'static str, u64>);
+/// What some seed must meet, besides the requirements.
+const WANTED: &[&str] = &[
+    "closed: by reset",
+    "closed: in order",
+    "fault: all paths down",
+    "fault: braid's host dies",
+    "fault: braid's process dies",
+    "fault: connections refused",
+    "fault: flap",
+    "fault: initiator reads nothing",
+    "fault: initiator's connection is reset",
+    "fault: medium error",
+    "fault: paths clog one after the other",
+    "fault: reset",
+    "fault: silence both ways",
+    "fault: silence towards braid",
+    "fault: silence towards the target",
+    "fault: slow drain",
+    "fault: target closes in order",
+    "fault: target loses power",
+    "fault: target restarts",
+    "initiator logs out and in again",
+    "notice: all paths down",
+    "notice: commands moved",
+    "notice: completed",
+    "notice: fenced by an ordered command",
+    "notice: fenced by reinstatement",
+    "notice: fenced by time",
+    "notice: gave up",
+    "notice: identity mismatch",
+    "notice: identity proved",
+    "notice: outcome unknown",
+    "notice: path down",
+    "notice: path up",
+    "notice: unit attention absorbed",
+    "opened: a further session",
+    "opened: home anew",
+    "opened: joins home's session",
+    "other initiator: changes a mode page",
+    "other initiator: preempts",
+    "other initiator: reserves a unit",
+    "other initiator: resets a unit",
+    "persona: istgt",
+    "persona: lab",
+    "persona: lio",
+    "persona: spdk",
+    "persona: tgt",
+    "persona: tgt-mcs",
+    "persona: unknown",
+    "recovery: leading login over a further path",
+    "recovery: login refused",
+    "recovery: no leading login",
+    "recovery: predecessor is ended first",
+    "recovery: tcp gives up",
+    "sense: medium error",
+    "sense: miscompare",
+    "sense: outcome unknown",
+    "sense: unit attention",
+    "session begins",
+    "session ends in order",
+    "status: reservation conflict",
+    "target asks for logout",
+    "target: COMPARE AND WRITE did not match",
+    "target: HEAD OF QUEUE command executed before an older one",
+    "target: NOP-In asked",
+    "target: ORDERED command waited",
+    "target: abort took a task out",
+    "target: abort waited for the device",
+    "target: command forgotten while clearing up",
+    "target: command held by an ORDERED one",
+    "target: command held until a CmdSN arrived",
+    "target: connection dropped with notice",
+    "target: connection joined a session",
+    "target: function not supported",
+    "target: join refused",
+    "target: login replaced by a later one",
+    "target: login waited for the device",
+    "target: logout asked for",
+    "target: logout with commands outstanding",
+    "target: media error",
+    "target: nothing ran because a CmdSN was missing",
+    "target: overlapping command executed before an older write",
+    "target: place of the window lost",
+    "target: power cut",
+    "target: reservation conflict",
+    "target: reset answered late",
+    "target: reset closed other connections",
+    "target: session closed because a NOP-In stayed unanswered",
+    "target: session closed because it lost a connection",
+    "target: session closed because write data stayed away",
+    "target: session reinstated",
+    "target: slow command",
+    "target: status in Data-In",
+    "target: target process restarted",
+    "target: task dropped by a reinstatement",
+    "target: task finished by a restart",
+    "target: task to abort not found",
+    "target: unflushed write lost by a power cut",
+    "target: unflushed write survived a power cut",
+    "target: unit attention reported",
+    "target: unit attention reported on arrival",
+    "target: window opened by a NOP-In",
+    "target: window shrunk to one",
+    "target: write executed after its connection was lost",
+    "target: write executed after its session was replaced",
+    "task management: abort task",
+    "task management: abort task set",
+    "task management: clear task set",
+    "task management: complete",
+    "task management: logical unit reset",
+    "task management: refused",
+    "task management: target warm reset",
+];
+
+/// What the model target does to those who ignore how it was measured to behave: Braid never makes it happen.
+const FORBIDDEN: &[&str] = &[
+    "target: command executed before an earlier CmdSN",
+    "target: connection closed because a CmdSN came late",
+    "target: duplicate CmdSN",
+    "target: immediate command rejected",
+    "target: logout closed the connection it came on",
+    "target: unit wedged by an ORDERED command",
+];
+
+/// Requirements that the checkers judge on what the engine sends, whenever there is occasion.
+const JUDGED: &[usize] = &[
+    3, 5, 8, 15, 21, 31, 32, 34, 35, 41, 42, 66, 75, 92, 93, 94, 95, 96, 97, 99, 100, 103, 106, 107, 108,
+    111, 112, 115, 116, 118, 119, 120, 121, 122, 123, 124, 125, 126, 127, 128, 130, 131, 133, 134, 135, 136,
+    138, 141, 142, 147, 148, 149, 151, 152, 154, 155, 181, 195, 210, 211, 213, 214, 216, 218, 219, 224, 225,
+    226, 229,
+];
+
+/// Counts by name, and by requirement.
+#[derive(Clone, Debug)]
+pub(crate) struct Coverage {
+    names: BTreeMap<&'static str, u64>,
+    requirements: [u64; 246],
+}
+
+impl Default for Coverage {
+    fn default() -> Self {
+        Self { names: BTreeMap::new(), requirements: [0; 246] }
+    }
+}
 
 impl Coverage {
     pub(crate) fn hit(&mut self, name: &'static str) {
@@ -13,25 +154,53 @@ impl Coverage {
     }
 
     pub(crate) fn hits(&mut self, name: &'static str, times: u64) {
-        *self.0.entry(name).or_default() += times;
+        *self.names.entry(name).or_default() += times;
     }
 
-    pub(crate) fn merge(&mut self, other: &Self) {
-        for (name, times) in &other.0 {
-            *self.0.entry(name).or_default() += times;
+    /// Adds what one seed met and how often each requirement was judged in it.
+    pub(crate) fn merge(&mut self, other: &Self, judged: &[u64; 246]) {
+        self.add(other);
+        for (sum, times) in self.requirements.iter_mut().zip(judged) {
+            *sum += times;
         }
     }
 
-    /// Those of `wanted` that never happened.
-    pub(crate) fn missing(&self, wanted: &[&'static str]) -> Vec<&'static str> {
-        wanted.iter().copied().filter(|name| self.0.get(name).copied().unwrap_or(0) == 0).collect()
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (name, times) in &other.names {
+            self.hits(name, *times);
+        }
+        for (sum, times) in self.requirements.iter_mut().zip(&other.requirements) {
+            *sum += times;
+        }
+    }
+
+    fn times(&self, name: &str) -> u64 {
+        self.names.get(name).copied().unwrap_or(0)
+    }
+
+    /// What had to happen and never did.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let names = WANTED.iter().filter(|name| self.times(name) == 0).map(|name| (*name).to_owned());
+        let judged = JUDGED.iter().filter(|r| self.requirements[**r] == 0).map(|r| format!("R{r} judged"));
+        names.chain(judged).collect()
+    }
+
+    /// What must not happen and did.
+    pub(crate) fn forbidden(&self) -> Vec<&'static str> {
+        FORBIDDEN.iter().copied().filter(|name| self.times(name) > 0).collect()
     }
 
     /// A table, one line each.
     pub(crate) fn table(&self) -> String {
         let mut text = String::new();
-        for (name, times) in &self.0 {
+        for (name, times) in &self.names {
             writeln!(text, "{times:>12}  {name}").expect("a string takes what is written");
+        }
+        text.push_str("times judged, by requirement:");
+        let judged = self.requirements.iter().enumerate().filter(|(_, times)| **times > 0);
+        for (at, (requirement, times)) in judged.enumerate() {
+            text.push_str(if at % 8 == 0 { "\n  " } else { "  " });
+            write!(text, "R{requirement} {times}").expect("a string takes what is written");
         }
         text
     }

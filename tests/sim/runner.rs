@@ -10,14 +10,17 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// Seeds of the test command, in chunks that run side by side.
-const CHUNKS: u64 = 8;
-const CHUNK: u64 = 250;
-/// Each mutant must be caught within so many seeds.
-const MUTANT_SEEDS: u64 = 3000;
+/// Seeds of the test command.
+const SEEDS: u64 = 3000;
+/// Seeds that ever failed, one in a line, with what they had found.
+const KEPT: &str = include_str!("seeds.txt");
+/// Mutants with the seed that was last seen to catch them.
+const HINTS: &str = include_str!("mutants.txt");
+/// Each mutant must be caught within so many seeds, if its own catches it no more.
+const MUTANT_SEEDS: u64 = 4000;
 
 /// Simulates Braid's engine in a world that fails. Without options: the test suite (all options of the test runner hold).
 #[derive(Parser, Debug)]
@@ -57,10 +60,6 @@ fn run(seed: u64, mutant: Option<Mutant>, trace: bool) -> Result<Outcome, String
     result.map_err(|_| LAST_PANIC.with_borrow(Clone::clone))
 }
 
-fn replay(seed: u64) -> String {
-    format!("replay: cargo test --test sim -- --seed {seed} --trace")
-}
-
 /// Panics are kept instead of printed: a mutant's are wanted, and a seed's are told with the command that replays it.
 fn keep_panics() {
     panic::set_hook(Box::new(|info| {
@@ -79,10 +78,11 @@ pub(crate) fn main() {
         let options = Options::parse();
         let mutant =
             options.mutant.as_deref().map(|name| Mutant::from_name(name).expect("no mutant has this name"));
+        let threads = options.threads.unwrap_or_else(cores);
         let good = match (options.seed, options.hunt) {
             (Some(seed), _) => one(seed, mutant, options.trace),
-            (None, Some(seeds)) => hunt(seeds),
-            (None, None) => many(&options, mutant),
+            (None, Some(seeds)) => hunt(seeds, threads),
+            (None, None) => many(&options, mutant, threads),
         };
         std::process::exit(i32::from(!good));
     }
@@ -102,51 +102,66 @@ fn one(seed: u64, mutant: Option<Mutant>, trace: bool) -> bool {
     }
 }
 
-/// Many seeds on all cores.
-fn many(options: &Options, mutant: Option<Mutant>) -> bool {
-    let count = options.seeds.unwrap_or(0);
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = options.threads.unwrap_or_else(cores);
-    let bar = indicatif::ProgressBar::new(count);
-    let (next, broken) = (AtomicU64::new(0), Mutex::new(Vec::new()));
-    let coverage = Mutex::new(Coverage::default());
-    let began = clock();
+/// What many seeds found.
+struct Found {
+    broken: Vec<(u64, String)>,
+    coverage: Coverage,
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Runs seeds side by side.
+fn explore(seeds: Range<u64>, mutant: Option<Mutant>, threads: usize) -> Found {
+    let bar = indicatif::ProgressBar::new(seeds.end - seeds.start);
+    let next = AtomicU64::new(seeds.start);
+    let found = Mutex::new(Found { broken: Vec::new(), coverage: Coverage::default() });
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                let mut mine = Coverage::default();
+                let mut mine = Found { broken: Vec::new(), coverage: Coverage::default() };
                 loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    if at >= count {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
                         break;
                     }
-                    match run(options.from + at, mutant, false) {
-                        Ok(outcome) => mine.merge(&outcome.coverage),
-                        Err(what) => broken.lock().unwrap().push((options.from + at, what)),
+                    match run(seed, mutant, false) {
+                        Ok(outcome) => mine.coverage.merge(&outcome.coverage, &outcome.judged),
+                        Err(what) => mine.broken.push((seed, what)),
                     }
                     bar.inc(1);
                 }
-                coverage.lock().unwrap().merge(&mine);
+                let mut found = found.lock().unwrap();
+                found.broken.append(&mut mine.broken);
+                found.coverage.add(&mine.coverage);
             });
         }
     });
     bar.finish_and_clear();
+    let mut found = found.into_inner().unwrap();
+    found.broken.sort();
+    found
+}
+
+/// Many seeds on all cores.
+fn many(options: &Options, mutant: Option<Mutant>, threads: usize) -> bool {
+    let count = options.seeds.unwrap_or(0);
+    let began = clock();
+    let found = explore(options.from..options.from + count, mutant, threads);
     let took = began.elapsed();
-    println!("{}", coverage.lock().unwrap().table());
-    let mut broken = broken.into_inner().unwrap();
-    broken.sort();
-    let mut kinds: BTreeMap<String, (usize, u64)> = BTreeMap::new();
-    for (seed, what) in &broken {
-        let kind: String = what.chars().filter(|c| !c.is_ascii_digit()).take(60).collect();
-        kinds.entry(kind).or_insert((0, *seed)).0 += 1;
+    println!("{}", found.coverage.table());
+    let mut kinds: BTreeMap<String, (usize, &(u64, String))> = BTreeMap::new();
+    for broken in &found.broken {
+        let kind: String = broken.1.chars().filter(|c| !c.is_ascii_digit()).take(60).collect();
+        kinds.entry(kind).or_insert((0, broken)).0 += 1;
     }
-    for (times, seed) in kinds.values() {
-        let what = &broken.iter().find(|(s, _)| s == seed).expect("listed").1;
-        println!("{times:>6} like seed {seed}: {}", what.chars().take(400).collect::<String>());
+    for (times, (seed, what)) in kinds.values() {
+        println!("{times:>6} like seed {seed}: {}", shortened(what));
     }
     let rate = count as f64 / took.as_secs_f64();
-    println!("{count} seeds, {} broken, {rate:.0} per second on {threads} threads", broken.len());
-    broken.is_empty()
+    println!("{count} seeds, {} broken, {rate:.0} per second on {threads} threads", found.broken.len());
+    found.broken.is_empty()
 }
 
 #[expect(clippy::disallowed_methods, reason = "the rate of a long run is told")]
@@ -155,18 +170,16 @@ fn clock() -> Instant {
 }
 
 fn trials() -> Vec<Trial> {
-    let mut trials = Vec::new();
-    for chunk in 0..CHUNKS {
-        let seeds = chunk * CHUNK..(chunk + 1) * CHUNK;
-        trials.push(Trial::test(format!("seeds::{}_to_{}", seeds.start, seeds.end), move || all_keep(seeds)));
-    }
+    let mut trials = vec![
+        Trial::test("seeds_keep_all_promises", seeds_keep),
+        Trial::test("seeds_that_ever_failed", kept_seeds_keep),
+        Trial::test("same_seed_same_trace", same_trace),
+    ];
     for mutant in Mutant::ALL {
         trials.push(Trial::test(format!("mutants::{}", mutant.name()), move || caught(*mutant)));
     }
-    trials.push(Trial::test("same_seed_same_trace", same_trace));
-    for (name, trial) in
-        crate::random::trials().into_iter().chain(crate::target::trials()).chain(crate::checker::trials())
-    {
+    let parts = [crate::random::trials(), crate::target::trials(), crate::checker::trials()];
+    for (name, trial) in parts.into_iter().flatten() {
         trials.push(Trial::test(name, move || {
             trial();
             Ok(())
@@ -175,38 +188,57 @@ fn trials() -> Vec<Trial> {
     trials
 }
 
-fn all_keep(seeds: Range<u64>) -> Result<(), Failed> {
-    for seed in seeds {
-        run(seed, None, false).map_err(|broken| format!("seed {seed}: {broken}\n{}", replay(seed)))?;
+/// The seeds, and what they must meet among them.
+fn seeds_keep() -> Result<(), Failed> {
+    let found = explore(0..SEEDS, None, cores());
+    let mut complaints: Vec<String> = found.broken.iter().map(|(seed, what)| told(*seed, what)).collect();
+    complaints.truncate(10);
+    for name in found.coverage.missing() {
+        complaints.push(format!("never happened in {SEEDS} seeds: {name}"));
+    }
+    for name in found.coverage.forbidden() {
+        complaints.push(format!("Braid must never make it happen, and did: {name}"));
+    }
+    println!("\n{}", found.coverage.table());
+    if complaints.is_empty() { Ok(()) } else { Err(complaints.join("\n").into()) }
+}
+
+fn told(seed: u64, what: &str) -> String {
+    format!("seed {seed}: {what}\n  replay: cargo test --test sim -- --seed {seed} --trace")
+}
+
+fn kept_seeds_keep() -> Result<(), Failed> {
+    for line in KEPT.lines().filter(|l| !l.starts_with('#') && !l.is_empty()) {
+        let seed = line.split_whitespace().next().unwrap().parse()?;
+        run(seed, None, false).map_err(|what| told(seed, &what))?;
     }
     Ok(())
 }
 
 /// A seed catches a mutant if the engine with all its rules passes it.
+fn catches(seed: u64, mutant: Mutant) -> Option<String> {
+    let broken = run(seed, Some(mutant), false).err()?;
+    run(seed, None, false).is_ok().then_some(broken)
+}
+
 fn caught(mutant: Mutant) -> Result<(), Failed> {
-    for seed in 0..MUTANT_SEEDS {
-        if run(seed, Some(mutant), false).is_err() && run(seed, None, false).is_ok() {
-            return Ok(());
-        }
+    let hint = HINTS.lines().filter_map(|l| l.split_once(' ')).find(|(name, _)| *name == mutant.name());
+    let hint: Option<u64> = hint.map(|(_, seed)| seed.trim().parse()).transpose()?;
+    if hint.into_iter().chain(0..MUTANT_SEEDS).any(|seed| catches(seed, mutant).is_some()) {
+        return Ok(());
     }
     Err(format!("{} survives {MUTANT_SEEDS} seeds: the simulator has a hole", mutant.name()).into())
 }
 
-/// Each mutant, and the first seed that catches it.
-fn hunt(seeds: u64) -> bool {
-    let mut all = true;
-    let next = AtomicU64::new(0);
+/// Each mutant, with the first seed that catches it: what `mutants.txt` holds, with the reason behind.
+fn hunt(seeds: u64, threads: usize) -> bool {
     let found = Mutex::new(Vec::new());
+    let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..3 {
+        for _ in 0..threads {
             scope.spawn(|| {
-                while let Some(mutant) =
-                    Mutant::ALL.get(usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap())
-                {
-                    let caught = (0..seeds).find_map(|seed| {
-                        let broken = run(seed, Some(*mutant), false).err()?;
-                        run(seed, None, false).is_ok().then_some((seed, broken))
-                    });
+                while let Some(mutant) = Mutant::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let caught = (0..seeds).find_map(|seed| Some((seed, catches(seed, *mutant)?)));
                     found.lock().unwrap().push((mutant.name(), caught));
                 }
             });
@@ -214,18 +246,17 @@ fn hunt(seeds: u64) -> bool {
     });
     let mut found = found.into_inner().unwrap();
     found.sort();
-    for (name, caught) in found {
+    for (name, caught) in &found {
         match caught {
-            Some((seed, broken)) => {
-                println!("{name}: seed {seed}: {}", broken.chars().take(140).collect::<String>());
-            }
-            None => {
-                all = false;
-                println!("{name}: SURVIVES");
-            }
+            Some((seed, what)) => println!("{name} {seed}  {}", shortened(what)),
+            None => println!("{name} survives"),
         }
     }
-    all
+    found.iter().all(|(_, caught)| caught.is_some())
+}
+
+fn shortened(what: &str) -> String {
+    what.replace('\n', " ").chars().take(200).collect()
 }
 
 fn same_trace() -> Result<(), Failed> {

@@ -244,6 +244,8 @@ impl Scenario {
             6 => Fault::Flap(path),
             7 => Fault::SlowDrain(path, short),
             8 => Fault::Down(path, while_),
+            // Once in a while longer than commands are held.
+            9 if random.once_in(8) => Fault::AllDown(70_000 * MS),
             9 => Fault::AllDown(short),
             10 => Fault::Clog(while_),
             11 => Fault::TargetRestart,

@@ -9,7 +9,9 @@ use braid::iscsi::text::KeyList;
 use braid::iscsi::{Cid, CmdSn, Isid, Pdu, StatSn, Tsih};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::session::mutant::Mutant;
-use braid::session::{Cause, ConnId, Event, Fanout, Notice, Output, PathId, PathPlan, Session, SessionPlan};
+use braid::session::{
+    Cause, ConnId, Event, Fanout, How, Notice, Output, PathId, PathPlan, Session, SessionPlan,
+};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,8 @@ const FIRST_WINDOW: u32 = 32;
 pub(super) const FENCE_TIME: Duration = Duration::from_secs(30);
 /// How long a predecessor may take to end.
 const REINSTATEMENT_PATIENCE: Duration = Duration::from_secs(15);
+
+const HOME_ISID: Isid = Isid([0, 2, 0x3d, 0, 0, 1]);
 
 /// A leading login under way.
 #[derive(Debug)]
@@ -97,7 +101,7 @@ impl World {
             kind: LoginKind::Leading,
             initiator_name: "iqn.2026-11.org.example:model".into(),
             target_name: "iqn.2026-11.org.example:target".into(),
-            isid: Isid([0, 2, 0x3d, 0, 0, 1]),
+            isid: HOME_ISID,
             cid: Cid(0),
             cmd_sn: self.initiator.first_cmd_sn(),
             offer: SessionParams::default(),
@@ -389,6 +393,11 @@ impl World {
                 Output::ToInitiator(pdu) => self.to_initiator(pdu),
                 Output::ToTarget(conn, pdu) => self.to_target(conn, pdu),
                 Output::Open(conn, path, plan) => {
+                    self.coverage.hit(match plan.kind {
+                        LoginKind::Joining { .. } => "opened: joins home's session",
+                        _ if plan.isid == HOME_ISID => "opened: home anew",
+                        _ => "opened: a further session",
+                    });
                     self.trace(&[14, u64::from(conn.0)], || {
                         format!("braid: opens {} over path {}", conn.0, path.0)
                     });
@@ -400,6 +409,11 @@ impl World {
                 }
                 Output::Close(conn, how) => {
                     self.trace(&[15, u64::from(conn.0)], || format!("braid: closes {} {how:?}", conn.0));
+                    self.coverage.hit(if how == How::Reset {
+                        "closed: by reset"
+                    } else {
+                        "closed: in order"
+                    });
                     if let Some(checker) = &mut self.host.upstream {
                         checker.closed(conn);
                     }
@@ -419,7 +433,9 @@ impl World {
                 Output::Note(notice) => self.noted(&notice),
             }
         }
+        // A mutant must be noticed from outside.
         if let Some(session) = &self.host.session
+            && self.host.mutant.is_none()
             && let Err(broken) = session.check()
         {
             panic!("invariant: {broken}");

@@ -26,7 +26,7 @@ impl World {
             }
         }
         self.coverage.hit(self.scenario.persona.name);
-        self.coverage.merge(&self.initiator.coverage);
+        self.coverage.add(&self.initiator.coverage);
         Outcome { hash: self.hash.finish(), coverage: self.coverage, judged: self.judged }
     }
 
