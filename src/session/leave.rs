@@ -2,7 +2,7 @@
 
 use super::Session;
 use super::api::{Cause, ConnId, How, Output};
-use super::nexus::{Conn, ConnState};
+use super::nexus::{Conn, ConnState, NexusId};
 use super::tasks::Task;
 use crate::iscsi::{LogoutRequest, Pdu};
 use std::time::{Duration, Instant};
@@ -63,5 +63,16 @@ impl Session {
             conn.state = ConnState::LoggingOut(now + LOGOUT_PATIENCE);
         }
         self.outputs.push_back(Output::ToTarget(id, Pdu::LogoutRequest(logout)));
+        if alone {
+            self.call_off_logins(nexus, now);
+        }
+    }
+
+    /// A session that is asked to close takes no connection any more (R211).
+    fn call_off_logins(&mut self, nexus: NexusId, now: Instant) {
+        let opening = |c: &&Conn| c.nexus == nexus && c.state == ConnState::Opening;
+        while let Some(id) = self.conns.iter().find(opening).map(|c| c.id) {
+            self.close_conn(id, How::Reset, now);
+        }
     }
 }

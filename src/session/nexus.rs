@@ -246,7 +246,7 @@ impl Session {
         let room = self.conns.iter().filter(|c| c.nexus == HOME).count()
             < self.nexus(HOME).map_or(0, |n| usize::from(n.params.max_connections));
         if !slot.own_nexus && room {
-            if self.home_state() == NexusState::Up {
+            if self.home_state() == NexusState::Up && !self.home_leaves() {
                 self.open(path, HOME, Role::Joining, now);
             }
             return;
@@ -258,6 +258,12 @@ impl Session {
             self.set_nexus_state(own, NexusState::Opening);
             self.open(path, own, Role::Leading, now);
         }
+    }
+
+    /// Whether the last connection of home was logged out, and with it the session: nothing joins it any more (R211).
+    fn home_leaves(&self) -> bool {
+        let stays = |c: &Conn| matches!(c.state, ConnState::Up | ConnState::Draining(_));
+        !self.conns.iter().any(|c| c.nexus == HOME && stays(c))
     }
 
     /// Starts a login over `path`.

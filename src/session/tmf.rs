@@ -346,11 +346,12 @@ impl Session {
     }
 
     fn function_done(&mut self, mut function: Function, now: Instant) {
-        let inside = |k: &TaskKey| self.tasks.get(*k).is_some_and(|t| t.run.is_none());
-        let moved =
-            self.covered(&function).iter().any(inside) && !broken!(self.rules, MovedCommandNotAborted);
-        if function.response == tmf::TASK_DOES_NOT_EXIST && moved {
-            // It left the target that was asked, and waits inside Braid.
+        let single = matches!(function.scope, Scope::Task(_));
+        let open = |k: &TaskKey| single || self.tasks.get(*k).is_some_and(|t| t.run.is_none());
+        let found = self.covered(&function).iter().any(open) && !broken!(self.rules, MovedCommandNotAborted);
+        if function.response == tmf::TASK_DOES_NOT_EXIST && found {
+            // It left the target that was asked and waits inside Braid, or the target has lost it: an answer would have
+            // come first. For the initiator it exists until now (R149).
             function.response = tmf::COMPLETE;
         }
         let complete = function.response == tmf::COMPLETE;

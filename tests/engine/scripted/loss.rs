@@ -452,13 +452,16 @@ fn events_of_no_concern_are_ignored_r222() {
 }
 
 #[test]
-fn home_that_leaves_while_another_connection_joins_comes_back() {
+fn home_that_leaves_while_another_connection_joins_comes_back_r211() {
     let mut rig = Rig::mcs(2);
     rig.announce(0, 1, [0, 0, 3]);
     assert!(
         matches!(rig.sent(0), Pdu::LogoutRequest(l) if l.reason == 0),
         "the joining one is not there yet"
     );
+    assert_eq!(rig.closed, [(1, How::Reset)], "and must not come any more");
+    rig.pass(SECOND);
+    rig.nothing_opened();
     rig.answer_logout(0);
     rig.pass(SECOND * 2);
     let (_, _, plan) = rig.opens[0].clone();

@@ -148,6 +148,21 @@ fn a_task_that_the_target_does_not_abort_goes_on() {
 }
 
 #[test]
+fn a_task_that_the_target_has_lost_is_aborted_and_lets_go_who_waited_for_it_r149() {
+    let mut rig = two();
+    let number = rig.cmd_sn;
+    let lost = rig.write(0, 1);
+    let (conn, _) = rig.next_command();
+    rig.write(0, 2);
+    rig.quiet();
+    let function = rig.abort(lost, number);
+    let sent = rig.sent_function(conn);
+    rig.function_done(conn, sent.itt, tmf::TASK_DOES_NOT_EXIST);
+    assert_eq!(rig.told_function(function), tmf::COMPLETE);
+    assert_eq!(rig.next_command().1.cdb, write(0, 2).cdb);
+}
+
+#[test]
 fn a_finished_task_does_not_exist_r149() {
     let mut rig = two();
     let number = rig.cmd_sn;

@@ -54,6 +54,8 @@ struct Function {
     code: u8,
     lun: Lun,
     referenced: Itt,
+    /// CmdSN of that task, if it was here: its tag may be given to another before the answer.
+    of: Option<CmdSn>,
     cmd_sn: CmdSn,
     immediate: bool,
     /// Commands with numbers before this were delivered when it came.
@@ -256,6 +258,7 @@ impl Downstream {
         let missing =
             !number.is_before(self.possible) && !self.early.iter().any(|(early, _)| *early == number);
         let in_window = missing && number.is_before(t.cmd_sn) && !number.is_after(self.max_cmd_sn);
+        let of = referenced.filter(|t| t.life == Life::Open).map(|t| t.cmd_sn);
         let must = match referenced.map(|t| t.life) {
             _ if !single => None,
             _ if on_function => Some(tmf::REJECTED),
@@ -279,6 +282,7 @@ impl Downstream {
             code: t.function,
             lun: t.lun,
             referenced: t.referenced_itt,
+            of,
             cmd_sn: t.cmd_sn,
             immediate: t.immediate,
             delivered: self.certain,
@@ -514,8 +518,8 @@ impl Downstream {
         } else if r.response == tmf::TASK_DOES_NOT_EXIST && function.code == tmf::ABORT_TASK {
             let doomed =
                 self.others.iter().any(|o| matches!(&o.kind, Kind::Function(f) if f.code != tmf::ABORT_TASK));
-            let life = self.tasks.get(&function.referenced.0).map(|t| t.life);
-            let here = life == Some(Life::Open) && function.delivered == self.certain;
+            let task = self.tasks.get(&function.referenced.0).filter(|t| t.life == Life::Open);
+            let here = task.is_some_and(|t| function.of == Some(t.cmd_sn) && !t.doubtful);
             self.rule(149, !here || doomed, "a task that is here is said not to be")?;
         }
         Ok(())
@@ -524,7 +528,7 @@ impl Downstream {
     /// What a function covers gets no response any more (R152).
     fn conclude(&mut self, f: &Function) {
         let covers = |itt: u32, task: &Task| match f.code {
-            tmf::ABORT_TASK => itt == f.referenced.0,
+            tmf::ABORT_TASK => itt == f.referenced.0 && f.of == Some(task.cmd_sn),
             tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET | tmf::LOGICAL_UNIT_RESET => task.lun == f.lun,
             tmf::TARGET_WARM_RESET | tmf::TARGET_COLD_RESET => true,
             _ => false,

@@ -255,5 +255,16 @@ pub(super) fn trials() -> Vec<(&'static str, fn())> {
 }
 
 /// What the engine may do either way.
-const SOUND: &[Change] =
-    &[spoil!("both done", ScsiResponse, r => r.exp_data_sn = 1), Edit(|t| t.drop("call"))];
+const SOUND: &[Change] = &[
+    spoil!("both done", ScsiResponse, r => r.exp_data_sn = 1),
+    Edit(|t| t.drop("call")),
+    // A tag is given to another command before the abort of the first is answered.
+    After("late done", |t| {
+        t.asks("anew", 0, Pdu::ScsiCommand(plain(15)));
+        t.more = Some(("too late", |t| {
+            let Pdu::TaskManagementResponse(late) = t.pdu("too late") else { panic!() };
+            late.response = tmf::COMPLETE;
+            t.tells("anew done", 0, good(15, 0));
+        }));
+    }),
+];

@@ -20,6 +20,7 @@ use braid::iscsi::{CmdSn, Itt, Pdu, StatSn, opcode};
 use std::fmt;
 
 /// A requirement that the engine broke.
+#[derive(Clone)]
 pub(crate) struct Broken {
     /// Its number in the conformance index.
     pub(crate) requirement: u16,

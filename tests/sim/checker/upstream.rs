@@ -259,19 +259,15 @@ impl Upstream {
 
     /// The session has ended.
     pub(crate) fn end(&self) -> Result<(), Broken> {
-        if let Some(late) = &self.late {
-            return Err(Broken { requirement: late.requirement, what: late.what.clone() });
-        }
-        let owing =
-            self.conns.iter().find(|c| c.state == State::Up && c.closing.is_none() && !c.owed.is_empty());
-        owing.map_or(Ok(()), |c| Err(UNANSWERED.with(&c.id)))
+        self.late.as_ref().map_or(Ok(()), |late| Err(late.clone()))
     }
 
     /// A PDU from a target.
     pub(crate) fn received(&mut self, conn: ConnId, pdu: &Pdu) {
         let Some(conn) = self.conns.iter_mut().find(|c| c.id == conn && c.state == State::Up) else { return };
-        // Braid answers at once; the RFC only asks for an answer.
-        let answered = self.judge.rule(225, conn.owed.is_empty() || conn.closing.is_some(), UNANSWERED.1);
+        // Braid answers at once, but for calls that cross its logout; the RFC only asks for an answer.
+        let leaves = conn.closing.or(self.sessions[conn.session].over).is_some();
+        let answered = self.judge.rule(225, conn.owed.is_empty() || leaves, UNANSWERED.1);
         let id = conn.id;
         let Some((stat_sn, exp_cmd_sn, max_cmd_sn)) = pdu.target_numbers() else { return };
         if takes_stat_sn(pdu) && !conn.take_stat_sn(stat_sn) {

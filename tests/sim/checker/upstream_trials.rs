@@ -246,6 +246,12 @@ const TASKS: &[(u16, Change)] = &[
 ];
 
 const SOUND: &[Change] = &[
+    After("word", |t| {
+        let call = || Pdu::NopIn(NopIn { ttt: Ttt(6), ..NopIn::default() });
+        t.asks("leave all", 0, logout(0, 7));
+        t.tells("crosses", 0, call());
+        t.tells("crosses too", 0, call());
+    }),
     After("data", nonsense),
     After("late data", |t| t.again("early", 1, |_| {})),
     After("late done", |t| {
