@@ -5,16 +5,17 @@
 //! the wire tells such a command from a slow one but time:
 //! - While a nexus settles it waits for commands of Braid's own, which every target answers at once (but for ORDERED
 //!   ones, which have `task_timeout`).
-//! - A read or write counts as lost when `task_timeout` has passed since it was sent, and since then the connection has
-//!   brought nothing but echoes, or has answered commands that were sent much later. (A deep queue on a slow link is
-//!   neither.) Other commands may take their time: a flush, a format, a WRITE SAME over the whole unit.
+//! - A read, a write or a question about the unit's state counts as lost when `task_timeout` has passed since it was
+//!   sent, and since then the connection has brought nothing but echoes, or has answered commands that were sent much
+//!   later. (A deep queue on a slow link is neither.) Other commands may take their time: a flush, a format, a WRITE
+//!   SAME over the whole unit.
 //!
 //! Either way the session is given up as if a connection of it had been cut, and everything runs again.
 
 use super::Session;
 use super::api::{Cause, ConnId};
 use super::nexus::NexusState;
-use super::tasks::{Origin, Task};
+use super::tasks::Task;
 use crate::iscsi::TaskAttribute;
 use crate::scsi::Class;
 use std::time::{Duration, Instant};
@@ -88,12 +89,17 @@ impl Session {
     }
 }
 
-/// A read or write of blocks for which the target has all it needs.
+/// A read or write of blocks for which the target has all it needs, or a question about its state.
 fn should_be_quick(task: &Task) -> bool {
-    let initiators = matches!(task.origin, Origin::Initiator { .. });
-    let block_io = matches!(task.command.class, Class::Read(_) | Class::Write(_));
+    let quick = match task.command.class {
+        // A unit that is behind may rightly hold back an ORDERED one.
+        Class::Stateless | Class::Query => task.attribute != TaskAttribute::Ordered,
+        Class::Read(_) | Class::Write(_) => !task.command.name.starts_with("WRITE SAME") && task.expected > 0,
+        Class::WriteAnywhere | Class::WriteOnce(_) | Class::Flush | Class::Reservation | Class::Barrier => {
+            false
+        }
+    };
     let has_all = !task.write || task.inbound.received() >= task.expected;
     let answered = task.run.as_ref().is_some_and(|r| r.solicited.is_empty());
-    let long = task.command.name.starts_with("WRITE SAME") || task.expected == 0;
-    initiators && block_io && has_all && answered && !long
+    quick && has_all && answered
 }

@@ -205,7 +205,71 @@ impl Scenario {
             faults: Vec::new(),
         };
         scenario.faults = scenario.draw_faults(random);
+        if random.once_in(4) {
+            scenario.take_theme(random);
+        }
         scenario
+    }
+
+    /// Some faults need others beside them, and soon, or a target of a certain kind.
+    fn take_theme(&mut self, random: &mut Random) {
+        let theme = random.below(4);
+        self.commands = 60;
+        self.faults.clear();
+        self.depth = random.pick(&[8, 16, 32]);
+        self.window = 32;
+        self.persona.slow_once_in = 4;
+        match theme {
+            // Task management while commands are slow, and paths are lost under it.
+            0 => {
+                self.blocks = 12;
+                for _ in 0..2 + random.below(3) {
+                    let kind = 21 + random.below(3);
+                    self.cluster(kind, random);
+                    if random.once_in(2) {
+                        self.cluster(0, random);
+                    }
+                }
+            }
+            // Fences of several units.
+            1 => {
+                self.persona = if random.once_in(2) { Persona::tgt() } else { Persona::unknown() };
+                self.persona.slow_once_in = 3;
+                (self.units, self.fanout) = (random.pick(&[2, 3]), Fanout::Sessions);
+                for _ in 0..random.pick(&[2, 3, 5]) {
+                    self.cluster(random.pick(&[0, 0, 3, 8]), random);
+                }
+            }
+            // Connections come and go in two portal groups.
+            2 => {
+                for (n, path) in self.paths.iter_mut().enumerate() {
+                    path.group = u16::try_from(1 + n % 2).unwrap();
+                }
+                self.persona = if random.once_in(2) { Persona::lab() } else { Persona::unknown() };
+                self.fanout = Fanout::Mcs;
+                for _ in 0..random.pick(&[0, 2, 4]) {
+                    self.cluster(random.pick(&[0, 2, 8, 9, 20]), random);
+                }
+            }
+            // A target that forgets.
+            _ => {
+                self.persona = Persona::istgt();
+                for _ in 0..3 {
+                    self.cluster(random.pick(&[0, 3, 6]), random);
+                }
+            }
+        }
+    }
+
+    /// The same kind of fault a few times, within a short time.
+    fn cluster(&mut self, kind: usize, random: &mut Random) {
+        let after_commands = u32::try_from(random.below(self.commands as usize)).unwrap();
+        for _ in 0..random.pick(&[1, 2, 3]) {
+            let spread = random.pick(&[100 * US, 2 * MS, 50 * MS]);
+            let delay = random.between(Duration::ZERO, spread);
+            let fault = self.draw_fault(kind, random);
+            self.faults.push(Planned { after_commands, delay, fault });
+        }
     }
 
     /// Whether nothing at all goes wrong.

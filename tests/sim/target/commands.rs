@@ -125,6 +125,25 @@ impl Op {
         matches!(self.kind, Kind::Read | Kind::Write)
     }
 
+    /// What is not expected to take long: reads, writes, and questions.
+    pub(super) fn is_quick(self) -> bool {
+        let slow = matches!(
+            self.kind,
+            Kind::ModeSelect
+                | Kind::StartStop
+                | Kind::Reserve
+                | Kind::Release
+                | Kind::PersistentOut
+                | Kind::WriteSame
+                | Kind::Unmap
+                | Kind::CompareAndWrite
+                | Kind::Flush
+                | Kind::Vendor
+                | Kind::Unknown
+        );
+        !slow
+    }
+
     pub(super) fn writes(self) -> bool {
         matches!(self.kind, Kind::Write | Kind::WriteSame | Kind::Unmap | Kind::CompareAndWrite)
     }

@@ -158,7 +158,7 @@ impl Target {
         if session.port.isid != login.plan.isid.0 || session.port.initiator != login.plan.initiator_name {
             return Some(10);
         }
-        if session.port.portal != login.portal {
+        if session.port.portal != login.portal && !self.persona.joins_any_group {
             return Some(8);
         }
         let taken = self.conns.iter().any(|c| c.session == index && c.cid == login.plan.cid);

@@ -79,6 +79,8 @@ pub(crate) struct Persona {
     pub(crate) too_many: u8,
     /// Grants MaxConnections but lets only so many in: 02/06.
     pub(crate) joins_allowed: Option<u16>,
+    /// Lets connections into a session over portals of any group. (Nobody measured does; Braid must not make use of it.)
+    pub(crate) joins_any_group: bool,
     /// Section 1: leading login time.
     pub(crate) login_time: Duration,
     pub(crate) reinstate: Reinstate,
@@ -186,6 +188,7 @@ impl Persona {
             enforces_connections: true,
             too_many: 6,
             joins_allowed: None,
+            joins_any_group: false,
             login_time: MS(1),
             reinstate: Reinstate::Drop,
             greeting: Greeting::Each,
@@ -381,6 +384,7 @@ impl Persona {
             max_connections: 4,
             // Granted, but not given.
             joins_allowed: Some(2),
+            joins_any_group: true,
             // Claimed, but TASK REASSIGN does not exist.
             error_recovery_level: 2,
             reinstate: Reinstate::Keep,

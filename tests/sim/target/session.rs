@@ -265,7 +265,7 @@ impl Target {
         let mut at = 0;
         while at < self.tasks.len() {
             let task = &self.tasks[at];
-            let queued = task.state == device::State::Waiting && task.op.is_block_io();
+            let queued = task.state == device::State::Waiting && task.op.is_quick();
             if queued && self.sessions[task.session].port == port {
                 self.count(Trigger::Forgotten);
                 self.take(at);
