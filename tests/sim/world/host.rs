@@ -120,6 +120,7 @@ impl World {
                 self.host.waiting = Some((wire, *plan));
                 if self.host.session.is_some() {
                     self.coverage.hit("recovery: predecessor is ended first");
+                    self.host.ends_for_cause = true;
                     self.feed(Event::DownstreamClosed);
                     let incarnation = self.host.incarnation;
                     self.after(REINSTATEMENT_PATIENCE + FENCE_TIME, Happening::KillSession { incarnation });
@@ -316,6 +317,7 @@ impl World {
         self.transmit(leading.front, Dir::Down, Packet::LoginAnswer(Ok(Box::new(downstream))));
         self.drain();
         if self.host.waiting.is_some() {
+            self.host.ends_for_cause = true;
             self.feed(Event::DownstreamClosed);
         }
     }
