@@ -240,7 +240,8 @@ impl Oracle {
         assert!(good || !must, "P1: a compare of block {lba} with {compare} failed, held {:?}", op.before);
         // Which of the two it was is known now, wherever later commands had to reckon with both.
         let wrong = |v: &Value| {
-            if good { v.seq != op.seq && op.before[0].contains(v) } else { v.stamp == stamp }
+            // What a HEAD OF QUEUE command wrote that was issued later may also have come later.
+            if good { v.seq < op.seq && op.before[0].contains(v) } else { v.stamp == stamp }
         };
         let cell = &mut self.units[op.span.unit][lba];
         let later = self.ops.values_mut().filter(|o| o.seq > op.seq && o.span.contains(op.span.unit, lba));
@@ -278,7 +279,32 @@ impl Oracle {
                 }
             }
             cell.version += 1;
+            self.pass_on(op.span.unit, lba);
         }
+    }
+
+    /// A command that is open may find more than was thought when the later ones were issued: a swap may go another way.
+    fn pass_on(&mut self, unit: usize, lba: usize) {
+        let cell = &mut self.units[unit][lba];
+        let mut left = Values::new();
+        for op in self.ops.values_mut().filter(|o| o.span.contains(unit, lba)) {
+            let before = &mut op.before[lba - op.span.lba];
+            add(before, &left);
+            left.clone_from(before);
+            match op.effect {
+                Effect::Write { stamp, .. } => left = smallvec::smallvec![Value { stamp, seq: op.seq }],
+                Effect::Swap { stamp, compare } if left.iter().any(|v| v.stamp == compare) => {
+                    let value = Value { stamp, seq: op.seq };
+                    left.retain(|v| v.stamp != compare);
+                    add(&mut left, &[value]);
+                    if !cell.since.contains(&value) {
+                        cell.since.push(value);
+                    }
+                }
+                Effect::Swap { .. } | Effect::Read | Effect::Flush | Effect::Nothing => {}
+            }
+        }
+        add(&mut cell.may, &left);
     }
 
     /// The target lost power; `visible` tells what each block holds now.
@@ -300,6 +326,7 @@ impl Oracle {
                 );
                 add(&mut cell.may, legal);
                 cell.version += 1;
+                self.pass_on(unit, lba);
             }
         }
     }
