@@ -97,6 +97,8 @@ struct Op {
     /// Version of each block after it was issued.
     versions: Vec<u32>,
     head_of_queue: bool,
+    /// The power was cut while it was open: what it did may be gone by the time it is answered.
+    cut: bool,
 }
 
 /// The judge of the medium.
@@ -160,7 +162,7 @@ impl Oracle {
             before.push(held);
             versions.push(self.units[span.unit][lba].version);
         }
-        self.ops.insert(seq, Op { span, effect, seq, before, versions, head_of_queue });
+        self.ops.insert(seq, Op { span, effect, seq, before, versions, head_of_queue, cut: false });
         seq
     }
 
@@ -241,7 +243,7 @@ impl Oracle {
         // Which of the two it was is known now, wherever later commands had to reckon with both.
         let wrong = |v: &Value| {
             // What a HEAD OF QUEUE command wrote that was issued later may also have come later.
-            if good { v.seq < op.seq && op.before[0].contains(v) } else { v.stamp == stamp }
+            if good { !op.cut && v.seq < op.seq && op.before[0].contains(v) } else { v.stamp == stamp }
         };
         let cell = &mut self.units[op.span.unit][lba];
         let later = self.ops.values_mut().filter(|o| o.seq > op.seq && o.span.contains(op.span.unit, lba));
@@ -310,6 +312,7 @@ impl Oracle {
     /// The target lost power; `visible` tells what each block holds now.
     pub(crate) fn power_cut(&mut self, visible: impl Fn(usize, usize) -> Stamp) {
         self.flushes_seen(&visible);
+        self.ops.values_mut().for_each(|op| op.cut = true);
         for unit in 0..self.units.len() {
             for lba in 0..self.units[unit].len() {
                 let left = self.units[unit][lba].after_power_cut();
