@@ -147,6 +147,7 @@ impl World {
                 [usize::try_from(seed % 4).unwrap()],
             fence: setup.fence,
             fence_time: Duration::from_secs(1_000_000),
+            predecessor: None,
             queue_time: Duration::from_secs(1_000_000),
             ping_interval: Duration::from_secs(5),
             ping_timeout: Duration::from_secs(3600),
