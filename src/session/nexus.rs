@@ -310,17 +310,14 @@ impl Session {
             return;
         }
         self.adopt(id, negotiated, now);
-        if nexus == HOME && foreign {
-            self.home_moved();
+        if foreign && role == Role::Leading && !broken!(self.rules, ForeignGroupFences) {
+            // In another portal group it is another nexus (R9): its login says nothing of the old one's tasks.
+            self.left_group(nexus, expected);
         }
         self.group_known(path, now);
         match role {
             Role::Joining => {}
-            // In another portal group it is another nexus (R9): its login says nothing of the old one's tasks.
-            Role::Leading | Role::Fencing => {
-                let reinstated = !foreign || broken!(self.rules, ForeignGroupFences);
-                self.settle(nexus, reinstated, now);
-            }
+            Role::Leading | Role::Fencing => self.settle(nexus, now),
         }
     }
 

@@ -9,6 +9,7 @@
 //! - A nexus that lives was reinstated by this session: what makes sure that nothing still runs follows at once.
 //! - A further nexus that is down, home's path's own for one, is reinstated over a living path of its portal group.
 //! - So is a **stray**, home as it may be in another portal group: with the initiator's own ISID, over a path there.
+//!   (This session's home may leave one too, when it moves to another group.)
 //! - The portal group of a path that has not been up is not known, and time must do.
 //!
 //! The ghosts go when this session ends: whoever made the next one's plan knows of the predecessor too.
@@ -26,13 +27,9 @@ impl Session {
         1 + self.paths.len() + path.0
     }
 
-    pub(super) fn is_stray(&self, nexus: NexusId) -> bool {
-        nexus > self.paths.len()
-    }
-
-    /// Nexuses for what a predecessor may have left; after those of the paths.
+    /// One for each path; they stand behind the nexuses of the paths.
     pub(super) fn build_strays(&mut self) {
-        let count = if self.plan.predecessor.is_some() { self.paths.len() } else { 0 };
+        let count = self.plan.paths.len();
         self.nexuses.extend((0..count).map(|_| Nexus::new(self.plan.home.isid)));
     }
 
@@ -113,13 +110,29 @@ impl Session {
         }
     }
 
-    /// Home has logged in to another portal group than before: what it left behind, and what strays there, time must lay.
-    pub(super) fn home_moved(&mut self) {
-        let paths = self.paths.len();
-        for ghost in self.ghosts.iter_mut().filter(|g| g.nexus > paths) {
-            ghost.nexus = HOME;
+    /// A nexus has logged in to another portal group than before. Its ghosts stay behind: home's become a stray's, and
+    /// those of a stray that was there already are home's now; for those of other nexuses time must do.
+    pub(super) fn left_group(&mut self, nexus: NexusId, left: Option<u16>) {
+        let strays = 1 + self.paths.len()..self.nexuses.len();
+        let group = self.nexus(nexus).and_then(|n| n.tpgt);
+        let of_group = |group| strays.clone().find(|n| self.nexus(*n).is_some_and(|n| n.tpgt == group));
+        let (mut behind, mut here) = (None, None);
+        if nexus == HOME {
+            let path = self.paths.iter().position(|p| p.tpgt == left);
+            behind = of_group(left).or_else(|| path.map(|p| self.stray(PathId(p))));
+            here = of_group(group);
         }
-        self.nexuses.iter_mut().skip(1 + paths).for_each(|n| n.tpgt = None);
+        for ghost in &mut self.ghosts {
+            if ghost.nexus == nexus {
+                ghost.nexus = behind.unwrap_or(NexusId::MAX);
+                ghost.timed |= behind.is_none();
+            } else if here == Some(ghost.nexus) {
+                ghost.nexus = nexus;
+            }
+        }
+        if let Some(stray) = behind.and_then(|n| self.nexuses.get_mut(n)) {
+            stray.tpgt = left;
+        }
     }
 
     /// Whether a nexus that is down may be reinstated only to fence it.
@@ -127,7 +140,7 @@ impl Session {
         let home = self.nexus(HOME);
         let stays = home.is_some_and(|h| matches!(h.state, NexusState::Up | NexusState::Settling));
         let elsewhere = home.and_then(|h| h.tpgt) != self.nexus(nexus).and_then(|n| n.tpgt);
-        !self.is_stray(nexus) || stays && elsewhere
+        nexus <= self.paths.len() || elsewhere && (stays || self.finishing.is_some())
     }
 
     /// What was feared of a predecessor is no longer this session's business.

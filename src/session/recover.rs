@@ -311,9 +311,9 @@ impl Session {
         living.or_else(|| own().filter(|_| self.finishing.is_some()))
     }
 
-    /// A leading login of `nexus` succeeded; if `reinstated`, old connections of it are gone at the target. Makes the nexus
-    /// usable once its ghosts are laid and, for home, the attentions of the new login are cleared.
-    pub(super) fn settle(&mut self, nexus: NexusId, reinstated: bool, now: Instant) {
+    /// A leading login of `nexus` succeeded: old connections of it are gone at the target. Makes the nexus usable once its
+    /// ghosts are laid and, for home, the attentions of the new login are cleared.
+    pub(super) fn settle(&mut self, nexus: NexusId, now: Instant) {
         self.set_nexus_state(nexus, NexusState::Settling);
         self.end_fence_tasks(nexus, now);
         let mut units: Vec<Lun> = Vec::new();
@@ -323,7 +323,7 @@ impl Session {
             }
         }
         self.fences.retain(|f| f.nexus != nexus);
-        let method = if reinstated { self.rules.fence(self.plan.fence) } else { FenceMethod::Time };
+        let method = self.rules.fence(self.plan.fence);
         self.fences.push(Fence { nexus, units, method, attempts: 0 });
         self.next_fence_step(nexus, now);
     }

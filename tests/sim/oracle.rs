@@ -99,6 +99,8 @@ struct Op {
     head_of_queue: bool,
     /// The power was cut while it was open: what it did may be gone by the time it is answered.
     cut: bool,
+    /// The initiator asked for its end.
+    doubtful: bool,
 }
 
 /// The judge of the medium.
@@ -162,7 +164,7 @@ impl Oracle {
             before.push(held);
             versions.push(self.units[span.unit][lba].version);
         }
-        self.ops.insert(seq, Op { span, effect, seq, before, versions, head_of_queue, cut: false });
+        self.ops.insert(seq, Op { span, effect, seq, before, versions, head_of_queue, cut: false, doubtful: false });
         seq
     }
 
@@ -246,7 +248,9 @@ impl Oracle {
             if good { !op.cut && v.seq < op.seq && op.before[0].contains(v) } else { v.stamp == stamp }
         };
         let cell = &mut self.units[op.span.unit][lba];
-        let later = self.ops.values_mut().filter(|o| o.seq > op.seq && o.span.contains(op.span.unit, lba));
+        // A HEAD OF QUEUE command may have run before it all the same.
+        let bound = |o: &&mut Op| o.seq > op.seq && !(good && o.head_of_queue);
+        let later = self.ops.values_mut().filter(bound).filter(|o| o.span.contains(op.span.unit, lba));
         let sets = later.map(|o| &mut o.before[lba - o.span.lba]).chain([&mut cell.may]);
         for set in sets.filter(|s| s.iter().any(|v| v.stamp == stamp)) {
             set.retain(|v| !wrong(v));
@@ -262,6 +266,13 @@ impl Oracle {
     fn hardened(&mut self, flush: &Op) {
         for (at, covered) in flush.before.iter().enumerate() {
             self.units[flush.span.unit][flush.span.lba + at].harden(covered, flush.seq);
+        }
+    }
+
+    /// A command may be aborted before it runs, and what waited for it run.
+    pub(crate) fn doubt(&mut self, id: OpId) {
+        if let Some(op) = self.ops.get_mut(&id) {
+            op.doubtful = true;
         }
     }
 
@@ -336,8 +347,8 @@ impl Oracle {
 
     /// Later writes wait for a flush: where one of them shows, the flush had been done, answered or not.
     fn flushes_seen(&mut self, visible: &impl Fn(usize, usize) -> Stamp) {
-        let flushes: Vec<u64> =
-            self.ops.values().filter(|o| o.effect == Effect::Flush).map(|o| o.seq).collect();
+        let flush = |o: &&Op| o.effect == Effect::Flush && !o.doubtful;
+        let flushes: Vec<u64> = self.ops.values().filter(flush).map(|o| o.seq).collect();
         for seq in flushes {
             let unit = self.ops[&seq].span.unit;
             let passed = (0..self.units[unit].len()).any(|lba| {
