@@ -386,6 +386,7 @@ fn session_plan(
         policy: target.policy,
         fence: target.fence,
         fence_time: target.fence_time,
+        predecessor: None,
         queue_time: target.queue_time,
         ping_interval: target.ping_interval,
         ping_timeout: target.ping_timeout,

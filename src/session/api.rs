@@ -4,7 +4,7 @@ use crate::iscsi::Pdu;
 use crate::iscsi::text::KeyList;
 use crate::login::{LoginPlan, Negotiated};
 use crate::path::select::Policy;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A path of the session: index into [`SessionPlan::paths`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -67,6 +67,10 @@ pub struct SessionPlan {
     /// How long after the loss of a nexus its commands may still run in the target. Newer writes that overlap one wait
     /// until the nexus is fenced, and never longer than this.
     pub fence_time: Duration,
+    /// When an earlier session of this initiator may last have lost its connections without its commands being fenced:
+    /// Braid died, or the session did not end in time and was killed. None if it is known that no such session was.
+    /// For `fence_time` from then on, each unit is fenced before its first command.
+    pub predecessor: Option<Instant>,
     /// How long commands are held while no path works; then the downstream connection is closed.
     pub queue_time: Duration,
     /// Interval of NOP-Out pings on each connection.

@@ -110,7 +110,7 @@ impl Session {
             self.reject(&Pdu::ScsiCommand(command), reason);
             return;
         }
-        self.unit_seen(command.lun);
+        self.unit_seen(command.lun, now);
         self.seq += 1;
         let mut task = Task::from_initiator(&command, self.seq, now);
         let announced = command.write && !command.final_;

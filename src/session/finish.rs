@@ -30,6 +30,7 @@ impl Session {
         self.outputs.push_back(Output::CloseDownstream);
         self.finishing = Some(Finishing { drain_until: now + DRAIN, told: false });
         self.end_functions();
+        self.leave_predecessor();
         self.checks.clear();
         for key in self.tasks.select(|t| t.run.is_none() && !matches!(t.origin, Origin::Fence(_))) {
             self.conclude(key, now);

@@ -169,11 +169,16 @@ impl Session {
     }
 
     /// The initiator addressed a unit: when home is reinstated, its attention from that login must be cleared.
-    pub(super) fn unit_seen(&mut self, lun: Lun) {
-        if !self.units.contains_key(&lun) && self.units.len() < MOST_UNITS {
+    pub(super) fn unit_seen(&mut self, lun: Lun, now: Instant) {
+        if self.units.contains_key(&lun) {
+            return;
+        }
+        let room = self.units.len() < MOST_UNITS;
+        if room {
             self.units.insert(lun, Unit::default());
             self.strangers.push(lun);
         }
+        self.fear_predecessor(lun, room, now);
     }
 
     /// Plain block I/O went well on home: the unit is in use and ready, and home can be asked who it is.
@@ -489,9 +494,9 @@ impl Session {
     }
 
     /// The path a nexus is carried by, for notices.
-    fn path_of(&self, nexus: NexusId) -> PathId {
+    pub(super) fn path_of(&self, nexus: NexusId) -> PathId {
         let carried = self.conns.iter().find(|c| c.nexus == nexus).map(|c| c.path);
-        carried.unwrap_or_else(|| PathId(nexus.saturating_sub(1)))
+        carried.unwrap_or_else(|| PathId(nexus.saturating_sub(1) % self.paths.len().max(1)))
     }
 }
 

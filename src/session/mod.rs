@@ -16,7 +16,8 @@
 //! - `downstream`, `upstream`: what the initiator and the targets send. `tmf`: task management.
 //! - `nexus`: upstream sessions and connections. `leave`: logging them out. `identity`: whether two nexuses show the same unit.
 //! - `stuck`: commands that a living connection does not answer.
-//! - `recover`: a nexus is lost: moved commands, ghosts, fences. `finish`: the end.
+//! - `recover`: a nexus is lost: moved commands, ghosts, fences. `predecessor`: ghosts of an earlier session.
+//! - `finish`: the end.
 //!
 //! # One WRITE
 //! `downstream::command` files the task, `order` says whether it waits, `downstream::solicit` asks the initiator for its
@@ -38,6 +39,7 @@ mod leave;
 pub mod mutant;
 mod nexus;
 mod order;
+mod predecessor;
 mod recover;
 mod select;
 mod sequence;
@@ -94,7 +96,6 @@ pub struct Session {
     checks: Vec<identity::Check>,
     ghosts: Vec<recover::Ghost>,
     fences: Vec<recover::Fence>,
-    fence_retry_at: Option<Instant>,
     /// When unanswered commands are looked at next; set while there may be some.
     stuck_check_at: Option<Instant>,
     functions: Vec<tmf::Function>,
@@ -149,7 +150,6 @@ impl Session {
             checks: Vec::new(),
             ghosts: Vec::new(),
             fences: Vec::new(),
-            fence_retry_at: None,
             stuck_check_at: None,
             functions: Vec::new(),
             early_functions: Vec::new(),
@@ -227,7 +227,7 @@ impl Session {
         let all = [
             self.nexus_deadline(),
             self.ghost_deadline(),
-            self.fence_retry_at,
+            self.fence_deadline(),
             self.home_deadline(),
             self.finish_deadline(),
         ];

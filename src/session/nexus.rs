@@ -3,7 +3,7 @@
 //! Nexus 0 is **home**: the initiator's own ISID; everything that is not plain block I/O goes there. Nexus `p + 1` is
 //! the further nexus of path `p`, with an ISID derived from the initiator's by rule, so that a restarted Braid
 //! reinstates the sessions of its predecessor. A path that carries home (alone, or as a connection of an MC/S session)
-//! has no use for its own nexus.
+//! has no use for its own nexus. Behind these come strays ([`super::predecessor`]), which are only ever fenced.
 
 use super::Session;
 use super::api::{Cause, ConnId, Fanout, How, Notice, Output, PathId};
@@ -43,12 +43,15 @@ pub(super) struct Nexus {
     pub(super) window: UpstreamWindow,
     pub(super) params: SessionParams,
     next_cid: u16,
+    /// When it may next be reinstated only to fence it.
+    pub(super) fence_retry_at: Option<Instant>,
 }
 
 impl Nexus {
-    fn new(isid: Isid) -> Self {
+    pub(super) fn new(isid: Isid) -> Self {
         Self {
             isid,
+            fence_retry_at: None,
             tsih: Tsih(0),
             tpgt: None,
             state: NexusState::Down,
@@ -147,10 +150,12 @@ impl Session {
                 up: false,
             });
         }
+        self.build_strays();
         let (path, negotiated) = (self.plan.home_path, self.plan.home.clone());
         self.next_conn = 1;
         self.conns.push(self.new_conn(super::SessionPlan::HOME_CONN, path, HOME, Role::Leading, now));
         self.adopt(super::SessionPlan::HOME_CONN, &negotiated, now);
+        self.group_known(path, now);
         if let Some(home) = self.nexuses.get_mut(HOME) {
             home.state = NexusState::Up;
         }
@@ -227,6 +232,7 @@ impl Session {
             (0..self.paths.len()).map(PathId).find(ready)
         };
         let Some(path) = path else { return };
+        self.recall_strays(now);
         self.set_nexus_state(HOME, NexusState::Opening);
         self.open(path, HOME, Role::Leading, now);
     }
@@ -313,13 +319,14 @@ impl Session {
         if nexus == HOME && role == Role::Leading && std::mem::replace(&mut self.home_path, path) != path {
             self.home_moved(path, now);
         }
+        if foreign && role == Role::Leading && !broken!(self.rules, ForeignGroupFences) {
+            // In another portal group it is another nexus (R9): its login says nothing of the old one's tasks.
+            self.left_group(nexus, expected);
+        }
+        self.group_known(path, now);
         match role {
             Role::Joining => {}
-            // In another portal group it is another nexus (R9): its login says nothing of the old one's tasks.
-            Role::Leading | Role::Fencing => {
-                let reinstated = !foreign || broken!(self.rules, ForeignGroupFences);
-                self.settle(nexus, reinstated, now);
-            }
+            Role::Leading | Role::Fencing => self.settle(nexus, now),
         }
     }
 
@@ -350,8 +357,9 @@ impl Session {
                 target.next_cid = negotiated.cid.0;
             }
         }
+        let group = self.nexus(nexus).and_then(|n| n.tpgt);
         if let Some(slot) = self.paths.get_mut(path.0) {
-            slot.tpgt = negotiated.tpgt.or(slot.tpgt);
+            slot.tpgt = negotiated.tpgt.or(group);
             if role != Role::Fencing {
                 slot.retry_at = None;
                 slot.up = true;
@@ -415,7 +423,7 @@ impl Session {
     /// Closes a connection that carries nothing.
     pub(super) fn close_conn(&mut self, id: ConnId, how: How, now: Instant) {
         let Some(conn) = self.conn(id) else { return };
-        let (nexus, path) = (conn.nexus, conn.path);
+        let (nexus, path, role) = (conn.nexus, conn.path, conn.role);
         let noted = conn.state != ConnState::Opening && conn.role != Role::Fencing;
         // At the end of the session every path goes: that is no loss.
         if noted && self.finishing.is_none() {
@@ -425,7 +433,7 @@ impl Session {
         self.conns.retain(|c| c.id != id);
         self.outputs.push_back(Output::Close(id, how));
         self.changed = true;
-        if self.finishing.is_none() {
+        if self.finishing.is_none() && role != Role::Fencing {
             self.path_failed(path, now);
         }
         self.tmf_conns_lost(now);

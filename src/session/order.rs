@@ -3,7 +3,8 @@
 //!
 //! Entries are kept per session in order of arrival: commands until they complete, and **ghosts**, writes that may
 //! still reach a target over a path that was given up, until their nexus is fenced. A ghost holds back only what could
-//! be harmed: newer commands that change what the ghost writes.
+//! be harmed: newer commands that change what the ghost writes, and, if nobody will write the same again before, those
+//! that read it. What an earlier session may have left behind is a ghost on the whole unit.
 
 use super::rules::Rules;
 use super::tasks::TaskKey;
@@ -44,10 +45,12 @@ impl Footprint {
         before || behind || conflict
     }
 
-    /// Whether `later` must wait until the ghost of `self` is fenced: it changes what the ghost would overwrite.
-    /// Reads and flushes are not harmed, since the ghost's own command runs again before it is answered.
-    fn haunts(&self, later: &Self) -> bool {
-        self.lun == later.lun && changes_medium(&later.class) && self.class.conflicts_with(&later.class)
+    /// Whether `later` must wait until the ghost of `self` is fenced: it changes what the ghost would overwrite. Reads
+    /// are not harmed as long as the ghost's own command runs again before it is answered; flushes never are.
+    fn haunts(&self, later: &Self, reads_too: bool) -> bool {
+        let sees = reads_too && matches!(later.class, Class::Read(_) | Class::Query);
+        let harmed = sees || changes_medium(&later.class);
+        self.lun == later.lun && harmed && self.class.conflicts_with(&later.class)
     }
 }
 
@@ -67,6 +70,8 @@ fn changes_medium(class: &Class) -> bool {
 struct Entry {
     holder: Holder,
     footprint: Footprint,
+    /// A ghost whose command does not run again: reads wait for it too.
+    reads_too: bool,
     dependents: Vec<TaskKey>,
 }
 
@@ -84,36 +89,67 @@ impl Order {
         for entry in &mut self.entries {
             let blocks = match entry.holder {
                 Holder::Task(_) => entry.footprint.holds_back(&footprint, rules),
-                Holder::Ghost(_) => entry.footprint.haunts(&footprint),
+                Holder::Ghost(_) => entry.footprint.haunts(&footprint, entry.reads_too),
             };
             if blocks {
                 entry.dependents.push(key);
                 blockers += 1;
             }
         }
-        self.entries.push(Entry { holder: Holder::Task(key), footprint, dependents: Vec::new() });
+        let holder = Holder::Task(key);
+        self.entries.push(Entry { holder, footprint, reads_too: false, dependents: Vec::new() });
         blockers
     }
 
     /// The command left a ghost: what waits for the command and could be harmed now waits for the ghost too. Returns
     /// the commands that got one more entry to wait for.
     pub(super) fn haunt(&mut self, key: TaskKey, ghost: u64) -> Vec<TaskKey> {
-        let Some(entry) = self.entries.iter().find(|e| e.holder == Holder::Task(key)) else {
+        let Some(footprint) = self.footprint(key) else { return Vec::new() };
+        let waiting = self.harmed(key, &footprint, false);
+        let (holder, dependents) = (Holder::Ghost(ghost), waiting.clone());
+        self.entries.push(Entry { holder, footprint, reads_too: false, dependents });
+        waiting
+    }
+
+    /// The command, which left this ghost, will not run again: reads that wait for the command now wait for the ghost
+    /// too. Returns the commands that got one more entry to wait for.
+    pub(super) fn haunt_reads(&mut self, key: TaskKey, ghost: u64) -> Vec<TaskKey> {
+        let Some(footprint) = self.footprint(key) else { return Vec::new() };
+        let mut waiting = self.harmed(key, &footprint, true);
+        let Some(entry) = self.entries.iter_mut().find(|e| e.holder == Holder::Ghost(ghost)) else {
             return Vec::new();
         };
-        let footprint = entry.footprint.clone();
-        let spared = broken!(self.rules, GhostsSpareTheWaiting);
-        let waiting: Vec<TaskKey> = self
-            .entries
-            .iter()
-            .filter(|_| !spared)
-            .filter_map(|e| match e.holder {
-                Holder::Task(k) if entry.dependents.contains(&k) && footprint.haunts(&e.footprint) => Some(k),
-                Holder::Task(_) | Holder::Ghost(_) => None,
-            })
-            .collect();
-        self.entries.push(Entry { holder: Holder::Ghost(ghost), footprint, dependents: waiting.clone() });
+        entry.reads_too = true;
+        waiting.retain(|k| !entry.dependents.contains(k));
+        entry.dependents.extend(&waiting);
         waiting
+    }
+
+    /// A ghost on a whole unit, from before its first command.
+    pub(super) fn inherit(&mut self, ghost: u64, lun: Lun) {
+        let footprint = Footprint { lun, class: Class::Barrier, attribute: TaskAttribute::Simple };
+        let holder = Holder::Ghost(ghost);
+        self.entries.push(Entry { holder, footprint, reads_too: true, dependents: Vec::new() });
+    }
+
+    fn footprint(&self, key: TaskKey) -> Option<Footprint> {
+        self.entries.iter().find(|e| e.holder == Holder::Task(key)).map(|e| e.footprint.clone())
+    }
+
+    /// Commands that wait for `key` and could be harmed by a ghost of it.
+    fn harmed(&self, key: TaskKey, footprint: &Footprint, reads_too: bool) -> Vec<TaskKey> {
+        let holder = self.entries.iter().find(|e| e.holder == Holder::Task(key));
+        let Some(holder) = holder.filter(|_| !broken!(self.rules, GhostsSpareTheWaiting)) else {
+            return Vec::new();
+        };
+        let harmed = |e: &Entry| match e.holder {
+            Holder::Task(k) => {
+                let waits = holder.dependents.contains(&k) && footprint.haunts(&e.footprint, reads_too);
+                waits.then_some(k)
+            }
+            Holder::Ghost(_) => None,
+        };
+        self.entries.iter().filter_map(harmed).collect()
     }
 
     /// Removes an entry and returns the commands that waited for it.
@@ -200,6 +236,22 @@ mod tests {
         assert_eq!(order.arrive(4, write(64)), 0);
         assert_eq!(order.arrive(5, simple(Class::Flush)), 3, "the writes, not the ghost");
         assert_eq!(order.leave(Holder::Ghost(77)), vec![1, 3]);
+    }
+
+    #[test]
+    fn ghosts_that_nobody_writes_again_hold_back_reads_too() {
+        let mut order = Order::default();
+        order.arrive(0, write(0));
+        order.arrive(1, read(4));
+        assert!(order.haunt(0, 77).is_empty());
+        assert_eq!(order.haunt_reads(0, 77), vec![1]);
+        assert_eq!(order.leave(Holder::Task(0)), vec![1]);
+        assert_eq!(order.blockers_of(1), 1);
+        assert_eq!(order.arrive(2, read(0)), 1);
+        assert_eq!(order.arrive(3, read(64)), 0);
+        order.inherit(78, Lun(0));
+        assert_eq!(order.arrive(4, read(64)), 1, "the whole unit");
+        assert_eq!(order.arrive(5, simple(Class::Stateless)), 0);
     }
 
     #[test]

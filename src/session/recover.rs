@@ -6,7 +6,8 @@
 //! 2. each unanswered command that may run twice goes back to its place in the queue; for the others the initiator is
 //!    told that the outcome is unknown (P5);
 //! 3. each unanswered command that changes the medium leaves a **ghost**: newer commands that it could overwrite wait
-//!    until the nexus is fenced, or until `fence_time` has passed since the loss;
+//!    until the nexus is fenced, or until `fence_time` has passed since the loss; so do commands that read what it
+//!    writes, once it is certain that it will not run again;
 //! 4. the nexus is reinstated over a living portal of its group: after that nothing more can arrive from the old
 //!    connections. What makes sure that nothing still runs depends on the target ([`FenceMethod`]).
 
@@ -15,7 +16,7 @@ use super::api::{Cause, FenceMethod, How, Notice, Output, PathId};
 use super::nexus::{Conn, ConnState, HOME, NexusId, NexusState, Role};
 use super::order::Holder;
 use super::tasks::{Origin, Task, TaskKey};
-use crate::iscsi::{Cdb, Lun, ScsiResponse, TaskAttribute};
+use crate::iscsi::{Cdb, Lun, ScsiResponse, TaskAttribute, Tsih};
 use crate::scsi::inquiry::Inquiry;
 use crate::scsi::sense::{key, status};
 use crate::scsi::{Class, Sense, inquiry};
@@ -30,7 +31,11 @@ pub(super) struct Ghost {
     pub(super) path: PathId,
     pub(super) since: Instant,
     /// All that can be done for it was done: time must do the rest.
-    timed: bool,
+    pub(super) timed: bool,
+    /// An earlier session may have left it.
+    pub(super) inherited: bool,
+    /// The command that left it, while that may run again.
+    pub(super) owner: Option<TaskKey>,
 }
 
 /// A fence under way: one logical unit after the other.
@@ -150,7 +155,7 @@ impl Session {
             return false;
         }
         if ghost {
-            self.leave_ghost(task_key, Ghost { id: 0, nexus, lun, path, since: now, timed: false });
+            self.leave_ghost(task_key, nexus, lun, path, now);
         }
         if finishing {
             self.conclude(task_key, now);
@@ -182,19 +187,46 @@ impl Session {
         self.respond(task_key, response, now);
     }
 
-    fn leave_ghost(&mut self, task_key: TaskKey, ghost: Ghost) {
+    fn leave_ghost(&mut self, key: TaskKey, nexus: NexusId, lun: Lun, path: PathId, since: Instant) {
         self.next_ghost += 1;
-        let ghost = Ghost { id: self.next_ghost, ..ghost };
-        for waiting in self.order.haunt(task_key, ghost.id) {
-            if let Some(task) = self.tasks.get_mut(waiting) {
+        let id = self.next_ghost;
+        let waiting = self.order.haunt(key, id);
+        self.hold_back(&waiting);
+        self.ghosts.push(Ghost {
+            id,
+            nexus,
+            lun,
+            path,
+            since,
+            timed: false,
+            inherited: false,
+            owner: Some(key),
+        });
+    }
+
+    /// A command that left ghosts has ended. Unless it is done, they may still change what is read.
+    pub(super) fn disown_ghosts(&mut self, key: TaskKey, done: bool) {
+        let owned = self.ghosts.iter_mut().filter(|g| g.owner == Some(key));
+        let ids: Vec<u64> = owned.map(|g| (g.owner = None, g.id).1).collect();
+        for id in ids {
+            if !done && !broken!(self.rules, GhostsSpareReads) {
+                let waiting = self.order.haunt_reads(key, id);
+                self.hold_back(&waiting);
+            }
+        }
+    }
+
+    /// These have one more entry of the order to wait for.
+    fn hold_back(&mut self, waiting: &[TaskKey]) {
+        for key in waiting {
+            if let Some(task) = self.tasks.get_mut(*key) {
                 task.blockers += 1;
             }
         }
-        self.ghosts.push(ghost);
     }
 
     /// Ghosts of `nexus` (all units, or one) are gone.
-    fn lay_ghosts(&mut self, gone: impl Fn(&Ghost) -> bool) {
+    pub(super) fn lay_ghosts(&mut self, gone: impl Fn(&Ghost) -> bool) {
         let (laid, left) = std::mem::take(&mut self.ghosts).into_iter().partition(|g| gone(g));
         self.ghosts = left;
         let laid: Vec<Ghost> = laid;
@@ -231,7 +263,7 @@ impl Session {
     }
 
     /// How long a ghost is feared at most.
-    fn quarantine(&self) -> Duration {
+    pub(super) fn quarantine(&self) -> Duration {
         if broken!(self.rules, QuarantineEndsAtOnce) { Duration::ZERO } else { self.plan.fence_time }
     }
 
@@ -242,18 +274,33 @@ impl Session {
             let wanted = self.ghosts.iter().any(|g| g.nexus == nexus && !g.timed)
                 && self.nexus(nexus).is_some_and(|n| n.state == NexusState::Down)
                 && (nexus != HOME || self.finishing.is_some());
-            let Some(path) = self.fence_path(nexus).filter(|_| wanted) else { continue };
-            if self.fence_retry_at.is_some_and(|at| at > now) {
+            let due = self.nexus(nexus).is_some_and(|n| n.fence_retry_at.is_none_or(|at| at <= now));
+            if !wanted || !due || !self.may_fence(nexus) {
                 continue;
             }
-            self.fence_retry_at = Some(now + self.plan.reconnect.0);
+            let Some(path) = self.fence_path(nexus) else { continue };
+            let group = self.paths.get(path.0).and_then(|p| p.tpgt);
+            if let Some(nexus) = self.nexuses.get_mut(nexus) {
+                nexus.fence_retry_at = Some(now + self.plan.reconnect.0);
+                nexus.tpgt = nexus.tpgt.or(group);
+            }
             self.set_nexus_state(nexus, NexusState::Opening);
             self.open(path, nexus, Role::Fencing, now);
         }
     }
 
+    /// When the next attempt to reinstate a lost nexus is due.
+    pub(super) fn fence_deadline(&self) -> Option<Instant> {
+        let haunted = self.ghosts.iter().filter(|g| !g.timed).filter_map(|g| self.nexus(g.nexus));
+        let down = haunted.filter(|n| n.state == NexusState::Down);
+        down.filter_map(|n| n.fence_retry_at).filter(|at| *at > self.looked).min()
+    }
+
     fn fence_path(&self, nexus: NexusId) -> Option<PathId> {
-        let group = self.nexus(nexus)?.tpgt;
+        let lost = self.nexus(nexus)?;
+        // One that this session has not logged in is where its path leads, as soon as that is known.
+        let of_path = || self.paths.get(self.path_of(nexus).0).and_then(|p| p.tpgt);
+        let group = if lost.tsih == Tsih(0) { Some(lost.tpgt.or_else(of_path)?) } else { lost.tpgt };
         let same_group =
             |c: &&Conn| c.state == ConnState::Up && self.paths.get(c.path.0).is_some_and(|p| p.tpgt == group);
         // The one over which no attempt failed lately.
@@ -264,9 +311,9 @@ impl Session {
         living.or_else(|| own().filter(|_| self.finishing.is_some()))
     }
 
-    /// A leading login of `nexus` succeeded; if `reinstated`, old connections of it are gone at the target. Makes the nexus
-    /// usable once its ghosts are laid and, for home, the attentions of the new login are cleared.
-    pub(super) fn settle(&mut self, nexus: NexusId, reinstated: bool, now: Instant) {
+    /// A leading login of `nexus` succeeded: old connections of it are gone at the target. Makes the nexus usable once its
+    /// ghosts are laid and, for home, the attentions of the new login are cleared.
+    pub(super) fn settle(&mut self, nexus: NexusId, now: Instant) {
         self.set_nexus_state(nexus, NexusState::Settling);
         self.end_fence_tasks(nexus, now);
         let mut units: Vec<Lun> = Vec::new();
@@ -276,9 +323,31 @@ impl Session {
             }
         }
         self.fences.retain(|f| f.nexus != nexus);
-        let method = if reinstated { self.rules.fence(self.plan.fence) } else { FenceMethod::Time };
+        let method = self.rules.fence(self.plan.fence);
         self.fences.push(Fence { nexus, units, method, attempts: 0 });
         self.next_fence_step(nexus, now);
+    }
+
+    /// A nexus that has logged in has ghosts from before that: makes sure that nothing of them still runs.
+    pub(super) fn fence_living(&mut self, nexus: NexusId, now: Instant) {
+        let Some(state) = self.nexus(nexus).map(|n| n.state) else { return };
+        let under_way = self.fences.iter().any(|f| f.nexus == nexus);
+        if state != NexusState::Up && !(state == NexusState::Settling && under_way) {
+            return;
+        }
+        if !under_way {
+            let method = self.rules.fence(self.plan.fence);
+            self.fences.push(Fence { nexus, units: Vec::new(), method, attempts: 0 });
+        }
+        let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) else { return };
+        for ghost in self.ghosts.iter().filter(|g| g.nexus == nexus && !g.timed) {
+            if !fence.units.contains(&ghost.lun) {
+                fence.units.push(ghost.lun);
+            }
+        }
+        if !under_way {
+            self.next_fence_step(nexus, now);
+        }
     }
 
     /// Sends what the fence needs next for its first unit, or finishes.
@@ -330,6 +399,8 @@ impl Session {
                     self.unit_fenced(nexus, lun, now);
                     return;
                 }
+                self.attention_met(nexus, lun, response);
+                let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) else { return };
                 fence.attempts += 1;
                 if fence.attempts >= FENCE_ATTEMPTS {
                     fence.method = plan;
@@ -398,6 +469,7 @@ impl Session {
     /// A nexus goes into service.
     pub(super) fn nexus_ready(&mut self, nexus: NexusId, now: Instant) {
         self.set_nexus_state(nexus, NexusState::Up);
+        self.fence_living(nexus, now);
         if nexus == HOME {
             self.home_lost_since = None;
             self.reissue_resets(now);

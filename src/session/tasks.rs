@@ -83,6 +83,8 @@ pub(super) struct Task {
     pub(super) home_only: bool,
     /// Times it was given up with a lost nexus.
     pub(super) losses: u32,
+    /// It was answered with GOOD.
+    pub(super) done: bool,
     pub(super) inbound: WriteBuffer,
     pub(super) outbound: ReadProgress,
     pub(super) run: Option<Run>,
@@ -121,6 +123,7 @@ impl Task {
             queued: false,
             home_only: !plain_block_io,
             losses: 0,
+            done: false,
             inbound: WriteBuffer::default(),
             outbound: ReadProgress::default(),
             run: None,

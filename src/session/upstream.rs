@@ -362,6 +362,7 @@ impl Session {
     pub(super) fn respond(&mut self, key: TaskKey, response: ScsiResponse, now: Instant) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         task.run = None;
+        task.done = response.response == 0 && response.status == status::GOOD;
         if task.data_due() && !broken!(self.rules, ResponseBeforeData) {
             task.held_response = Some(Box::new(response));
             return;
@@ -404,6 +405,9 @@ impl Session {
         }
         self.held = self.held.saturating_sub(u64::from(task.inbound.received()));
         self.promised = self.promised.saturating_sub(task.inbound.outstanding());
+        if task.losses > 0 {
+            self.disown_ghosts(key, task.done);
+        }
         let waiting = self.order.leave(Holder::Task(key));
         self.release(&waiting);
         self.open_window();

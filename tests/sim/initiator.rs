@@ -619,7 +619,8 @@ impl Initiator {
             _ => self.pending[tag].unit == unit,
         };
         let named = |tag: u32| (tag, self.pending[&tag].op);
-        let concerned = tags.into_iter().filter(concerns).map(named).collect();
+        let concerned: Vec<_> = tags.into_iter().filter(concerns).map(named).collect();
+        concerned.iter().for_each(|(_, op)| self.oracle.doubt(*op));
         let tag = self.tag();
         self.functions.insert(tag, Function { code, concerned });
         if matches!(code, tmf::LOGICAL_UNIT_RESET | tmf::TARGET_WARM_RESET) {

@@ -97,6 +97,10 @@ struct Op {
     /// Version of each block after it was issued.
     versions: Vec<u32>,
     head_of_queue: bool,
+    /// The power was cut while it was open: what it did may be gone by the time it is answered.
+    cut: bool,
+    /// The initiator asked for its end.
+    doubtful: bool,
 }
 
 /// The judge of the medium.
@@ -160,7 +164,7 @@ impl Oracle {
             before.push(held);
             versions.push(self.units[span.unit][lba].version);
         }
-        self.ops.insert(seq, Op { span, effect, seq, before, versions, head_of_queue });
+        self.ops.insert(seq, Op { span, effect, seq, before, versions, head_of_queue, cut: false, doubtful: false });
         seq
     }
 
@@ -250,10 +254,13 @@ impl Oracle {
         assert!(good || !must, "P1: a compare of block {lba} with {compare} failed, held {:?}", op.before);
         // Which of the two it was is known now, wherever later commands had to reckon with both.
         let wrong = |v: &Value| {
-            if good { v.seq != op.seq && op.before[0].contains(v) } else { v.stamp == stamp }
+            // What a HEAD OF QUEUE command wrote that was issued later may also have come later.
+            if good { !op.cut && v.seq < op.seq && op.before[0].contains(v) } else { v.stamp == stamp }
         };
         let cell = &mut self.units[op.span.unit][lba];
-        let later = self.ops.values_mut().filter(|o| o.seq > op.seq && o.span.contains(op.span.unit, lba));
+        // A HEAD OF QUEUE command may have run before it all the same.
+        let bound = |o: &&mut Op| o.seq > op.seq && !(good && o.head_of_queue);
+        let later = self.ops.values_mut().filter(bound).filter(|o| o.span.contains(op.span.unit, lba));
         let sets = later.map(|o| &mut o.before[lba - o.span.lba]).chain([&mut cell.may]);
         for set in sets.filter(|s| s.iter().any(|v| v.stamp == stamp)) {
             set.retain(|v| !wrong(v));
@@ -269,6 +276,13 @@ impl Oracle {
     fn hardened(&mut self, flush: &Op) {
         for (at, covered) in flush.before.iter().enumerate() {
             self.units[flush.span.unit][flush.span.lba + at].harden(covered, flush.seq);
+        }
+    }
+
+    /// A command may be aborted before it runs, and what waited for it run.
+    pub(crate) fn doubt(&mut self, id: OpId) {
+        if let Some(op) = self.ops.get_mut(&id) {
+            op.doubtful = true;
         }
     }
 
@@ -288,12 +302,38 @@ impl Oracle {
                 }
             }
             cell.version += 1;
+            self.pass_on(op.span.unit, lba);
         }
+    }
+
+    /// A command that is open may find more than was thought when the later ones were issued: a swap may go another way.
+    fn pass_on(&mut self, unit: usize, lba: usize) {
+        let cell = &mut self.units[unit][lba];
+        let mut left = Values::new();
+        for op in self.ops.values_mut().filter(|o| o.span.contains(unit, lba)) {
+            let before = &mut op.before[lba - op.span.lba];
+            add(before, &left);
+            left.clone_from(before);
+            match op.effect {
+                Effect::Write { stamp, .. } => left = smallvec::smallvec![Value { stamp, seq: op.seq }],
+                Effect::Swap { stamp, compare } if left.iter().any(|v| v.stamp == compare) => {
+                    let value = Value { stamp, seq: op.seq };
+                    left.retain(|v| v.stamp != compare);
+                    add(&mut left, &[value]);
+                    if !cell.since.contains(&value) {
+                        cell.since.push(value);
+                    }
+                }
+                Effect::Swap { .. } | Effect::Read | Effect::Flush | Effect::Nothing => {}
+            }
+        }
+        add(&mut cell.may, &left);
     }
 
     /// The target lost power; `visible` tells what each block holds now.
     pub(crate) fn power_cut(&mut self, visible: impl Fn(usize, usize) -> Stamp) {
         self.flushes_seen(&visible);
+        self.ops.values_mut().for_each(|op| op.cut = true);
         for unit in 0..self.units.len() {
             for lba in 0..self.units[unit].len() {
                 let left = self.units[unit][lba].after_power_cut();
@@ -310,14 +350,15 @@ impl Oracle {
                 );
                 add(&mut cell.may, legal);
                 cell.version += 1;
+                self.pass_on(unit, lba);
             }
         }
     }
 
     /// Later writes wait for a flush: where one of them shows, the flush had been done, answered or not.
     fn flushes_seen(&mut self, visible: &impl Fn(usize, usize) -> Stamp) {
-        let flushes: Vec<u64> =
-            self.ops.values().filter(|o| o.effect == Effect::Flush).map(|o| o.seq).collect();
+        let flush = |o: &&Op| o.effect == Effect::Flush && !o.doubtful;
+        let flushes: Vec<u64> = self.ops.values().filter(flush).map(|o| o.seq).collect();
         for seq in flushes {
             let unit = self.ops[&seq].span.unit;
             let passed = (0..self.units[unit].len()).any(|lba| {

@@ -115,6 +115,7 @@ pub(crate) fn plan(fanout: Fanout, paths: usize) -> SessionPlan {
         policy: Policy::RoundRobin,
         fence: FenceMethod::Reinstate,
         fence_time: SECOND * 60,
+        predecessor: None,
         queue_time: SECOND * 30,
         ping_interval: SECOND * 5,
         ping_timeout: SECOND * 5,

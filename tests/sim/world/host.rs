@@ -41,6 +41,8 @@ struct Leading {
 /// Braid's machine.
 pub(super) struct Host {
     pub(super) running: bool,
+    /// When Braid last came up after a crash.
+    pub(super) crashed: Option<Instant>,
     pub(super) session: Option<Session>,
     incarnation: u32,
     mutant: Option<Mutant>,
@@ -64,6 +66,7 @@ impl Host {
     pub(super) fn new(mutant: Option<Mutant>) -> Self {
         Self {
             running: true,
+            crashed: None,
             session: None,
             incarnation: 0,
             mutant,
@@ -340,6 +343,7 @@ impl World {
             policy: self.scenario.policy,
             fence: self.scenario.fence,
             fence_time: FENCE_TIME,
+            predecessor: self.host.crashed,
             queue_time: Duration::from_secs(60),
             ping_interval: Duration::from_secs(5),
             ping_timeout: Duration::from_secs(5),

@@ -250,7 +250,10 @@ impl World {
             Happening::InitiatorLogin => self.initiator_login(),
             Happening::InitiatorLosesPatience => self.initiator_loses_patience(),
             Happening::KillSession { incarnation } => self.kill_session(incarnation),
-            Happening::BraidStarts => self.host.running = true,
+            Happening::BraidStarts => {
+                self.host.running = true;
+                self.host.crashed = Some(self.now);
+            }
             Happening::Fault(fault) => self.go_wrong(fault),
             Happening::Resume => self.set_paused(false),
         }

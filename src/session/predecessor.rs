@@ -1,0 +1,150 @@
+//! What an earlier session of the same initiator may have left at the target: Braid died, or the session was killed.
+//!
+//! A session that ends in order leaves nothing ([`super::finish`]). One that does not leaves commands that may still
+//! execute, on any nexus that it may have used: home, which the leading login of this session has reinstated (half a
+//! fence on some targets); the further nexus of any path; and home in another portal group, where it may have moved to
+//! when its own paths failed. So for `fence_time` from the end of the predecessor on, the first command for a unit
+//! finds **ghosts** on the whole of it, one for each of these nexuses, and waits until they are laid
+//! ([`super::recover`]) by the same fences as any others:
+//! - A nexus that lives was reinstated by this session: what makes sure that nothing still runs follows at once.
+//! - A further nexus that is down, home's path's own for one, is reinstated over a living path of its portal group.
+//! - So is a **stray**, home as it may be in another portal group: with the initiator's own ISID, over a path there.
+//!   (This session's home may leave one too, when it moves to another group.)
+//! - The portal group of a path that has not been up is not known, and time must do.
+//!
+//! The ghosts go when this session ends: whoever made the next one's plan knows of the predecessor too.
+
+use super::Session;
+use super::api::PathId;
+use super::nexus::{HOME, Nexus, NexusId, NexusState};
+use super::recover::Ghost;
+use crate::iscsi::Lun;
+use std::time::Instant;
+
+impl Session {
+    /// Home in the portal group of a path, if that is another one than home's.
+    fn stray(&self, path: PathId) -> NexusId {
+        1 + self.paths.len() + path.0
+    }
+
+    /// One for each path; they stand behind the nexuses of the paths.
+    pub(super) fn build_strays(&mut self) {
+        let count = self.plan.paths.len();
+        self.nexuses.extend((0..count).map(|_| Nexus::new(self.plan.home.isid)));
+    }
+
+    /// The first command for a unit: whatever a predecessor sent there may still execute. A unit that is not `tracked`
+    /// is left to time.
+    pub(super) fn fear_predecessor(&mut self, lun: Lun, tracked: bool, now: Instant) {
+        let Some(since) = self.plan.predecessor.filter(|since| now < *since + self.quarantine()) else { return };
+        let known = !tracked && self.ghosts.iter().any(|g| g.inherited && g.lun == lun);
+        if known || broken!(self.rules, PredecessorForgotten) {
+            return;
+        }
+        let mut nexuses: Vec<NexusId> = (HOME..=self.paths.len()).collect();
+        for path in 0..self.paths.len() {
+            let held_by = self.nexus_in_group_of(PathId(path));
+            if !nexuses.contains(&held_by) {
+                nexuses.push(held_by);
+            }
+        }
+        for nexus in &nexuses {
+            self.next_ghost += 1;
+            let (id, path) = (self.next_ghost, self.path_of(*nexus));
+            self.order.inherit(id, lun);
+            self.ghosts.push(Ghost {
+                id,
+                nexus: *nexus,
+                lun,
+                path,
+                since,
+                timed: !tracked,
+                inherited: true,
+                owner: None,
+            });
+        }
+        self.changed = true;
+        for nexus in nexuses {
+            self.fence_living(nexus, now);
+        }
+    }
+
+    /// The nexus that has the initiator's own ISID in the portal group of a path.
+    fn nexus_in_group_of(&self, path: PathId) -> NexusId {
+        let own = self.stray(path);
+        let Some(group) = self.paths.get(path.0).and_then(|p| p.tpgt) else { return own };
+        if self.nexus(HOME).and_then(|n| n.tpgt) == Some(group) {
+            return HOME;
+        }
+        let strays = 1 + self.paths.len()..self.nexuses.len();
+        strays.into_iter().find(|n| self.nexus(*n).is_some_and(|n| n.tpgt == Some(group))).unwrap_or(own)
+    }
+
+    /// The portal group of a path is known now: which nexus the ghosts are of that were feared there.
+    pub(super) fn group_known(&mut self, path: PathId, now: Instant) {
+        let (stray, group) = (self.stray(path), self.paths.get(path.0).and_then(|p| p.tpgt));
+        if self.nexus(stray).is_none_or(|n| n.tpgt.is_some()) {
+            return;
+        }
+        let nexus = self.nexus_in_group_of(path);
+        if nexus == stray {
+            if let Some(stray) = self.nexuses.get_mut(stray) {
+                stray.tpgt = group;
+            }
+        } else {
+            self.hand_over_ghosts(stray, nexus, now);
+        }
+    }
+
+    fn hand_over_ghosts(&mut self, from: NexusId, to: NexusId, now: Instant) {
+        self.ghosts.iter_mut().filter(|g| g.nexus == from).for_each(|g| g.nexus = to);
+        self.fence_living(to, now);
+    }
+
+    /// Home begins to log in, perhaps in the portal group of a stray: two logins of one ISID would end each other.
+    pub(super) fn recall_strays(&mut self, now: Instant) {
+        for nexus in 1 + self.paths.len()..self.nexuses.len() {
+            while let Some(id) = self.conns.iter().find(|c| c.nexus == nexus).map(|c| c.id) {
+                self.close_conn(id, super::How::Reset, now);
+            }
+        }
+    }
+
+    /// A nexus has logged in to another portal group than before. Its ghosts stay behind: home's become a stray's, and
+    /// those of a stray that was there already are home's now; for those of other nexuses time must do.
+    pub(super) fn left_group(&mut self, nexus: NexusId, left: Option<u16>) {
+        let strays = 1 + self.paths.len()..self.nexuses.len();
+        let group = self.nexus(nexus).and_then(|n| n.tpgt);
+        let of_group = |group| strays.clone().find(|n| self.nexus(*n).is_some_and(|n| n.tpgt == group));
+        let (mut behind, mut here) = (None, None);
+        if nexus == HOME {
+            let path = self.paths.iter().position(|p| p.tpgt == left);
+            behind = of_group(left).or_else(|| path.map(|p| self.stray(PathId(p))));
+            here = of_group(group);
+        }
+        for ghost in &mut self.ghosts {
+            if ghost.nexus == nexus {
+                ghost.nexus = behind.unwrap_or(NexusId::MAX);
+                ghost.timed |= behind.is_none();
+            } else if here == Some(ghost.nexus) {
+                ghost.nexus = nexus;
+            }
+        }
+        if let Some(stray) = behind.and_then(|n| self.nexuses.get_mut(n)) {
+            stray.tpgt = left;
+        }
+    }
+
+    /// Whether a nexus that is down may be reinstated only to fence it.
+    pub(super) fn may_fence(&self, nexus: NexusId) -> bool {
+        let home = self.nexus(HOME);
+        let stays = home.is_some_and(|h| matches!(h.state, NexusState::Up | NexusState::Settling));
+        let elsewhere = home.and_then(|h| h.tpgt) != self.nexus(nexus).and_then(|n| n.tpgt);
+        nexus <= self.paths.len() || elsewhere && (stays || self.finishing.is_some())
+    }
+
+    /// What was feared of a predecessor is no longer this session's business.
+    pub(super) fn leave_predecessor(&mut self) {
+        self.lay_ghosts(|g| g.inherited);
+    }
+}
