@@ -142,7 +142,7 @@ pub(super) struct Check {
     /// Somebody holds a persistent registration: other nexuses than the registered one may be shut out or, worse, miss
     /// a preemption.
     registered: bool,
-    /// Questions asked in vain (busy, unit attention).
+    /// Questions asked in vain (busy, aborted, unit attention).
     repeats: u32,
 }
 
@@ -377,7 +377,8 @@ impl Session {
         let attention = unit_attention(response).is_some();
         let Some(at) = self.checks.iter().position(|c| c.id == id) else { return };
         let Some(check) = self.checks.get_mut(at) else { return };
-        let busy = matches!(response.status, status::BUSY | status::TASK_SET_FULL);
+        let busy =
+            matches!(response.status, status::BUSY | status::TASK_SET_FULL | status::TASK_ABORTED);
         if attention || busy {
             check.repeats += 1;
             let (lun, nexus, worn_out) = (check.lun, check.nexus, check.repeats > MOST_REPEATS);

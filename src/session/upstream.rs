@@ -294,6 +294,9 @@ impl Session {
             l.finished(load, now.saturating_duration_since(sent_at));
         }
         self.path_answered(id, now);
+        if response.status == status::TASK_ABORTED && self.aborted_by_own_function(key) {
+            return;
+        }
         if nexus != HOME && matches!(self.tasks.get(key).map(|t| t.origin), Some(Origin::Initiator { .. })) {
             let sense = response.sense().and_then(|s| Sense::parse(&s));
             let attention =
