@@ -14,6 +14,7 @@ use braid::iscsi::{
 };
 use braid::login::Negotiated;
 use braid::scsi::Sense;
+use braid::scsi::sense::status;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -78,6 +79,7 @@ struct Pending {
 #[derive(Debug)]
 struct Function {
     code: u8,
+    unit: usize,
     /// Tags, and which of their commands: tags are used again.
     concerned: Vec<(u32, OpId)>,
 }
@@ -147,7 +149,7 @@ impl Initiator {
         Self {
             random,
             oracle: Oracle::new(scenario.units, scenario.blocks),
-            conditions: Conditions::new(scenario.units),
+            conditions: Conditions::new(scenario),
             coverage: Coverage::default(),
             scenario: scenario.clone(),
             out: Vec::new(),
@@ -613,7 +615,7 @@ impl Initiator {
         let named = |tag: u32| (tag, self.pending[&tag].op);
         let concerned = tags.into_iter().filter(concerns).map(named).collect();
         let tag = self.tag();
-        self.functions.insert(tag, Function { code, concerned });
+        self.functions.insert(tag, Function { code, unit, concerned });
         if matches!(code, tmf::LOGICAL_UNIT_RESET | tmf::TARGET_WARM_RESET) {
             self.conditions.own_reset((code == tmf::LOGICAL_UNIT_RESET).then_some(unit));
         }
@@ -646,7 +648,8 @@ impl Initiator {
         if self.functions.is_empty() && self.logged_in {
             let (referenced, op, unit, ref_cmd_sn) = (*tag, pending.op, pending.unit, pending.cmd_sn);
             let tag = self.tag();
-            self.functions.insert(tag, Function { code: tmf::ABORT_TASK, concerned: vec![(referenced, op)] });
+            let concerned = vec![(referenced, op)];
+            self.functions.insert(tag, Function { code: tmf::ABORT_TASK, unit, concerned });
             self.out.push(Pdu::TaskManagementRequest(TaskManagementRequest {
                 immediate: true,
                 function: tmf::ABORT_TASK,
@@ -729,12 +732,17 @@ impl Initiator {
                 self.settle_once(pending.kind, Once::DidNotRun);
                 self.oracle.unknown(pending.op);
             }
+            // Somebody else's reset took it, and the target says so.
+            status::TASK_ABORTED if pending.excused && self.scenario.persona.task_aborted_status => {
+                self.coverage.hit("status: task aborted");
+                self.settle_once(pending.kind, Once::Unknown);
+                self.oracle.unknown(pending.op);
+            }
             other => panic!("P3: status {other:#x} without a reason"),
         }
     }
 
     fn good(&mut self, pending: &Pending) {
-        self.conditions.ran(pending.unit, pending.kind != Kind::Query);
         match pending.kind {
             Kind::Read => {
                 let blocks = pending.got.chunks(BLOCK);
@@ -780,8 +788,10 @@ impl Initiator {
             }
             (0xb, 0x29, 7) => {
                 self.coverage.hit("sense: outcome unknown");
-                assert!(pending.kind.runs_once(), "P3: {:?} could have run again", pending.kind);
-                self.conditions.outcome_unknown();
+                self.conditions.outcome_unknown(unit, pending.kind.runs_once());
+                if pending.kind == Kind::ModeSelect {
+                    self.conditions.mode_maybe_changed(unit);
+                }
                 self.settle_once(pending.kind, Once::Unknown);
             }
             (5, 0x26 | 0x24, _) if matches!(pending.kind, Kind::Reserve(_)) => {}
@@ -795,6 +805,11 @@ impl Initiator {
         match answer.response {
             tmf::COMPLETE => {
                 self.coverage.hit("task management: complete");
+                match function.code {
+                    tmf::LOGICAL_UNIT_RESET => self.conditions.was_reset(Some(function.unit)),
+                    tmf::TARGET_WARM_RESET => self.conditions.was_reset(None),
+                    _ => {}
+                }
                 for (itt, op) in function.concerned {
                     if self.pending.get(&itt).is_some_and(|p| p.op == op) {
                         self.unknown(itt);
@@ -807,8 +822,10 @@ impl Initiator {
                 let doomed = self.functions.values().any(|f| f.concerned.contains(&(task, op)));
                 let open = self.pending.get(&task).filter(|p| p.op == op);
                 let excused = open.is_some_and(|p| p.excused);
-                assert!(open.is_none() || doomed || excused, "R149: a task that exists was said not to");
-                if excused {
+                // Some targets lose commands, and it takes an abort to find out.
+                let gone = open.is_some() && (excused || self.scenario.persona.forgets);
+                assert!(open.is_none() || doomed || gone, "R149: a task that exists was said not to");
+                if gone {
                     self.unknown(task);
                 }
             }

@@ -28,6 +28,8 @@ struct Task {
     immediate: bool,
     /// Nobody can say whether the engine had to take it.
     doubtful: bool,
+    /// The target may have lost it.
+    may_be_gone: bool,
     lun: Lun,
     write: bool,
     /// Bytes to write and to read.
@@ -217,6 +219,7 @@ impl Downstream {
             cmd_sn: c.cmd_sn,
             immediate: c.immediate,
             doubtful,
+            may_be_gone: false,
             lun: c.lun,
             write: c.write,
             write_length: if c.write { c.expected_length } else { 0 },
@@ -286,6 +289,12 @@ impl Downstream {
             must,
         };
         self.other(t.itt, Kind::Function(function));
+    }
+
+    /// Something befell the target: it may not know the open commands of a unit, or of any, any more.
+    pub(crate) fn may_be_gone(&mut self, lun: Option<Lun>) {
+        let open = self.tasks.values_mut().filter(|t| t.life == Life::Open);
+        open.filter(|t| lun.is_none_or(|lun| lun == t.lun)).for_each(|t| t.may_be_gone = true);
     }
 
     fn text(&mut self, t: &TextRequest) {
@@ -514,9 +523,10 @@ impl Downstream {
         } else if r.response == tmf::TASK_DOES_NOT_EXIST && function.code == tmf::ABORT_TASK {
             let doomed =
                 self.others.iter().any(|o| matches!(&o.kind, Kind::Function(f) if f.code != tmf::ABORT_TASK));
-            let life = self.tasks.get(&function.referenced.0).map(|t| t.life);
-            let here = life == Some(Life::Open) && function.delivered == self.certain;
-            self.rule(149, !here || doomed, "a task that is here is said not to be")?;
+            let task = self.tasks.get_mut(&function.referenced.0).filter(|t| t.life == Life::Open);
+            let here = task.is_some() && function.delivered == self.certain;
+            let gone = task.filter(|t| t.may_be_gone).map(|task| task.life = Life::Ended).is_some();
+            self.rule(149, !here || doomed || gone, "a task that is here is said not to be")?;
         }
         Ok(())
     }

@@ -10,9 +10,10 @@ use braid::scsi::sense::key;
 use std::time::Instant;
 
 impl Target {
-    /// The power goes: unflushed blocks fall back, and every later session is told.
-    pub(crate) fn power_cut(&mut self, now: Instant) {
+    /// The power goes: unflushed blocks fall back, and every later session is told. Returns the event.
+    pub(crate) fn power_cut(&mut self, now: Instant) -> u32 {
         self.now = Some(now);
+        self.power_event = self.new_event();
         self.count(Trigger::PowerCut);
         self.power_cuts += 1;
         self.drop_everything();
@@ -23,6 +24,7 @@ impl Target {
             (0..lost).for_each(|_| self.counts.count(Trigger::UnflushedLost));
             unit.reservations.forget();
         }
+        self.power_event
     }
 
     /// The target's process starts anew: what the device holds is done, or never begun; the medium stays as it is.
@@ -76,8 +78,8 @@ impl Target {
         }
     }
 
-    /// Another initiator resets a unit.
-    pub(crate) fn foreign_reset(&mut self, unit: usize) {
+    /// Another initiator resets a unit. Returns the event.
+    pub(crate) fn foreign_reset(&mut self, unit: usize) -> u32 {
         let how = match self.persona.unit_reset {
             Abort::Unsupported => Abort::Waits,
             how => how,
@@ -85,14 +87,18 @@ impl Target {
         // What it waits for does not matter to anybody here.
         self.end_tasks(how, usize::MAX, |t| t.unit == unit).unwrap();
         self.units[unit].reservations.reset();
-        self.raise(unit, None, self.persona.reset_attention);
+        let event = self.new_event();
+        self.raise(unit, None, self.persona.reset_attention, Some(event));
         self.device_changed();
         self.announce_windows();
+        event
     }
 
-    /// Another initiator changes a mode page.
-    pub(crate) fn foreign_mode_select(&mut self, unit: usize) {
-        self.raise(unit, None, (0x2a, 0x01));
+    /// Another initiator changes a mode page. Returns the event.
+    pub(crate) fn foreign_mode_select(&mut self, unit: usize) -> u32 {
+        let event = self.new_event();
+        self.raise(unit, None, (0x2a, 0x01), Some(event));
+        event
     }
 
     /// The target asks for a logout of this connection within so many seconds.

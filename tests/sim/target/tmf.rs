@@ -160,8 +160,13 @@ impl Target {
 
     fn clear_set(&mut self, session: usize, unit: usize) -> Result<(u8, SmallVec<[u64; 8]>), u8> {
         let how = self.persona.clear_task_set;
+        // SAM-5 section 5.8: of the others, those are told whose commands it takes.
+        let mut robbed: SmallVec<[usize; 4]> = self.tasks.iter().filter(|t| t.unit == unit).map(|t| t.session).collect();
+        robbed.retain(|other| *other != session);
         let ended = self.end_tasks(how, session, |t| t.unit == unit)?;
-        self.raise(unit, Some(session), (0x2f, 0x00));
+        for other in robbed {
+            self.sessions[other].attend(unit, (0x2f, 0x00), None);
+        }
         Ok(ended)
     }
 
@@ -176,7 +181,7 @@ impl Target {
         for unit in units {
             self.units[*unit].reservations.reset();
             let but = (!self.persona.reset_attention_to_all).then_some(session);
-            self.raise(*unit, but, self.persona.reset_attention);
+            self.raise(*unit, but, self.persona.reset_attention, None);
         }
         if self.persona.reset_closes_others {
             let others: Vec<u32> = self.conns.iter().filter(|c| c.id != conn).map(|c| c.id).collect();
