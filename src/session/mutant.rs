@@ -117,6 +117,8 @@ mutants! {
     AttentionForgotten = "attention-forgotten",
     /// The attention caused by Braid's own login is passed on (P3).
     OwnAttentionPassedOn = "own-attention-passed-on",
+    /// A unit attention of a further nexus that home knows nothing of is dropped (P3).
+    FurtherAttentionForgotten = "further-attention-forgotten",
     /// A unit attention on a further nexus is passed on, and then home's own as well (P3).
     FurtherAttentionPassedOn = "further-attention-passed-on",
     /// A kept unit attention answers INQUIRY too (P3).

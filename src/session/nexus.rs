@@ -42,11 +42,13 @@ pub(super) struct Nexus {
     pub(super) state: NexusState,
     pub(super) window: UpstreamWindow,
     pub(super) params: SessionParams,
+    /// When its last leading login was sent.
+    pub(super) login_began: Instant,
     next_cid: u16,
 }
 
 impl Nexus {
-    fn new(isid: Isid) -> Self {
+    fn new(isid: Isid, now: Instant) -> Self {
         Self {
             isid,
             tsih: Tsih(0),
@@ -54,6 +56,7 @@ impl Nexus {
             state: NexusState::Down,
             window: UpstreamWindow::new(CmdSn(1), CmdSn(0)),
             params: SessionParams::default(),
+            login_began: now,
             next_cid: 0,
         }
     }
@@ -133,11 +136,11 @@ impl Session {
     /// Home as logged in by the driver, and one nexus for each path.
     pub(super) fn build_nexuses(&mut self, now: Instant) {
         let mut isids = vec![self.plan.home.isid];
-        self.nexuses.push(Nexus::new(self.plan.home.isid));
+        self.nexuses.push(Nexus::new(self.plan.home.isid, now));
         for (index, path) in self.plan.paths.iter().enumerate() {
             let isid = derived_isid(self.plan.home.isid, &self.plan.home.initiator_name, &path.name, &isids);
             isids.push(isid);
-            self.nexuses.push(Nexus::new(isid));
+            self.nexuses.push(Nexus::new(isid, now));
             let (first, longest) = self.plan.reconnect;
             self.paths.push(PathSlot {
                 backoff: Backoff::new(first, longest, self.plan.seed.wrapping_add(index as u64)),
@@ -274,6 +277,8 @@ impl Session {
                 target.next_cid = target.next_cid.wrapping_add(1);
             }
             conn.cid = Cid(target.next_cid);
+        } else {
+            target.login_began = now;
         }
         let mut plan = login_plan(&self.plan.home_login, target, role, nexus, conn.cid);
         let fencing = role != Role::Joining && self.ghosts.iter().any(|g| g.nexus == nexus);

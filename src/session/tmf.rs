@@ -327,6 +327,13 @@ impl Session {
         self.functions.iter().any(|f| f.concerns(task) && !passes(f))
     }
 
+    /// Whether the initiator resets a unit, or clears its task set.
+    pub(super) fn is_being_reset(&self, lun: Lun) -> bool {
+        let clears = |f: &Function| f.is_reset() || f.asked.0 == tmf::CLEAR_TASK_SET;
+        let all = |f: &Function| f.scope == Scope::Target;
+        self.functions.iter().any(|f| clears(f) && (all(f) || f.asked.1 == lun))
+    }
+
     /// A target says that somebody aborted a command. If that is a function of the initiator's own, sent over another
     /// nexus, the function's answer is all that the initiator may hear of it.
     pub(super) fn aborted_by_own_function(&mut self, key: TaskKey) -> bool {
@@ -384,9 +391,14 @@ impl Session {
         if complete {
             self.ask_again(&function, now);
         }
+        let (code, lun) = function.asked;
         if complete && function.is_reset() {
-            let (_, lun) = function.asked;
             self.unit_reset((function.scope != Scope::Target).then_some(lun));
+        }
+        if code == tmf::CLEAR_TASK_SET
+            && let Some(unit) = self.attentions(lun)
+        {
+            unit.was_cleared(now);
         }
         for key in self.tasks.select(|task| function.concerns(task)) {
             self.queue_if_ready(key);

@@ -41,8 +41,17 @@ pub(crate) struct Belief {
     /// It did at some time in this session, or registered.
     ever_reserved: bool,
     ever_registered: bool,
+    /// So often it was told of the loss.
+    losses_told: u32,
     /// A session of its own that is lost may still hold the unit.
     stale: bool,
+}
+
+impl Belief {
+    /// Something it held may have been lost with a nexus.
+    fn held(self) -> bool {
+        self.ever_reserved || self.ever_registered
+    }
 }
 
 /// Everything the initiator may be told.
@@ -54,7 +63,7 @@ pub(crate) struct Conditions {
     foreign_holds: Vec<bool>,
     medium_errors: u32,
     /// Connections were lost since the session began: an outcome may be unknown.
-    losses: bool,
+    losses: u32,
     /// Portal groups that home may be in.
     groups: u32,
     /// A lost session's reservations do not come back to its successor, or not in another portal group.
@@ -80,7 +89,7 @@ impl Conditions {
             beliefs: vec![Belief::default(); scenario.units],
             foreign_holds: vec![false; scenario.units],
             medium_errors: 0,
-            losses: false,
+            losses: 0,
             keeps_stale: !scenario.persona.returns_reservation || groups.len() > 1,
             groups: u32::try_from(groups.len()).unwrap(),
             reset: scenario.persona.reset_attention,
@@ -118,22 +127,15 @@ impl Conditions {
         self.happened.iter_mut().for_each(|h| h.owed = false);
         let keeps_stale = self.keeps_stale;
         for belief in &mut self.beliefs {
-            let stale = belief.stale || keeps_stale && (belief.ever_reserved || belief.ever_registered);
+            let stale = belief.stale || keeps_stale && belief.held();
             *belief = Belief { stale, ..Belief::default() };
         }
-        self.losses = false;
+        self.losses = 0;
     }
 
     /// A connection of Braid's was lost, and with it the nexus that may have held reservations.
     pub(crate) fn connection_lost(&mut self) {
-        self.losses = true;
-        for unit in self.units() {
-            let belief = &mut self.beliefs[unit];
-            if belief.ever_reserved || belief.ever_registered {
-                belief.stale |= self.keeps_stale;
-                self.expect(unit, NEXUS_LOSS, 1);
-            }
-        }
+        self.losses += 1;
     }
 
     /// The initiator resets a unit, or all: some targets tell the one who did it too.
@@ -166,7 +168,7 @@ impl Conditions {
     }
 
     pub(crate) fn power_on(&mut self, event: u32) {
-        self.losses = true;
+        self.losses += 1;
         for unit in self.units() {
             self.happens(event, unit, POWER_ON, self.groups);
         }
@@ -194,6 +196,14 @@ impl Conditions {
     /// A unit attention was told.
     pub(crate) fn told(&mut self, unit: usize, asc: u8, ascq: u8) {
         let code = (asc, ascq);
+        if asc == 0x29 {
+            self.beliefs[unit].reserved = false;
+        }
+        let belief = &mut self.beliefs[unit];
+        if code == NEXUS_LOSS && belief.held() && belief.losses_told < self.losses {
+            belief.losses_told += 1;
+            return;
+        }
         let reason = self.reasons.iter_mut().find(|r| r.unit == unit && r.code == code && r.may > 0);
         let Some(reason) = reason else {
             panic!("P3: unit attention {asc:02x}/{ascq:02x} of unit {unit} without a reason, or told twice");
@@ -203,9 +213,11 @@ impl Conditions {
             happened.told = true;
             happened.owed = false;
         }
-        if asc == 0x29 {
-            self.beliefs[unit].reserved = false;
-        }
+    }
+
+    /// What a reservation command did is not known.
+    pub(crate) fn reservation_unknown(&mut self, unit: usize) {
+        self.beliefs[unit].ever_registered = true;
     }
 
     /// A reservation command ended well.
@@ -227,13 +239,15 @@ impl Conditions {
     /// An outcome is unknown only where something was lost, and the command must not run twice, or not without the
     /// reservation that it was given under.
     pub(crate) fn outcome_unknown(&self, unit: usize, runs_once: bool) {
-        assert!(self.losses, "P3: an outcome is unknown though nothing was lost");
+        assert!(self.losses > 0, "P3: an outcome is unknown though nothing was lost");
         assert!(runs_once || self.beliefs[unit].ever_reserved, "P3: it could have run again");
     }
 
     /// Whether a reservation conflict has a reason.
     pub(crate) fn conflict(&self, unit: usize) -> bool {
-        self.foreign_holds[unit] || self.beliefs[unit].stale
+        let belief = self.beliefs[unit];
+        let lost = self.keeps_stale && self.losses > 0 && belief.held();
+        self.foreign_holds[unit] || belief.stale || lost
     }
 
     /// At the end, when every unit has been asked until it had nothing left to say; `reserved` is what the target thinks.

@@ -525,8 +525,8 @@ impl Downstream {
                 self.others.iter().any(|o| matches!(&o.kind, Kind::Function(f) if f.code != tmf::ABORT_TASK));
             let task = self.tasks.get_mut(&function.referenced.0).filter(|t| t.life == Life::Open);
             let here = task.is_some() && function.delivered == self.certain;
-            let gone = task.filter(|t| t.may_be_gone).map(|task| task.life = Life::Ended).is_some();
-            self.rule(149, !here || doomed || gone, "a task that is here is said not to be")?;
+            let gone = task.filter(|t| here && t.may_be_gone).map(|task| task.life = Life::Ended);
+            self.rule(149, !here || doomed || gone.is_some(), "a task that is here is said not to be")?;
         }
         Ok(())
     }
