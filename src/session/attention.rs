@@ -15,7 +15,7 @@ use super::nexus::{HOME, NexusId, NexusState};
 use super::tasks::{Origin, Task, TaskKey};
 use crate::iscsi::{Lun, ScsiResponse};
 use crate::scsi::sense::status;
-use crate::scsi::{Class, Sense};
+use crate::scsi::{Class, Command, Sense};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -31,6 +31,8 @@ const OF_LOGIN: [Code; 3] = [(0x29, 0x00), (0x29, 0x07), (0x47, 0x7f)];
 const POWER_ON: Code = (0x29, 0x01);
 /// Power on, reset, nexus loss.
 const RESETS: u8 = 0x29;
+/// Parameters of the unit changed.
+const PARAMETERS: u8 = 0x2a;
 /// Commands cleared.
 const CLEARED: u8 = 0x2f;
 
@@ -60,10 +62,49 @@ pub(super) struct Attentions {
     told: Vec<(Code, Instant)>,
     doubts: Vec<Doubt>,
     heard: BTreeMap<NexusId, Heard>,
-    /// When the initiator itself last reset the unit, cleared its task set, or changed its state.
-    own_reset: Option<Instant>,
-    own_clear: Option<Instant>,
-    own_change: Option<Instant>,
+    /// What the initiator itself did to the unit, and when last.
+    deeds: Vec<(Deed, Instant)>,
+}
+
+/// What an initiator may do that others are told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    Reset,
+    Clear,
+    /// A mode or log page was changed.
+    Parameters,
+    Reservation,
+    /// What cannot be told from its opcode.
+    Other,
+}
+
+impl Deed {
+    /// What an attention says that somebody did.
+    fn behind(code: Code) -> Self {
+        match code {
+            (RESETS, _) => Self::Reset,
+            (CLEARED, _) => Self::Clear,
+            (PARAMETERS, 0x01 | 0x02) => Self::Parameters,
+            (PARAMETERS, 0x03..=0x05) => Self::Reservation,
+            _ => Self::Other,
+        }
+    }
+
+    /// What a command does.
+    fn of(command: &Command) -> Option<Self> {
+        match command.class {
+            Class::Barrier if command.name.contains("SELECT") => Some(Self::Parameters),
+            Class::Barrier => Some(Self::Other),
+            Class::Reservation => Some(Self::Reservation),
+            Class::Read(_)
+            | Class::Write(_)
+            | Class::WriteAnywhere
+            | Class::WriteOnce(_)
+            | Class::Flush
+            | Class::Query
+            | Class::Stateless => None,
+        }
+    }
 }
 
 impl Attentions {
@@ -104,24 +145,17 @@ impl Attentions {
         self.heard.remove(&nexus);
     }
 
-    /// The initiator reset the unit.
-    pub(super) fn was_reset(&mut self, now: Instant) {
-        self.own_reset = Some(now);
-    }
-
-    /// The initiator cleared the task set.
-    pub(super) fn was_cleared(&mut self, now: Instant) {
-        self.own_clear = Some(now);
+    /// The initiator did something to the unit.
+    pub(super) fn note_deed(&mut self, deed: Deed, now: Instant) {
+        match self.deeds.iter_mut().find(|(d, _)| *d == deed) {
+            Some((_, at)) => *at = now,
+            None => self.deeds.push((deed, now)),
+        }
     }
 
     /// Whether the initiator itself has done since then what is reported.
     fn is_own_doing(&self, code: Code, since: Instant) -> bool {
-        let done = match code.0 {
-            RESETS => self.own_reset,
-            CLEARED => self.own_clear,
-            _ => self.own_change,
-        };
-        done.is_some_and(|at| at >= since)
+        self.deeds.iter().any(|(deed, at)| *deed == Deed::behind(code) && *at >= since)
     }
 
     /// Whether home has to be asked.
@@ -150,20 +184,6 @@ fn unit_attention(response: &ScsiResponse) -> Option<(Bytes, Code)> {
     Some((sense, code))
 }
 
-/// Whether a command changes the state of a unit, which its other nexuses are told.
-fn changes_state(class: &Class) -> bool {
-    match class {
-        Class::Barrier | Class::Reservation => true,
-        Class::Read(_)
-        | Class::Write(_)
-        | Class::WriteAnywhere
-        | Class::WriteOnce(_)
-        | Class::Flush
-        | Class::Query
-        | Class::Stateless => false,
-    }
-}
-
 impl Session {
     /// A unit attention that the initiator must see before its next command runs, as sense data.
     pub(super) fn take_attention(&mut self, lun: Lun) -> Option<Bytes> {
@@ -186,13 +206,13 @@ impl Session {
         }
     }
 
-    /// A command of the initiator was answered by home, or was lost with it: what it changed is its own doing.
-    pub(super) fn note_change(&mut self, lun: Lun, class: &Class) {
+    /// A command of the initiator was answered by home, or was lost with it.
+    pub(super) fn note_change(&mut self, lun: Lun, command: &Command) {
         let now = self.now;
-        if changes_state(class)
+        if let Some(deed) = Deed::of(command)
             && let Some(unit) = self.attentions(lun)
         {
-            unit.own_change = Some(now);
+            unit.note_deed(deed, now);
         }
     }
 
@@ -234,13 +254,14 @@ impl Session {
 
     fn further_met(&mut self, nexus: NexusId, lun: Lun, sense: Bytes, code: Code) {
         let Some(login) = self.nexus(nexus).map(|n| n.login_began) else { return };
+        let deed = Deed::behind(code);
         let changing = |t: &Task| {
             let initiators = matches!(t.origin, Origin::Initiator { .. });
-            t.lun == lun && t.run.is_some() && initiators && changes_state(&t.command.class)
+            t.lun == lun && t.run.is_some() && initiators && Deed::of(&t.command) == Some(deed)
         };
-        let own = match code.0 {
-            RESETS | CLEARED => self.is_being_reset(lun),
-            _ => self.tasks.iter().any(|(_, t)| changing(t)),
+        let own = match deed {
+            Deed::Reset | Deed::Clear => self.is_being_reset(lun),
+            Deed::Parameters | Deed::Reservation | Deed::Other => self.tasks.iter().any(|(_, t)| changing(t)),
         };
         let rules = self.rules;
         let Some(unit) = self.attentions(lun) else { return };

@@ -8,7 +8,7 @@
 //! A question may meet a unit attention: see `attention`.
 
 use super::Session;
-use super::attention::Attentions;
+use super::attention::{Attentions, Deed};
 use super::api::{Notice, PathId};
 use super::nexus::{HOME, NexusId, NexusState};
 use super::tasks::{Origin, Task};
@@ -188,7 +188,7 @@ impl Session {
         let now = self.now;
         for (_, unit) in self.units.iter_mut().filter(|(l, _)| lun.is_none_or(|lun| lun == **l)) {
             unit.reserved = false;
-            unit.attentions.was_reset(now);
+            unit.attentions.note_deed(Deed::Reset, now);
         }
     }
 

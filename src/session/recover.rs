@@ -131,8 +131,9 @@ impl Session {
         let Some(run) = task.run.take() else { return false };
         task.losses += 1;
         let (lun, answered) = (task.lun, task.held_response.is_some());
-        let class = task.command.class.clone();
-        let spared = broken!(self.rules, OnlyPlainWritesHaunt) && !matches!(&class, Class::Write(_));
+        let command = task.command.clone();
+        let class = &command.class;
+        let spared = broken!(self.rules, OnlyPlainWritesHaunt) && !matches!(class, Class::Write(_));
         let ghost = task.leaves_ghost() && !broken!(self.rules, NoGhosts) && !spared;
         let own = !matches!(task.origin, Origin::Initiator { .. });
         let twice = task.may_run_twice() || broken!(self.rules, RunAgainWhatMustNot);
@@ -167,7 +168,7 @@ impl Session {
             return true;
         }
         self.note(Notice::OutcomeUnknown { path });
-        self.note_change(lun, &class);
+        self.note_change(lun, &command);
         self.answer_unknown_outcome(task_key, now);
         false
     }

@@ -11,6 +11,7 @@
 
 use super::Session;
 use super::api::{ConnId, Output};
+use super::attention::Deed;
 use super::nexus::{ConnState, HOME, NexusId};
 use super::tasks::{Origin, Task, TaskKey};
 use crate::iscsi::{CmdSn, Itt, Lun, Pdu, TaskManagementRequest, TaskManagementResponse, reject, tmf};
@@ -398,7 +399,7 @@ impl Session {
         if code == tmf::CLEAR_TASK_SET
             && let Some(unit) = self.attentions(lun)
         {
-            unit.was_cleared(now);
+            unit.note_deed(Deed::Clear, now);
         }
         for key in self.tasks.select(|task| function.concerns(task)) {
             self.queue_if_ready(key);

@@ -317,7 +317,8 @@ impl Session {
         match task.origin {
             Origin::Initiator { .. } => {
                 let good = response.response == 0 && response.status == status::GOOD;
-                let class = task.command.class.clone();
+                let command = task.command.clone();
+                let class = command.class.clone();
                 let name = task.command.name;
                 let completed = Notice::Completed {
                     path,
@@ -327,7 +328,7 @@ impl Session {
                 };
                 if nexus == HOME {
                     self.home_tells(lun, &response);
-                    self.note_change(lun, &class);
+                    self.note_change(lun, &command);
                 }
                 if good && nexus == HOME {
                     match class {
