@@ -188,8 +188,8 @@ impl Conditions {
     }
 
     /// The target told Braid of an event, over home or a further nexus. (Of a power cut each tells by itself.)
-    pub(crate) fn reported(&mut self, event: u32, home: bool) {
-        let known = self.happened.iter_mut().filter(|h| h.event == event && !h.told);
+    pub(crate) fn reported(&mut self, event: u32, unit: usize, home: bool) {
+        let known = self.happened.iter_mut().filter(|h| h.event == event && h.unit == unit && !h.told);
         known.filter(|h| home || h.code != POWER_ON).for_each(|h| h.owed = true);
     }
 

@@ -108,6 +108,8 @@ pub(crate) struct Initiator {
     pub(crate) logging_out: bool,
     /// A logout was answered.
     pub(crate) logged_out: bool,
+    /// What a reset took cannot even be aborted: only a new session helps.
+    pub(crate) desperate: bool,
     /// Stamps of commands that must not run twice: whether they ended well, ended otherwise, or nobody knows.
     once: Vec<(Stamp, Once)>,
     pending: BTreeMap<u32, Pending>,
@@ -157,6 +159,7 @@ impl Initiator {
             issued: 0,
             logging_out: false,
             logged_out: false,
+            desperate: false,
             once: Vec::new(),
             pending: BTreeMap::new(),
             functions: BTreeMap::new(),
@@ -181,6 +184,7 @@ impl Initiator {
         self.logged_in = true;
         self.logging_out = false;
         self.logged_out = false;
+        self.desperate = false;
         self.cmd_sn = agreed.cmd_sn;
         self.max_cmd_sn = agreed.max_cmd_sn;
         self.exp_stat_sn = agreed.stat_sn;
@@ -836,7 +840,13 @@ impl Initiator {
                     self.unknown(task);
                 }
             }
-            tmf::NOT_SUPPORTED | tmf::REJECTED => self.coverage.hit("task management: refused"),
+            tmf::NOT_SUPPORTED | tmf::REJECTED => {
+                self.coverage.hit("task management: refused");
+                let excused = |(tag, op): &(u32, OpId)| {
+                    self.pending.get(tag).is_some_and(|p| p.op == *op && p.excused)
+                };
+                self.desperate |= function.code == tmf::ABORT_TASK && function.concerned.iter().any(excused);
+            }
             other => panic!("P3: task management answered {other}"),
         }
     }

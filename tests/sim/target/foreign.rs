@@ -125,7 +125,9 @@ impl Target {
     /// One of the reads and writes under way ends with a medium error and is not executed; if there is none, the next
     /// read. Returns whether an initiator will be told, if its connection lives.
     pub(crate) fn media_error(&mut self, choice: usize) -> bool {
-        let living = |t: &Task| t.op.is_block_io() && self.conn(t.conn).is_some();
+        // An attention would be reported before the medium is looked at.
+        let attentive = |t: &Task| self.sessions[t.session].attentions[t.unit].is_empty();
+        let living = |t: &Task| t.op.is_block_io() && self.conn(t.conn).is_some() && attentive(t);
         let choices: Vec<usize> = (0..self.tasks.len()).filter(|at| living(&self.tasks[*at])).collect();
         if choices.is_empty() {
             self.bad_reads += 1;

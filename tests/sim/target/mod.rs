@@ -63,6 +63,7 @@ pub(crate) struct Report {
     pub(crate) itt: Itt,
     /// Of the session it was reported to.
     pub(crate) isid: [u8; 6],
+    pub(crate) unit: usize,
     pub(crate) event: u32,
 }
 

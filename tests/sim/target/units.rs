@@ -47,7 +47,7 @@ impl Target {
         let Attention { code: (asc, ascq), event } = (!waiting.is_empty()).then(|| waiting.remove(0))?;
         if let Some(event) = event {
             let isid = self.sessions[session].port.isid;
-            self.reports.push(Report { conn, itt, isid, event });
+            self.reports.push(Report { conn, itt, isid, unit, event });
         }
         self.count(Trigger::Attention);
         Some(Outcome::Sense(Sense { key: key::UNIT_ATTENTION, asc, ascq }))

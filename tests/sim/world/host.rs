@@ -234,7 +234,7 @@ impl World {
         let Some(at) = self.reports.iter().position(|r| r.conn == wire && r.itt == pdu.itt()) else { return };
         let report = self.reports.swap_remove(at);
         if self.host.front.is_some() && self.host.front == self.front {
-            self.initiator.conditions.reported(report.event, report.isid == HOME_ISID.0);
+            self.initiator.conditions.reported(report.event, report.unit, report.isid == HOME_ISID.0);
         }
     }
 
@@ -600,7 +600,7 @@ impl World {
             Packet::Pdu(pdu) => {
                 self.initiator.receive(pdu, self.now);
                 self.send_downstream();
-                if self.initiator.logged_out {
+                if self.initiator.logged_out || self.initiator.desperate {
                     self.initiator_loses(wire);
                 }
             }
