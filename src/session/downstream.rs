@@ -12,8 +12,8 @@ use crate::iscsi::{
     CmdSn, DataOut, Itt, LogoutRequest, LogoutResponse, NopIn, NopOut, Payload, Pdu, R2t, Reject,
     ScsiCommand, ScsiResponse, TextRequest, TextResponse, Ttt, reject,
 };
-use crate::scsi::Class;
 use crate::scsi::sense::status;
+use crate::scsi::{Class, Sense};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -443,6 +443,11 @@ fn numbered(pdu: &Pdu) -> Option<CmdSn> {
 }
 
 impl ScsiResponse {
+    /// Whether it reports a unit attention.
+    pub(super) fn is_attention(&self) -> bool {
+        self.sense().and_then(|s| Sense::parse(&s)).is_some_and(Sense::is_unit_attention)
+    }
+
     /// CHECK CONDITION with this sense data, for an answer of Braid's own.
     pub(super) fn check_condition(sense: &[u8]) -> Self {
         Self { status: status::CHECK_CONDITION, data: Self::sense_data(sense), ..Self::default() }

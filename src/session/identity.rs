@@ -5,12 +5,11 @@
 //! further nexus when it comes up, and again after it reported a unit attention. Its name home is asked at once: should home
 //! move to another path, it must be the same unit there, and the session ends if that cannot be told.
 //!
-//! A question may meet a unit attention. On a further nexus it is dropped: home has its own. On home it is kept and
-//! reported to the initiator with its next command, as the target would have done; only what Braid's own new login caused
-//! (29h/00h, 29h/07h: a new nexus) is dropped.
+//! A question may meet a unit attention: see `attention`.
 
 use super::Session;
 use super::api::{Notice, PathId};
+use super::attention::{Attentions, Deed};
 use super::nexus::{HOME, NexusId, NexusState};
 use super::tasks::{Origin, Task};
 use crate::iscsi::{Cdb, Lun, ScsiResponse};
@@ -18,7 +17,7 @@ use crate::scsi::inquiry::{self, Capacity, Identity, Inquiry};
 use crate::scsi::sense::{key, status};
 use crate::scsi::{Class, Sense};
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// What a logical unit says of itself.
@@ -96,17 +95,7 @@ pub(super) struct Unit {
     reserved: bool,
     registered: bool,
     proofs: BTreeMap<NexusId, Proof>,
-    /// Sense data of unit attentions that the initiator must still see.
-    attentions: VecDeque<Bytes>,
-}
-
-impl Unit {
-    /// Keeps an attention for the initiator; one that it will be told anyway is told once.
-    fn keep_attention(&mut self, sense: Bytes) {
-        if !self.attentions.contains(&sense) && self.attentions.len() < MOST_ATTENTIONS {
-            self.attentions.push_back(sense);
-        }
-    }
+    attentions: Attentions,
 }
 
 /// Questions in the order they are asked.
@@ -142,7 +131,7 @@ pub(super) struct Check {
     /// Somebody holds a persistent registration: other nexuses than the registered one may be shut out or, worse, miss
     /// a preemption.
     registered: bool,
-    /// Questions asked in vain (busy, unit attention).
+    /// Questions asked in vain (busy, aborted, unit attention).
     repeats: u32,
 }
 
@@ -150,8 +139,6 @@ pub(super) struct Check {
 const MOST_REPEATS: u32 = 32;
 /// Units beyond this number stay on home.
 const MOST_UNITS: usize = 1024;
-/// Attentions kept for one unit.
-const MOST_ATTENTIONS: usize = 16;
 /// Longest answer taken, in bytes.
 const ANSWER: u16 = 1024;
 
@@ -203,26 +190,35 @@ impl Session {
 
     /// A unit (or all of them) was reset: RESERVE ended with it.
     pub(super) fn unit_reset(&mut self, lun: Option<Lun>) {
+        let now = self.now;
         for (_, unit) in self.units.iter_mut().filter(|(l, _)| lun.is_none_or(|lun| lun == **l)) {
+            unit.reserved = false;
+            unit.attentions.note_deed(Deed::Reset, now);
+        }
+    }
+
+    /// Somebody else reset the unit: RESERVE ended with it.
+    pub(super) fn reservation_ended(&mut self, lun: Lun) {
+        if let Some(unit) = self.units.get_mut(&lun) {
             unit.reserved = false;
         }
     }
 
-    /// A unit attention that the initiator must see before its next command runs, as sense data.
-    pub(super) fn take_attention(&mut self, lun: Lun) -> Option<Bytes> {
-        self.units.get_mut(&lun)?.attentions.pop_front()
+    pub(super) fn attentions(&mut self, lun: Lun) -> Option<&mut Attentions> {
+        self.units.get_mut(&lun).map(|unit| &mut unit.attentions)
     }
 
     /// A further nexus reported a unit attention: what was proved there may no longer hold, and what home said neither.
     pub(super) fn unit_doubted(&mut self, lun: Lun, nexus: NexusId, now: Instant) {
-        if let Some(unit) = self.units.get_mut(&lun)
-            && unit.proofs.get(&nexus) == Some(&Proof::Proved)
-        {
+        let Some(unit) = self.units.get_mut(&lun) else { return };
+        let proved = unit.proofs.get(&nexus) == Some(&Proof::Proved);
+        if proved {
             unit.proofs.insert(nexus, Proof::Unknown);
-            // Home is asked first; if it is away, it will be when it is back.
-            if !unit.learning && self.home_state() == NexusState::Up {
-                self.learn(lun, Reach::Whole, now);
-            }
+        }
+        // Home is asked first; if it is away, it will be when it is back.
+        let ask = proved || unit.attentions.is_doubtful();
+        if ask && !unit.learning && self.home_state() == NexusState::Up {
+            self.learn(lun, Reach::Whole, now);
         }
     }
 
@@ -257,7 +253,11 @@ impl Session {
         unit.learning = true;
         // The name is not asked twice.
         let named = unit.facts.clone().filter(|_| !unit.known);
-        let step = if named.is_some() { Step::Capacity16 } else { Step::Inquiry };
+        let step = match named {
+            _ if unit.attentions.is_doubtful() && reach == Reach::Whole => Step::Ready,
+            Some(_) => Step::Capacity16,
+            None => Step::Inquiry,
+        };
         let id = self.new_check(HOME, lun, step, reach);
         if let (Some(check), Some(facts)) = (self.checks.last_mut(), named) {
             check.facts = facts;
@@ -284,7 +284,7 @@ impl Session {
                 // The nexus that held the reservation is gone: the initiator must know (P5).
                 let loss = Sense { key: key::UNIT_ATTENTION, asc: 0x29, ascq: 0x07 };
                 if !broken!(self.rules, ReservationLossUntold) {
-                    unit.keep_attention(Bytes::copy_from_slice(&loss.to_fixed()));
+                    unit.attentions.keep(Bytes::copy_from_slice(&loss.to_fixed()), now);
                 }
                 reserved = std::mem::take(&mut unit.reserved);
             }
@@ -322,6 +322,7 @@ impl Session {
         self.checks.retain(|c| c.nexus != nexus);
         for unit in self.units.values_mut() {
             unit.proofs.remove(&nexus);
+            unit.attentions.forget(nexus);
         }
     }
 
@@ -379,14 +380,17 @@ impl Session {
 
     /// An answer to a check's question.
     pub(super) fn check_answered(&mut self, id: u64, task: &Task, response: &ScsiResponse, now: Instant) {
-        let attention = unit_attention(response).is_some();
+        let attention = response.is_attention();
         let Some(at) = self.checks.iter().position(|c| c.id == id) else { return };
         let Some(check) = self.checks.get_mut(at) else { return };
-        let busy = matches!(response.status, status::BUSY | status::TASK_SET_FULL);
+        let busy = matches!(response.status, status::BUSY | status::TASK_SET_FULL | status::TASK_ABORTED);
         if attention || busy {
             check.repeats += 1;
             let (lun, nexus, worn_out) = (check.lun, check.nexus, check.repeats > MOST_REPEATS);
             self.attention_met(nexus, lun, response);
+            if nexus != HOME && attention {
+                self.unit_doubted(lun, nexus, now);
+            }
             if worn_out {
                 let check = self.checks.remove(at);
                 self.check_failed(&check, "the unit stays busy", now);
@@ -395,6 +399,13 @@ impl Session {
             }
             return;
         }
+        if check.step == Step::Ready && check.nexus == HOME {
+            let lun = check.lun;
+            if let Some(unit) = self.units.get_mut(&lun) {
+                unit.attentions.resolve(now);
+            }
+        }
+        let Some(check) = self.checks.get_mut(at) else { return };
         check.take(&task.collected, response.status == status::GOOD);
         if check.step == Step::Keys && check.nexus == HOME {
             check.step = Step::Done;
@@ -407,28 +418,14 @@ impl Session {
         }
     }
 
-    /// A command of Braid's own met a unit attention, if it did. On home the initiator must see it (P3), unless it says no
-    /// more than what Braid's own login did.
-    pub(super) fn attention_met(&mut self, nexus: NexusId, lun: Lun, response: &ScsiResponse) {
-        let (Some(sense), Some(attention)) = (response.sense(), unit_attention(response)) else { return };
-        let settling = self.nexus(nexus).is_some_and(|n| n.state == NexusState::Settling);
-        // A new nexus, and commands that its predecessor took with it, which run again (R201).
-        let of_login = matches!((attention.asc, attention.ascq), (0x29, 0 | 7) | (0x47, 0x7f));
-        let own_doing = settling && of_login && !broken!(self.rules, OwnAttentionPassedOn);
-        if nexus == HOME
-            && !own_doing
-            && let Some(unit) = self.units.get_mut(&lun)
-            && !broken!(self.rules, AttentionForgotten)
-        {
-            unit.keep_attention(sense);
-        }
-    }
-
     fn check_failed(&mut self, check: &Check, why: &str, now: Instant) {
         let path = self.path_of(check.nexus);
         self.note(Notice::IdentityMismatch { path, lun: check.lun.number(), what: why.into() });
         if let Some(unit) = self.units.get_mut(&check.lun) {
             unit.proofs.insert(check.nexus, Proof::Refused);
+            if check.nexus == HOME {
+                unit.attentions.resolve(now);
+            }
         }
         if check.nexus == HOME {
             self.home_checked(now);
@@ -475,7 +472,7 @@ impl Session {
         let capacity = check.facts.capacity.or(known);
         unit.facts = Some(Facts { capacity, ..check.facts });
         unit.known |= check.reach == Reach::Whole;
-        if unit.used && !unit.known {
+        if unit.used && !unit.known || unit.attentions.is_doubtful() {
             self.learn(check.lun, Reach::Whole, now);
             return;
         }
@@ -498,11 +495,6 @@ impl Session {
         let carried = self.conns.iter().find(|c| c.nexus == nexus).map(|c| c.path);
         carried.unwrap_or_else(|| PathId(nexus.saturating_sub(1) % self.paths.len().max(1)))
     }
-}
-
-/// The unit attention that a response reports, if it does.
-fn unit_attention(response: &ScsiResponse) -> Option<Sense> {
-    response.sense().and_then(|s| Sense::parse(&s)).filter(|s| s.is_unit_attention())
 }
 
 impl Check {

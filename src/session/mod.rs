@@ -15,6 +15,7 @@
 //! - `order`: which command waits for which. `select`: which path takes the next one.
 //! - `downstream`, `upstream`: what the initiator and the targets send. `tmf`: task management.
 //! - `nexus`: upstream sessions and connections. `leave`: logging them out. `identity`: whether two nexuses show the same unit.
+//! - `attention`: unit attentions, each told once.
 //! - `stuck`: commands that a living connection does not answer.
 //! - `recover`: a nexus is lost: moved commands, ghosts, fences. `predecessor`: ghosts of an earlier session.
 //! - `finish`: the end.
@@ -29,6 +30,7 @@
 mod rules;
 
 pub mod api;
+mod attention;
 mod check;
 mod data;
 mod downstream;

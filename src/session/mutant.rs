@@ -121,6 +121,8 @@ mutants! {
     AttentionForgotten = "attention-forgotten",
     /// The attention caused by Braid's own login is passed on (P3).
     OwnAttentionPassedOn = "own-attention-passed-on",
+    /// A unit attention of a further nexus that home knows nothing of is dropped (P3).
+    FurtherAttentionForgotten = "further-attention-forgotten",
     /// A unit attention on a further nexus is passed on, and then home's own as well (P3).
     FurtherAttentionPassedOn = "further-attention-passed-on",
     /// A kept unit attention answers INQUIRY too (P3).
@@ -144,6 +146,12 @@ mutants! {
     MovedCommandNotAborted = "moved-command-not-aborted",
     /// ABORT TASK SET goes to home only (R164).
     AbortTaskSetOnHomeOnly = "abort-task-set-on-home-only",
+    /// CLEAR TASK SET goes to every nexus, and the one clears the commands of the other (P3).
+    ClearOnEveryNexus = "clear-on-every-nexus",
+    /// A command that its target does not know any more, when asked to abort it, keeps its place (P4, R149).
+    GoneTaskKept = "gone-task-kept",
+    /// A command of a further nexus that a function on home ended is answered TASK ABORTED (P3).
+    OwnAbortTold = "own-abort-told",
     /// A set-wide function is sent before the targets have the commands that it must end (R163).
     FunctionOvertakesCommands = "function-overtakes-commands",
     /// Later commands are sent before a set-wide function is done, which may end them unanswered (P4, R163).

@@ -42,13 +42,15 @@ pub(super) struct Nexus {
     pub(super) state: NexusState,
     pub(super) window: UpstreamWindow,
     pub(super) params: SessionParams,
+    /// When its last leading login was sent.
+    pub(super) login_began: Instant,
     next_cid: u16,
     /// When it may next be reinstated only to fence it.
     pub(super) fence_retry_at: Option<Instant>,
 }
 
 impl Nexus {
-    pub(super) fn new(isid: Isid) -> Self {
+    pub(super) fn new(isid: Isid, now: Instant) -> Self {
         Self {
             isid,
             fence_retry_at: None,
@@ -57,6 +59,7 @@ impl Nexus {
             state: NexusState::Down,
             window: UpstreamWindow::new(CmdSn(1), CmdSn(0)),
             params: SessionParams::default(),
+            login_began: now,
             next_cid: 0,
         }
     }
@@ -136,11 +139,11 @@ impl Session {
     /// Home as logged in by the driver, and one nexus for each path.
     pub(super) fn build_nexuses(&mut self, now: Instant) {
         let mut isids = vec![self.plan.home.isid];
-        self.nexuses.push(Nexus::new(self.plan.home.isid));
+        self.nexuses.push(Nexus::new(self.plan.home.isid, now));
         for (index, path) in self.plan.paths.iter().enumerate() {
             let isid = derived_isid(self.plan.home.isid, &self.plan.home.initiator_name, &path.name, &isids);
             isids.push(isid);
-            self.nexuses.push(Nexus::new(isid));
+            self.nexuses.push(Nexus::new(isid, now));
             let (first, longest) = self.plan.reconnect;
             self.paths.push(PathSlot {
                 backoff: Backoff::new(first, longest, self.plan.seed.wrapping_add(index as u64)),
@@ -286,6 +289,8 @@ impl Session {
                 target.next_cid = target.next_cid.wrapping_add(1);
             }
             conn.cid = Cid(target.next_cid);
+        } else {
+            target.login_began = now;
         }
         let mut plan = login_plan(&self.plan.home_login, target, role, nexus, conn.cid);
         let fencing = role != Role::Joining && self.ghosts.iter().any(|g| g.nexus == nexus);

@@ -30,13 +30,15 @@ impl Session {
     /// One for each path; they stand behind the nexuses of the paths.
     pub(super) fn build_strays(&mut self) {
         let count = self.plan.paths.len();
-        self.nexuses.extend((0..count).map(|_| Nexus::new(self.plan.home.isid)));
+        self.nexuses.extend((0..count).map(|_| Nexus::new(self.plan.home.isid, self.now)));
     }
 
     /// The first command for a unit: whatever a predecessor sent there may still execute. A unit that is not `tracked`
     /// is left to time.
     pub(super) fn fear_predecessor(&mut self, lun: Lun, tracked: bool, now: Instant) {
-        let Some(since) = self.plan.predecessor.filter(|since| now < *since + self.quarantine()) else { return };
+        let Some(since) = self.plan.predecessor.filter(|since| now < *since + self.quarantine()) else {
+            return;
+        };
         let known = !tracked && self.ghosts.iter().any(|g| g.inherited && g.lun == lun);
         if known || broken!(self.rules, PredecessorForgotten) {
             return;

@@ -136,7 +136,8 @@ impl Session {
         let Some(run) = task.run.take() else { return false };
         task.losses += 1;
         let (lun, answered) = (task.lun, task.held_response.is_some());
-        let class = &task.command.class;
+        let command = task.command.clone();
+        let class = &command.class;
         let spared = broken!(self.rules, OnlyPlainWritesHaunt) && !matches!(class, Class::Write(_));
         let ghost = task.leaves_ghost() && !broken!(self.rules, NoGhosts) && !spared;
         let own = !matches!(task.origin, Origin::Initiator { .. });
@@ -172,6 +173,7 @@ impl Session {
             return true;
         }
         self.note(Notice::OutcomeUnknown { path });
+        self.note_change(lun, &command);
         self.answer_unknown_outcome(task_key, now);
         false
     }
@@ -389,7 +391,10 @@ impl Session {
         let (rules, plan) = (self.rules, self.rules.fence(self.plan.fence));
         let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) else { return };
         let Some(lun) = fence.units.first().copied() else { return };
-        match fence.method {
+        let method = fence.method;
+        self.attention_met(nexus, lun, response);
+        let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) else { return };
+        match method {
             FenceMethod::Auto => {
                 let identity = Inquiry::parse(&task.collected);
                 fence.method = rules.fence(identity.map_or(FenceMethod::Time, |i| known_fence(&i)));

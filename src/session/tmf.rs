@@ -11,6 +11,7 @@
 
 use super::Session;
 use super::api::{ConnId, Output};
+use super::attention::Deed;
 use super::nexus::{ConnState, HOME, NexusId};
 use super::tasks::{Origin, Task, TaskKey};
 use crate::iscsi::{CmdSn, Itt, Lun, Pdu, TaskManagementRequest, TaskManagementResponse, reject, tmf};
@@ -234,15 +235,19 @@ impl Session {
         self.await_echoes(function, &others, now);
     }
 
-    fn ask_targets(&mut self, function: &mut Function) {
-        function.stage = Stage::Asked;
-        let (code, lun) = function.asked;
-        for (nexus, conn) in self.recipients(function) {
-            let request = TaskManagementRequest { function: code, lun, ..TaskManagementRequest::default() };
+    fn ask_targets(&mut self, asking: &mut Function) {
+        asking.stage = Stage::Asked;
+        let (code, lun) = asking.asked;
+        for (nexus, conn) in self.recipients(asking) {
+            // Home's clears the task set of all nexuses, or of its own if each has one. From a further nexus it would leave
+            // an attention on home, of Braid's own making.
+            let further = nexus != HOME && !broken!(self.rules, ClearOnEveryNexus);
+            let function = if further && code == tmf::CLEAR_TASK_SET { tmf::ABORT_TASK_SET } else { code };
+            let request = TaskManagementRequest { function, lun, ..TaskManagementRequest::default() };
             match conn {
-                Some(conn) => self.send_tmf(function, conn, nexus, request),
+                Some(conn) => self.send_tmf(asking, conn, nexus, request),
                 // Home is being reinstated, which ends its tasks too; only a reset has yet to be done.
-                None => function.waits_for_home |= function.is_reset(),
+                None => asking.waits_for_home |= asking.is_reset(),
             }
         }
     }
@@ -323,6 +328,28 @@ impl Session {
         self.functions.iter().any(|f| f.concerns(task) && !passes(f))
     }
 
+    /// Whether the initiator resets a unit, or clears its task set.
+    pub(super) fn is_being_reset(&self, lun: Lun) -> bool {
+        let clears = |f: &Function| f.is_reset() || f.asked.0 == tmf::CLEAR_TASK_SET;
+        let all = |f: &Function| f.scope == Scope::Target;
+        self.functions.iter().any(|f| clears(f) && (all(f) || f.asked.1 == lun))
+    }
+
+    /// A target says that somebody aborted a command. If that is a function of the initiator's own, sent over another
+    /// nexus, the function's answer is all that the initiator may hear of it.
+    pub(super) fn aborted_by_own_function(&mut self, key: TaskKey) -> bool {
+        let Some(task) = self.tasks.get(key) else { return false };
+        let asked = |f: &&Function| f.stage != Stage::Gathering && task.seq <= f.before;
+        let own = self.functions.iter().filter(asked).any(|f| f.concerns(task));
+        if !own || !task.may_run_twice() || broken!(self.rules, OwnAbortTold) {
+            return false;
+        }
+        if let Some(task) = self.tasks.get_mut(key) {
+            task.run = None;
+        }
+        true
+    }
+
     /// Takes functions that wait for nothing a step further, and answers those that are done.
     fn finish_functions(&mut self, now: Instant) {
         let ready = |f: &Function| f.awaited.is_empty() && !f.waits_for_home;
@@ -355,7 +382,9 @@ impl Session {
             function.response = tmf::COMPLETE;
         }
         let complete = function.response == tmf::COMPLETE;
-        if complete {
+        // A target that does not know the task has answered it before, or lost it: no answer will come.
+        let gone = function.response == tmf::TASK_DOES_NOT_EXIST && !broken!(self.rules, GoneTaskKept);
+        if complete || gone {
             for key in self.covered(&function) {
                 self.conclude(key, now);
             }
@@ -364,9 +393,14 @@ impl Session {
         if complete {
             self.ask_again(&function, now);
         }
+        let (code, lun) = function.asked;
         if complete && function.is_reset() {
-            let (_, lun) = function.asked;
             self.unit_reset((function.scope != Scope::Target).then_some(lun));
+        }
+        if code == tmf::CLEAR_TASK_SET
+            && let Some(unit) = self.attentions(lun)
+        {
+            unit.note_deed(Deed::Clear, now);
         }
         for key in self.tasks.select(|task| function.concerns(task)) {
             self.queue_if_ready(key);

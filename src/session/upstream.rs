@@ -9,8 +9,8 @@ use super::tasks::{Origin, Solicited, Task, TaskKey};
 use crate::iscsi::{
     AsyncMessage, DataIn, Itt, NopIn, NopOut, Payload, Pdu, R2t, Reject, ScsiResponse, StatSn, Ttt,
 };
+use crate::scsi::Class;
 use crate::scsi::sense::status;
-use crate::scsi::{Class, Sense};
 use std::time::{Duration, Instant};
 
 /// A target that breaks the protocol: its connection is given up with this reason.
@@ -294,16 +294,19 @@ impl Session {
             l.finished(load, now.saturating_duration_since(sent_at));
         }
         self.path_answered(id, now);
+        self.note_clean(key, &response);
+        if response.status == status::TASK_ABORTED && self.aborted_by_own_function(key) {
+            return;
+        }
         if nexus != HOME && matches!(self.tasks.get(key).map(|t| t.origin), Some(Origin::Initiator { .. })) {
-            let sense = response.sense().and_then(|s| Sense::parse(&s));
-            let attention =
-                sense.is_some_and(Sense::is_unit_attention) && !broken!(self.rules, FurtherAttentionPassedOn);
+            let attention = response.is_attention() && !broken!(self.rules, FurtherAttentionPassedOn);
             let conflict =
                 response.status == status::RESERVATION_CONFLICT && !broken!(self.rules, ReservedUnitSpread);
             if attention || conflict {
                 // The command did not run. Home is the nexus the initiator knows: what home says is what it must hear.
                 if attention {
                     self.note(Notice::UnitAttentionAbsorbed { path });
+                    self.attention_met(nexus, lun, &response);
                     self.unit_doubted(lun, nexus, now);
                 }
                 self.move_to_home(key);
@@ -314,7 +317,8 @@ impl Session {
         match task.origin {
             Origin::Initiator { .. } => {
                 let good = response.response == 0 && response.status == status::GOOD;
-                let class = task.command.class.clone();
+                let command = task.command.clone();
+                let class = command.class.clone();
                 let name = task.command.name;
                 let completed = Notice::Completed {
                     path,
@@ -322,6 +326,10 @@ impl Session {
                     written: u64::from(task.inbound.received()),
                     took: now.saturating_duration_since(task.arrived),
                 };
+                if nexus == HOME {
+                    self.home_tells(lun, &response);
+                    self.note_change(lun, &command);
+                }
                 if good && nexus == HOME {
                     match class {
                         Class::Reservation => self.unit_reservation(lun, name),

@@ -4,5 +4,6 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a peer that meets any other PDU fails the test")]
 
 #[path = "../sim/checker/mod.rs"]
+#[expect(dead_code, reason = "the simulator uses, and tries, the rest of it")]
 mod checker;
 mod scripted;

@@ -1,127 +1,181 @@
 //! What the initiator may be told, and what it must be: promise P3, and the part of P5 that is about state.
 //!
 //! Every condition needs a reason that a single nexus would have had too: somebody reset the unit, changed a mode page,
-//! the target was switched off. Each event may be told once, and must be told unless the nexus it waited on was lost.
+//! the target was switched off. An event may be told once. It must be told once the target has told Braid of it, over
+//! whatever nexus; at the end every unit is asked until it has nothing left to say, so what waits on home is told to Braid.
+//! What waited on a nexus that was lost is gone with it, as it would be without Braid.
+//!
+//! # Limits
+//! - Two events with the same code may be one attention at the target: told once is enough, twice is not noticed.
+//! - An attention that looks like the greeting of a new session and meets it there is the greeting.
+//! - Each portal group is a target port of its own and tells of a power cut by itself; home may move between them.
+//! - What a MODE SELECT of unknown outcome did may be told as somebody else's doing.
 
 use crate::initiator::Reserving;
+use crate::scenario::Scenario;
 
-/// A unit attention that something gave a reason for.
+/// A unit attention that something gave a reason for: so often it may be told.
 #[derive(Clone, Debug)]
 struct Reason {
     unit: usize,
     code: (u8, u8),
-    /// So often it may be told.
     may: u32,
-    /// It must be told once more.
-    must: bool,
 }
 
-/// Who holds what on a unit, as the initiator believes.
+/// Something that another initiator did, or that befell the target.
+#[derive(Clone, Debug)]
+struct Happened {
+    event: u32,
+    unit: usize,
+    code: (u8, u8),
+    told: bool,
+    /// The target has told Braid.
+    owed: bool,
+}
+
+/// What the initiator believes of a unit.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Belief {
+    /// It holds the unit with RESERVE(6).
     pub(crate) reserved: bool,
-    pub(crate) registered: bool,
+    /// It did at some time in this session, or registered.
+    ever_reserved: bool,
+    ever_registered: bool,
+    /// So often it was told of the loss.
+    losses_told: u32,
+    /// A session of its own that is lost may still hold the unit.
+    stale: bool,
+}
+
+impl Belief {
+    /// Something it held may have been lost with a nexus.
+    fn held(self) -> bool {
+        self.ever_reserved || self.ever_registered
+    }
 }
 
 /// Everything the initiator may be told.
 #[derive(Debug)]
 pub(crate) struct Conditions {
-    units: usize,
     reasons: Vec<Reason>,
+    happened: Vec<Happened>,
     beliefs: Vec<Belief>,
     foreign_holds: Vec<bool>,
     medium_errors: u32,
     /// Connections were lost since the session began: an outcome may be unknown.
-    losses: bool,
+    losses: u32,
+    /// Portal groups that home may be in.
+    groups: u32,
+    /// A lost session's reservations do not come back to its successor, or not in another portal group.
+    keeps_stale: bool,
+    /// Of the attention after a reset.
+    reset: (u8, u8),
 }
 
-const POWER_ON: (u8, u8) = (0x29, 0);
+const GREETING: (u8, u8) = (0x29, 0);
+const POWER_ON: (u8, u8) = (0x29, 1);
 const NEXUS_LOSS: (u8, u8) = (0x29, 7);
+const MODE_CHANGED: (u8, u8) = (0x2a, 1);
+const PREEMPTED: (u8, u8) = (0x2a, 3);
 
 impl Conditions {
-    pub(crate) fn new(units: usize) -> Self {
+    pub(crate) fn new(scenario: &Scenario) -> Self {
+        let mut groups: Vec<u16> = scenario.paths.iter().map(|p| p.group).collect();
+        groups.sort_unstable();
+        groups.dedup();
         Self {
-            units,
             reasons: Vec::new(),
-            beliefs: vec![Belief::default(); units],
-            foreign_holds: vec![false; units],
+            happened: Vec::new(),
+            beliefs: vec![Belief::default(); scenario.units],
+            foreign_holds: vec![false; scenario.units],
             medium_errors: 0,
-            losses: false,
+            losses: 0,
+            keeps_stale: !scenario.persona.returns_reservation || groups.len() > 1,
+            groups: u32::try_from(groups.len()).unwrap(),
+            reset: scenario.persona.reset_attention,
         }
     }
 
-    fn expect(&mut self, unit: usize, code: (u8, u8), must: bool) {
+    fn units(&self) -> std::ops::Range<usize> {
+        0..self.beliefs.len()
+    }
+
+    fn expect(&mut self, unit: usize, code: (u8, u8), times: u32) {
         match self.reasons.iter_mut().find(|r| r.unit == unit && r.code == code) {
-            Some(reason) => {
-                reason.may += 1;
-                reason.must |= must;
-            }
-            None => self.reasons.push(Reason { unit, code, may: 1, must }),
+            Some(reason) => reason.may += times,
+            None => self.reasons.push(Reason { unit, code, may: times }),
         }
+    }
+
+    fn happens(&mut self, event: u32, unit: usize, code: (u8, u8), times: u32) {
+        self.happened.push(Happened { event, unit, code, told: false, owed: false });
+        self.expect(unit, code, times);
     }
 
     /// A login: the target may say so on every unit.
     pub(crate) fn login(&mut self) {
-        for unit in 0..self.units {
-            self.expect(unit, POWER_ON, false);
-            self.expect(unit, NEXUS_LOSS, false);
+        for unit in self.units() {
+            self.expect(unit, GREETING, 1);
         }
     }
 
-    /// The session is gone: what waited on it is gone too, and so are reservations that die with it.
+    /// The session is gone: what waited on it is gone too, and so are reservations that die with it. Only of a power cut
+    /// its successor is told as well, if it was not.
     pub(crate) fn session_lost(&mut self) {
-        self.reasons.retain(|r| r.must && r.code == (0x29, 1));
-        self.beliefs.iter_mut().for_each(|b| *b = Belief::default());
-        self.losses = false;
+        self.reasons.retain(|r| r.code == POWER_ON);
+        self.happened.retain(|h| h.code == POWER_ON);
+        self.happened.iter_mut().for_each(|h| h.owed = false);
+        let keeps_stale = self.keeps_stale;
+        for belief in &mut self.beliefs {
+            let stale = belief.stale || keeps_stale && belief.held();
+            *belief = Belief { stale, ..Belief::default() };
+        }
+        self.losses = 0;
     }
 
-    /// A connection of Braid's was lost: what waited on its nexus alone may never be told.
+    /// A connection of Braid's was lost, and with it the nexus that may have held reservations.
     pub(crate) fn connection_lost(&mut self) {
-        self.losses = true;
-        self.reasons.iter_mut().filter(|r| r.code != (0x29, 1)).for_each(|r| r.must = false);
-        for unit in 0..self.units {
-            if self.beliefs[unit].reserved || self.beliefs[unit].registered {
-                self.expect(unit, NEXUS_LOSS, false);
-            }
+        self.losses += 1;
+    }
+
+    /// The initiator resets a unit, or all: some targets tell the one who did it too.
+    pub(crate) fn own_reset(&mut self, unit: Option<usize>) {
+        for unit in unit.map_or(self.units(), |u| u..u + 1) {
+            self.expect(unit, self.reset, 1);
         }
     }
 
-    /// The initiator resets a unit, or all.
-    pub(crate) fn own_reset(&mut self, unit: Option<usize>) {
-        for unit in unit.map_or(0..self.units, |u| u..u + 1) {
-            for ascq in [0, 2, 3] {
-                self.expect(unit, (0x29, ascq), false);
-            }
+    /// The initiator's reset is done.
+    pub(crate) fn was_reset(&mut self, unit: Option<usize>) {
+        for unit in unit.map_or(self.units(), |u| u..u + 1) {
             self.beliefs[unit].reserved = false;
         }
     }
 
     /// Another initiator resets a unit.
-    pub(crate) fn foreign_reset(&mut self, unit: usize, code: (u8, u8)) {
-        self.expect(unit, code, true);
-        self.beliefs[unit].reserved = false;
+    pub(crate) fn foreign_reset(&mut self, event: u32, unit: usize) {
+        self.happens(event, unit, self.reset, 1);
         self.foreign_holds[unit] = false;
     }
 
-    pub(crate) fn mode_changed(&mut self, unit: usize) {
-        self.expect(unit, (0x2a, 1), true);
+    pub(crate) fn mode_changed(&mut self, event: u32, unit: usize) {
+        self.happens(event, unit, MODE_CHANGED, 1);
     }
 
-    pub(crate) fn power_on(&mut self) {
-        self.losses = true;
-        for unit in 0..self.units {
-            self.expect(unit, (0x29, 1), true);
-            self.beliefs[unit].reserved = false;
-            self.expect(unit, NEXUS_LOSS, false);
+    /// A MODE SELECT of its own may have been done, by a nexus that is gone.
+    pub(crate) fn mode_maybe_changed(&mut self, unit: usize) {
+        self.expect(unit, MODE_CHANGED, 1);
+    }
+
+    pub(crate) fn power_on(&mut self, event: u32) {
+        self.losses += 1;
+        for unit in self.units() {
+            self.happens(event, unit, POWER_ON, self.groups);
         }
     }
 
-    pub(crate) fn preempted(&mut self, unit: usize) {
-        for ascq in [3, 4, 5] {
-            self.expect(unit, (0x2a, ascq), false);
-        }
-        self.beliefs[unit].registered = false;
-        self.foreign_holds[unit] = true;
+    pub(crate) fn preempted(&mut self, event: u32, unit: usize) {
+        self.happens(event, unit, PREEMPTED, 1);
     }
 
     pub(crate) fn foreign_reserves(&mut self, unit: usize) {
@@ -133,30 +187,48 @@ impl Conditions {
         self.medium_errors += 1;
     }
 
+    /// The target told Braid of an event, over home or a further nexus. (Of a power cut each tells by itself.)
+    pub(crate) fn reported(&mut self, event: u32, unit: usize, home: bool) {
+        let known = self.happened.iter_mut().filter(|h| h.event == event && h.unit == unit && !h.told);
+        known.filter(|h| home || h.code != POWER_ON).for_each(|h| h.owed = true);
+    }
+
     /// A unit attention was told.
     pub(crate) fn told(&mut self, unit: usize, asc: u8, ascq: u8) {
-        let reason = self.reasons.iter_mut().find(|r| r.unit == unit && r.code == (asc, ascq) && r.may > 0);
+        let code = (asc, ascq);
+        if asc == 0x29 {
+            self.beliefs[unit].reserved = false;
+        }
+        let belief = &mut self.beliefs[unit];
+        if code == NEXUS_LOSS && belief.held() && belief.losses_told < self.losses {
+            belief.losses_told += 1;
+            return;
+        }
+        let reason = self.reasons.iter_mut().find(|r| r.unit == unit && r.code == code && r.may > 0);
         let Some(reason) = reason else {
             panic!("P3: unit attention {asc:02x}/{ascq:02x} of unit {unit} without a reason, or told twice");
         };
         reason.may -= 1;
-        reason.must = false;
-        if (asc, ascq) == NEXUS_LOSS || (asc, ascq) == (0x29, 1) {
-            self.beliefs[unit] = Belief { reserved: false, ..self.beliefs[unit] };
+        for happened in self.happened.iter_mut().filter(|h| h.unit == unit && h.code == code) {
+            happened.told = true;
+            happened.owed = false;
         }
     }
 
-    /// A command ran.
-    pub(crate) fn ran(&mut self, _unit: usize, _after_attentions: bool) {}
+    /// What a reservation command did is not known.
+    pub(crate) fn reservation_unknown(&mut self, unit: usize) {
+        self.beliefs[unit].ever_registered = true;
+    }
 
+    /// A reservation command ended well.
     pub(crate) fn reserved(&mut self, unit: usize, what: Reserving) {
         let belief = &mut self.beliefs[unit];
         match what {
-            Reserving::Reserve6 => belief.reserved = true,
+            Reserving::Reserve6 => (belief.reserved, belief.ever_reserved) = (true, true),
             Reserving::Release6 => belief.reserved = false,
-            Reserving::Register => belief.registered = true,
-            Reserving::Clear => belief.registered = false,
-            Reserving::Hold(_) | Reserving::Unhold(_) => {}
+            Reserving::Register | Reserving::Hold(_) | Reserving::Unhold(_) | Reserving::Clear => {
+                belief.ever_registered = true;
+            }
         }
     }
 
@@ -164,23 +236,27 @@ impl Conditions {
         self.medium_errors = self.medium_errors.checked_sub(1).expect("P3: a medium error told too often");
     }
 
-    /// An outcome is unknown only where something was lost.
-    pub(crate) fn outcome_unknown(&self) {
-        assert!(self.losses, "P3: an outcome is unknown though nothing was lost");
+    /// An outcome is unknown only where something was lost, and the command must not run twice, or not without the
+    /// reservation that it was given under.
+    pub(crate) fn outcome_unknown(&self, unit: usize, runs_once: bool) {
+        assert!(self.losses > 0, "P3: an outcome is unknown though nothing was lost");
+        assert!(runs_once || self.beliefs[unit].ever_reserved, "P3: it could have run again");
     }
 
     /// Whether a reservation conflict has a reason.
     pub(crate) fn conflict(&self, unit: usize) -> bool {
-        self.foreign_holds[unit]
+        let belief = self.beliefs[unit];
+        let lost = self.keeps_stale && self.losses > 0 && belief.held();
+        self.foreign_holds[unit] || belief.stale || lost
     }
 
-    pub(crate) fn belief(&self, unit: usize) -> Belief {
-        self.beliefs[unit]
-    }
-
-    /// At the end, when every unit has been asked until it had nothing left to say.
-    pub(crate) fn end(&self) {
-        let owed: Vec<_> = self.reasons.iter().filter(|r| r.must).collect();
+    /// At the end, when every unit has been asked until it had nothing left to say; `reserved` is what the target thinks.
+    pub(crate) fn end(&self, reserved: impl Fn(usize) -> bool) {
+        let owed: Vec<_> = self.happened.iter().filter(|h| h.owed).collect();
         assert!(owed.is_empty(), "P3: unit attentions were lost: {owed:?}");
+        for unit in self.units() {
+            let held = !self.beliefs[unit].reserved || reserved(unit);
+            assert!(held, "P5: the initiator believes that unit {unit} is reserved for it");
+        }
     }
 }

@@ -14,6 +14,7 @@ use braid::iscsi::{
 };
 use braid::login::Negotiated;
 use braid::scsi::Sense;
+use braid::scsi::sense::status;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -81,6 +82,7 @@ struct Pending {
 #[derive(Debug)]
 struct Function {
     code: u8,
+    unit: usize,
     /// Tags, and which of their commands: tags are used again.
     concerned: Vec<(u32, OpId)>,
 }
@@ -105,12 +107,12 @@ pub(crate) struct Initiator {
     pub(crate) logged_in: bool,
     /// Commands issued so far.
     pub(crate) issued: u32,
-    /// An abort was refused: only a new session helps.
-    pub(crate) gives_up: bool,
     /// A logout was sent.
     pub(crate) logging_out: bool,
     /// A logout was answered.
     pub(crate) logged_out: bool,
+    /// What a reset took cannot even be aborted: only a new session helps.
+    pub(crate) desperate: bool,
     /// Stamps of commands that must not run twice: whether they ended well, ended otherwise, or nobody knows.
     once: Vec<(Stamp, Once)>,
     pending: BTreeMap<u32, Pending>,
@@ -152,15 +154,15 @@ impl Initiator {
         Self {
             random,
             oracle: Oracle::new(scenario.units, scenario.blocks),
-            conditions: Conditions::new(scenario.units),
+            conditions: Conditions::new(scenario),
             coverage: Coverage::default(),
             scenario: scenario.clone(),
             out: Vec::new(),
             logged_in: false,
             issued: 0,
-            gives_up: false,
             logging_out: false,
             logged_out: false,
+            desperate: false,
             once: Vec::new(),
             pending: BTreeMap::new(),
             functions: BTreeMap::new(),
@@ -183,9 +185,9 @@ impl Initiator {
     /// The login succeeded, as Braid sees it.
     pub(crate) fn begin(&mut self, agreed: &Negotiated) {
         self.logged_in = true;
-        self.gives_up = false;
         self.logging_out = false;
         self.logged_out = false;
+        self.desperate = false;
         self.cmd_sn = agreed.cmd_sn;
         self.max_cmd_sn = agreed.max_cmd_sn;
         self.exp_stat_sn = agreed.stat_sn;
@@ -221,6 +223,9 @@ impl Initiator {
         let Some(pending) = self.pending.remove(&itt) else { return };
         self.oracle.unknown(pending.op);
         self.settle_once(pending.kind, Once::Unknown);
+        if matches!(pending.kind, Kind::Reserve(_)) {
+            self.conditions.reservation_unknown(pending.unit);
+        }
     }
 
     fn settle_once(&mut self, kind: Kind, once: Once) {
@@ -622,7 +627,7 @@ impl Initiator {
         let concerned: Vec<_> = tags.into_iter().filter(concerns).map(named).collect();
         concerned.iter().for_each(|(_, op)| self.oracle.doubt(*op));
         let tag = self.tag();
-        self.functions.insert(tag, Function { code, concerned });
+        self.functions.insert(tag, Function { code, unit, concerned });
         if matches!(code, tmf::LOGICAL_UNIT_RESET | tmf::TARGET_WARM_RESET) {
             self.conditions.own_reset((code == tmf::LOGICAL_UNIT_RESET).then_some(unit));
         }
@@ -655,7 +660,8 @@ impl Initiator {
         if self.functions.is_empty() && self.logged_in {
             let (referenced, op, unit, ref_cmd_sn) = (*tag, pending.op, pending.unit, pending.cmd_sn);
             let tag = self.tag();
-            self.functions.insert(tag, Function { code: tmf::ABORT_TASK, concerned: vec![(referenced, op)] });
+            let concerned = vec![(referenced, op)];
+            self.functions.insert(tag, Function { code: tmf::ABORT_TASK, unit, concerned });
             self.out.push(Pdu::TaskManagementRequest(TaskManagementRequest {
                 immediate: true,
                 function: tmf::ABORT_TASK,
@@ -734,8 +740,16 @@ impl Initiator {
             0x18 => {
                 self.coverage.hit("status: reservation conflict");
                 let reserving = matches!(pending.kind, Kind::Reserve(_));
-                assert!(reserving || self.conditions.conflict(pending.unit), "P3: a conflict with nobody");
+                // It may have met the reservation that somebody else's reset ended meanwhile.
+                let reason = self.conditions.conflict(pending.unit) || pending.excused;
+                assert!(reserving || reason, "P3: a conflict with nobody");
                 self.settle_once(pending.kind, Once::DidNotRun);
+                self.oracle.unknown(pending.op);
+            }
+            // Somebody else's reset took it, and the target says so.
+            status::TASK_ABORTED if pending.excused && self.scenario.persona.task_aborted_status => {
+                self.coverage.hit("status: task aborted");
+                self.settle_once(pending.kind, Once::Unknown);
                 self.oracle.unknown(pending.op);
             }
             other => panic!("P3: status {other:#x} without a reason"),
@@ -759,7 +773,6 @@ impl Initiator {
 
     fn good(&mut self, pending: &Pending) {
         self.judge_barriers(pending);
-        self.conditions.ran(pending.unit, pending.kind != Kind::Query);
         match pending.kind {
             Kind::Read => {
                 let blocks = pending.got.chunks(BLOCK);
@@ -806,8 +819,12 @@ impl Initiator {
             }
             (0xb, 0x29, 7) => {
                 self.coverage.hit("sense: outcome unknown");
-                assert!(pending.kind.runs_once(), "P3: {:?} could have run again", pending.kind);
-                self.conditions.outcome_unknown();
+                self.conditions.outcome_unknown(unit, pending.kind.runs_once());
+                match pending.kind {
+                    Kind::ModeSelect => self.conditions.mode_maybe_changed(unit),
+                    Kind::Reserve(_) => self.conditions.reservation_unknown(unit),
+                    _ => {}
+                }
                 self.settle_once(pending.kind, Once::Unknown);
             }
             (5, 0x26 | 0x24, _) if matches!(pending.kind, Kind::Reserve(_)) => {}
@@ -821,6 +838,11 @@ impl Initiator {
         match answer.response {
             tmf::COMPLETE => {
                 self.coverage.hit("task management: complete");
+                match function.code {
+                    tmf::LOGICAL_UNIT_RESET => self.conditions.was_reset(Some(function.unit)),
+                    tmf::TARGET_WARM_RESET => self.conditions.was_reset(None),
+                    _ => {}
+                }
                 for (itt, op) in function.concerned {
                     if self.pending.get(&itt).is_some_and(|p| p.op == op) {
                         self.unknown(itt);
@@ -833,15 +855,18 @@ impl Initiator {
                 let doomed = self.functions.values().any(|f| f.concerned.contains(&(task, op)));
                 let open = self.pending.get(&task).filter(|p| p.op == op);
                 let excused = open.is_some_and(|p| p.excused);
-                assert!(open.is_none() || doomed || excused, "R149: a task that exists was said not to");
-                if excused {
+                // Some targets lose commands, and it takes an abort to find out.
+                let gone = open.is_some() && (excused || self.scenario.persona.forgets);
+                assert!(open.is_none() || doomed || gone, "R149: a task that exists was said not to");
+                if gone {
                     self.unknown(task);
                 }
             }
             tmf::NOT_SUPPORTED | tmf::REJECTED => {
                 self.coverage.hit("task management: refused");
-                let excused = |(tag, _): &(u32, OpId)| self.pending.get(tag).is_some_and(|p| p.excused);
-                self.gives_up = function.code == tmf::ABORT_TASK && function.concerned.iter().any(excused);
+                let excused =
+                    |(tag, op): &(u32, OpId)| self.pending.get(tag).is_some_and(|p| p.op == *op && p.excused);
+                self.desperate |= function.code == tmf::ABORT_TASK && function.concerned.iter().any(excused);
             }
             other => panic!("P3: task management answered {other}"),
         }

@@ -164,7 +164,10 @@ impl Oracle {
             before.push(held);
             versions.push(self.units[span.unit][lba].version);
         }
-        self.ops.insert(seq, Op { span, effect, seq, before, versions, head_of_queue, cut: false, doubtful: false });
+        self.ops.insert(
+            seq,
+            Op { span, effect, seq, before, versions, head_of_queue, cut: false, doubtful: false },
+        );
         seq
     }
 

@@ -259,6 +259,7 @@ impl Talk {
             max_window: 8,
             memory_budget: 0,
             seed: 0,
+            predecessor: None,
             send_targets: KeyList::new(),
         }
     }

@@ -199,7 +199,8 @@ impl Op {
 impl Target {
     /// Executes a task.
     pub(super) fn run(&mut self, task: &Task) -> Outcome {
-        if let Some(outcome) = self.attention(task.session, task.unit, task.op) {
+        if let Some(outcome) = self.attention((task.conn, task.session), task.unit, task.op, task.command.itt)
+        {
             return outcome;
         }
         let owner = Owner::Session(task.session);
@@ -216,7 +217,7 @@ impl Target {
             | Kind::ModeSense6
             | Kind::ModeSense10 => self.inform(task),
             Kind::ModeSelect => {
-                self.raise(task.unit, Some(task.session), (0x2a, 0x01));
+                self.raise(task.unit, Some(task.session), (0x2a, 0x01), None);
                 Outcome::Good
             }
             Kind::Reserve | Kind::Release => self.reserve(task),
@@ -377,7 +378,8 @@ impl Target {
                 let waiting = &mut self.sessions[task.session].attentions[task.unit];
                 let first = (!waiting.is_empty()).then(|| waiting.remove(0));
                 let none = Sense { key: key::NO_SENSE, asc: 0, ascq: 0 };
-                let sense = first.map_or(none, |(asc, ascq)| Sense { key: key::UNIT_ATTENTION, asc, ascq });
+                let sense =
+                    first.map_or(none, |a| Sense { key: key::UNIT_ATTENTION, asc: a.code.0, ascq: a.code.1 });
                 (sense.to_fixed().to_vec(), u64::from(cdb[4]))
             }
         };

@@ -20,7 +20,7 @@ impl Target {
         let op = Op::parse(&command.cdb.0);
         if self.persona.attention_on_arrival
             && command.final_
-            && let Some(outcome) = self.attention(session, unit, op)
+            && let Some(outcome) = self.attention((conn, session), unit, op, command.itt)
         {
             self.count(Trigger::AttentionOnArrival);
             self.respond(conn, &command, 0, outcome);

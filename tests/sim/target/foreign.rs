@@ -10,9 +10,10 @@ use braid::scsi::sense::key;
 use std::time::Instant;
 
 impl Target {
-    /// The power goes: unflushed blocks fall back, and every later session is told.
-    pub(crate) fn power_cut(&mut self, now: Instant) {
+    /// The power goes: unflushed blocks fall back, and every later session is told. Returns the event.
+    pub(crate) fn power_cut(&mut self, now: Instant) -> u32 {
         self.now = Some(now);
+        self.power_event = self.new_event();
         self.count(Trigger::PowerCut);
         self.power_cuts += 1;
         self.drop_everything();
@@ -23,6 +24,7 @@ impl Target {
             (0..lost).for_each(|_| self.counts.count(Trigger::UnflushedLost));
             unit.reservations.forget();
         }
+        self.power_event
     }
 
     /// The target's process starts anew: what the device holds is done, or never begun; the medium stays as it is.
@@ -76,21 +78,25 @@ impl Target {
         }
     }
 
-    /// Another initiator resets a unit.
-    pub(crate) fn foreign_reset(&mut self, unit: usize) {
+    /// Another initiator resets a unit. Returns the event.
+    pub(crate) fn foreign_reset(&mut self, unit: usize) -> u32 {
         // A target that lets its tasks end does so here too, those that wait for data included.
         if self.persona.unit_reset == Abort::TakesOut {
             self.end_tasks(Abort::TakesOut, usize::MAX, |t| t.unit == unit).unwrap();
         }
         self.units[unit].reservations.reset();
-        self.raise(unit, None, self.persona.reset_attention);
+        let event = self.new_event();
+        self.raise(unit, None, self.persona.reset_attention, Some(event));
         self.device_changed();
         self.announce_windows();
+        event
     }
 
-    /// Another initiator changes a mode page.
-    pub(crate) fn foreign_mode_select(&mut self, unit: usize) {
-        self.raise(unit, None, (0x2a, 0x01));
+    /// Another initiator changes a mode page. Returns the event.
+    pub(crate) fn foreign_mode_select(&mut self, unit: usize) -> u32 {
+        let event = self.new_event();
+        self.raise(unit, None, (0x2a, 0x01), Some(event));
+        event
     }
 
     /// The target asks for a logout of this connection within so many seconds.
@@ -117,7 +123,9 @@ impl Target {
     /// One of the reads and writes under way ends with a medium error and is not executed; if there is none, the next
     /// read. Returns whether an initiator will be told, if its connection lives.
     pub(crate) fn media_error(&mut self, choice: usize) -> bool {
-        let living = |t: &Task| t.op.is_block_io() && self.conn(t.conn).is_some();
+        // An attention would be reported before the medium is looked at.
+        let attentive = |t: &Task| self.sessions[t.session].attentions[t.unit].is_empty();
+        let living = |t: &Task| t.op.is_block_io() && self.conn(t.conn).is_some() && attentive(t);
         let choices: Vec<usize> = (0..self.tasks.len()).filter(|at| living(&self.tasks[*at])).collect();
         if choices.is_empty() {
             self.bad_reads += 1;

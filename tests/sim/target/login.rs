@@ -1,6 +1,6 @@
 //! Logins: new sessions, sessions replaced, connections that join.
 
-use super::session::{Conn, Port, Session};
+use super::session::{Attention, Conn, Port, Session};
 use super::trigger::Trigger;
 use super::{Effect, Greeting, Reinstate, Target, device};
 use braid::iscsi::{CmdSn, StatSn, Tsih};
@@ -124,12 +124,12 @@ impl Target {
                 Greeting::First => first,
                 Greeting::Never => false,
             };
-            // Each initiator port is told of a power cut once, however many sessions it takes.
-            let told = before.is_some_and(|s| !s.attentions[number].contains(&POWER_ON));
+            // Each port is told of a power cut once, however many sessions it takes.
+            let told = before.is_some_and(|s| !s.attentions[number].iter().any(|w| w.code == POWER_ON));
             if self.power_cuts > 0 && !told {
-                waiting.push(POWER_ON);
+                waiting.push(Attention { code: POWER_ON, event: Some(self.power_event) });
             } else if greets {
-                waiting.push((0x29, 0x00));
+                waiting.push(Attention { code: (0x29, 0x00), event: None });
             }
             if self.persona.returns_reservation {
                 let same = |old: usize| self.sessions[old].port == port;

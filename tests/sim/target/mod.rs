@@ -28,7 +28,7 @@ pub(crate) use persona::Persona;
 pub(crate) use trials::trials;
 
 use crate::random::Random;
-use braid::iscsi::Pdu;
+use braid::iscsi::{Itt, Pdu};
 use braid::login::Negotiated;
 use persona::{Abort, Duplicate, Greeting, OtherCid, Reinstate};
 use std::collections::{BTreeMap, VecDeque};
@@ -55,6 +55,18 @@ pub(crate) enum Effect {
     Reset(u32),
 }
 
+/// A unit attention was reported that an event from outside had caused.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Report {
+    pub(crate) conn: u32,
+    /// The command that it answers.
+    pub(crate) itt: Itt,
+    /// Of the session it was reported to.
+    pub(crate) isid: [u8; 6],
+    pub(crate) unit: usize,
+    pub(crate) event: u32,
+}
+
 pub(crate) struct Target {
     persona: Persona,
     random: Random,
@@ -73,6 +85,10 @@ pub(crate) struct Target {
     executions: BTreeMap<u64, u32>,
     counts: Counts,
     power_cuts: u32,
+    /// Events from outside: how many there were, the last power cut among them, and those reported.
+    next_event: u32,
+    power_event: u32,
+    reports: Vec<Report>,
     /// Reads that will fail.
     bad_reads: u32,
     /// Only what time ends may still go wrong.
@@ -99,6 +115,9 @@ impl Target {
             executions: BTreeMap::new(),
             counts: Counts::new(),
             power_cuts: 0,
+            next_event: 0,
+            power_event: 0,
+            reports: Vec::new(),
             bad_reads: 0,
             healed: false,
             next_age: 0,
@@ -109,6 +128,11 @@ impl Target {
     /// What is to be done next.
     pub(crate) fn poll(&mut self) -> Option<Effect> {
         self.effects.pop_front()
+    }
+
+    /// What was reported of events from outside since this was asked last.
+    pub(crate) fn reports(&mut self) -> std::vec::Drain<'_, Report> {
+        self.reports.drain(..)
     }
 
     /// What a read would show.

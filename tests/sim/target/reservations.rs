@@ -283,7 +283,7 @@ impl Target {
         for victim in victims {
             if let Owner::Session(session) = victim {
                 if self.persona.reservation_attentions {
-                    self.sessions[session].attend(request.unit, (0x2a, 0x03));
+                    self.sessions[session].attend(request.unit, (0x2a, 0x03), None);
                 }
                 if request.action == 5 {
                     self.abort_for_preempt(session, request.unit);
@@ -302,29 +302,30 @@ impl Target {
             if let Owner::Session(session) = owner
                 && session != request.session
             {
-                self.sessions[session].attend(request.unit, attention);
+                self.sessions[session].attend(request.unit, attention, None);
             }
         }
     }
 
-    /// Another initiator preempts every registration of ours, and leaves; false if there is none.
-    pub(crate) fn foreign_preempt(&mut self, unit: usize) -> bool {
+    /// Another initiator preempts every registration of ours, and leaves; nothing if there is none. Returns the event.
+    pub(crate) fn foreign_preempt(&mut self, unit: usize) -> Option<u32> {
         let held = &mut self.units[unit].reservations;
         let gone = std::mem::take(&mut held.registered);
         if gone.is_empty() {
-            return false;
+            return None;
         }
         held.held = None;
         held.generation += 1;
+        let event = self.new_event();
         for (owner, _) in gone {
             if let Owner::Session(session) = owner {
                 self.count(Trigger::Preempted);
                 if self.persona.reservation_attentions {
-                    self.sessions[session].attend(unit, (0x2a, 0x03));
+                    self.sessions[session].attend(unit, (0x2a, 0x03), Some(event));
                 }
             }
         }
-        true
+        Some(event)
     }
 
     /// Another initiator reserves the unit with RESERVE(6); false if somebody else has.

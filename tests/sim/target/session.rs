@@ -54,7 +54,15 @@ pub(super) struct Session {
     pub(super) mute: bool,
     pub(super) close_at: Option<Instant>,
     /// Unit attentions of each unit.
-    pub(super) attentions: Vec<SmallVec<[(u8, u8); 2]>>,
+    pub(super) attentions: Vec<SmallVec<[Attention; 2]>>,
+}
+
+/// A unit attention that waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Attention {
+    pub(super) code: (u8, u8),
+    /// The event behind it, if it came from outside; the first one, if there were several.
+    pub(super) event: Option<u32>,
 }
 
 /// Numbers remembered.
@@ -279,10 +287,10 @@ impl Target {
 
 impl Session {
     /// A unit attention waits; the same one waits once.
-    pub(super) fn attend(&mut self, unit: usize, attention: (u8, u8)) {
+    pub(super) fn attend(&mut self, unit: usize, code: (u8, u8), event: Option<u32>) {
         let waiting = &mut self.attentions[unit];
-        if !waiting.contains(&attention) {
-            waiting.push(attention);
+        if !waiting.iter().any(|w| w.code == code) {
+            waiting.push(Attention { code, event });
         }
     }
 }

@@ -165,7 +165,7 @@ impl Target {
         let ended = self.end_tasks(how, session, |t| t.unit == unit)?;
         losers.dedup();
         if how == Abort::TakesOut && !self.persona.task_aborted_status {
-            losers.into_iter().for_each(|loser| self.sessions[loser].attend(unit, (0x2f, 0x00)));
+            losers.into_iter().for_each(|loser| self.sessions[loser].attend(unit, (0x2f, 0x00), None));
         }
         Ok(ended)
     }
@@ -181,7 +181,7 @@ impl Target {
         for unit in units {
             self.units[*unit].reservations.reset();
             let but = (!self.persona.reset_attention_to_all).then_some(session);
-            self.raise(*unit, but, self.persona.reset_attention);
+            self.raise(*unit, but, self.persona.reset_attention, None);
         }
         if self.persona.reset_closes_others {
             let others: Vec<u32> = self.conns.iter().filter(|c| c.id != conn).map(|c| c.id).collect();

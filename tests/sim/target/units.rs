@@ -3,8 +3,10 @@
 use super::commands::{Op, Outcome};
 use super::medium::Medium;
 use super::reservations::Reservations;
+use super::session::Attention;
 use super::trigger::Trigger;
-use super::{Disk, Target};
+use super::{Disk, Report, Target};
+use braid::iscsi::Itt;
 use braid::scsi::Sense;
 use braid::scsi::sense::key;
 
@@ -31,22 +33,38 @@ impl Unit {
 
 impl Target {
     /// Reports a waiting unit attention, unless the command is one of those that do not.
-    pub(super) fn attention(&mut self, session: usize, unit: usize, op: Op) -> Option<Outcome> {
+    pub(super) fn attention(
+        &mut self,
+        (conn, session): (u32, usize),
+        unit: usize,
+        op: Op,
+        itt: Itt,
+    ) -> Option<Outcome> {
         if op.ignores_attentions() {
             return None;
         }
         let waiting = &mut self.sessions[session].attentions[unit];
-        let (asc, ascq) = (!waiting.is_empty()).then(|| waiting.remove(0))?;
+        let Attention { code: (asc, ascq), event } = (!waiting.is_empty()).then(|| waiting.remove(0))?;
+        if let Some(event) = event {
+            let isid = self.sessions[session].port.isid;
+            self.reports.push(Report { conn, itt, isid, unit, event });
+        }
         self.count(Trigger::Attention);
         Some(Outcome::Sense(Sense { key: key::UNIT_ATTENTION, asc, ascq }))
     }
 
     /// Something happened to a unit: sessions are told, but for the one that did it.
-    pub(super) fn raise(&mut self, unit: usize, but: Option<usize>, (asc, ascq): (u8, u8)) {
+    pub(super) fn raise(&mut self, unit: usize, but: Option<usize>, code: (u8, u8), event: Option<u32>) {
         for (index, session) in self.sessions.iter_mut().enumerate() {
             if session.alive && Some(index) != but {
-                session.attend(unit, (asc, ascq));
+                session.attend(unit, code, event);
             }
         }
+    }
+
+    /// Something happens from outside.
+    pub(super) fn new_event(&mut self) -> u32 {
+        self.next_event += 1;
+        self.next_event
     }
 }

@@ -138,10 +138,10 @@ impl World {
     }
 
     fn power_cut(&mut self) {
-        self.targets[0].power_cut(self.now);
+        let event = self.targets[0].power_cut(self.now);
         let target = &self.targets[0];
         self.initiator.oracle.power_cut(|unit, lba| target.block(unit, lba));
-        self.initiator.conditions.power_on();
+        self.initiator.conditions.power_on(event);
         self.drain_target(0);
     }
 
@@ -150,14 +150,15 @@ impl World {
         let target = &mut self.targets[0];
         match fault {
             Fault::ForeignReset => {
-                target.foreign_reset(unit);
-                self.initiator.conditions.foreign_reset(unit, self.scenario.persona.reset_attention);
+                let event = target.foreign_reset(unit);
+                self.initiator.conditions.foreign_reset(event, unit);
                 self.initiator.excuse(unit);
+                self.commands_may_be_gone(Some(unit));
                 self.after(INITIATOR_PATIENCE, Happening::InitiatorLosesPatience);
             }
             Fault::ForeignModeSelect => {
-                target.foreign_mode_select(unit);
-                self.initiator.conditions.mode_changed(unit);
+                let event = target.foreign_mode_select(unit);
+                self.initiator.conditions.mode_changed(event, unit);
             }
             Fault::ForeignReserve => {
                 if target.foreign_reserve(unit) {
@@ -165,8 +166,9 @@ impl World {
                 }
             }
             Fault::ForeignPreempt => {
-                target.foreign_preempt(unit);
-                self.initiator.conditions.preempted(unit);
+                if let Some(event) = target.foreign_preempt(unit) {
+                    self.initiator.conditions.preempted(event, unit);
+                }
             }
             Fault::MediaError => {
                 let choice = self.random.below(1000);

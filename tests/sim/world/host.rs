@@ -6,7 +6,7 @@ use crate::checker::{Broken, Downstream, Upstream};
 use crate::initiator::{FIRST_BURST, MAX_BURST, SEGMENT};
 use crate::net::{Dir, End, Packet, Role, Wire};
 use braid::iscsi::text::KeyList;
-use braid::iscsi::{Cid, CmdSn, Isid, Pdu, StatSn, Tsih};
+use braid::iscsi::{Cid, CmdSn, Isid, Lun, Pdu, StatSn, Tsih};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::session::mutant::Mutant;
 use braid::session::{
@@ -22,10 +22,10 @@ const STAGGER: Duration = Duration::from_millis(300);
 /// As `braid::proxy` opens a session's window at first.
 const FIRST_WINDOW: u32 = 32;
 pub(super) const FENCE_TIME: Duration = Duration::from_secs(30);
+/// The initiator's own, and so home's.
+const HOME_ISID: Isid = Isid([0, 2, 0x3d, 0, 0, 1]);
 /// How long a predecessor may take to end.
 const REINSTATEMENT_PATIENCE: Duration = Duration::from_secs(15);
-
-const HOME_ISID: Isid = Isid([0, 2, 0x3d, 0, 0, 1]);
 
 /// A leading login under way.
 #[derive(Debug)]
@@ -132,6 +132,9 @@ impl World {
                 }
             }
             Packet::Pdu(pdu) if self.host.front == Some(wire) => {
+                if self.scenario.persona.forgets && matches!(pdu, Pdu::TaskManagementRequest(_)) {
+                    self.commands_may_be_gone(None);
+                }
                 if let Some(checker) = &mut self.host.downstream {
                     checker.received(&pdu);
                 }
@@ -224,10 +227,27 @@ impl World {
                 if let Some(checker) = &mut self.host.upstream {
                     checker.received(ConnId(conn), &pdu);
                 }
+                self.note_report(wire, &pdu);
                 self.feed(Event::Upstream(ConnId(conn), pdu));
             }
             (Packet::End, _) => self.break_near(wire, "closed by the target"),
             (Packet::Pdu(_) | Packet::Login(_) | Packet::LoginAnswer(_), _) => {}
+        }
+    }
+
+    /// Braid hears of something that happened to the target, while it serves the initiator.
+    fn note_report(&mut self, wire: u32, pdu: &Pdu) {
+        let Some(at) = self.reports.iter().position(|r| r.conn == wire && r.itt == pdu.itt()) else { return };
+        let report = self.reports.swap_remove(at);
+        if self.host.front.is_some() && self.host.front == self.front {
+            self.initiator.conditions.reported(report.event, report.unit, report.isid == HOME_ISID.0);
+        }
+    }
+
+    /// Commands open may be unknown to the target by now.
+    pub(super) fn commands_may_be_gone(&mut self, unit: Option<usize>) {
+        if let Some(checker) = &mut self.host.downstream {
+            checker.may_be_gone(unit.map(|unit| Lun::from_number(u16::try_from(unit).unwrap())));
         }
     }
 
@@ -600,7 +620,7 @@ impl World {
             Packet::Pdu(pdu) => {
                 self.initiator.receive(pdu, self.now);
                 self.send_downstream();
-                if self.initiator.logged_out || self.initiator.gives_up {
+                if self.initiator.logged_out || self.initiator.desperate {
                     self.initiator_loses(wire);
                 }
             }

@@ -20,7 +20,7 @@ use crate::initiator::Initiator;
 use crate::net::{Dir, Link, Packet, Wire};
 use crate::random::Random;
 use crate::scenario::{Fault, Planned, Scenario};
-use crate::target::{Disk, Target};
+use crate::target::{Disk, Report, Target};
 use host::Host;
 use rustc_hash::FxHasher;
 use std::cmp::Reverse;
@@ -120,6 +120,8 @@ pub(crate) struct World {
     /// The target, and the wrong one that a path may lead to.
     targets: [Target; 2],
     host: Host,
+    /// Unit attentions that the target has reported, perhaps not yet to anybody.
+    reports: Vec<Report>,
     initiator: Initiator,
     /// The initiator's connection.
     front: Option<u32>,
@@ -172,6 +174,7 @@ impl World {
             links,
             wires: Vec::new(),
             targets: [right, wrong],
+            reports: Vec::new(),
             initiator,
             front: None,
             planned,

@@ -67,20 +67,21 @@ impl World {
         }
     }
 
-    /// Asks every unit until it has nothing left to say, and reads it.
+    /// Asks every unit until it has nothing left to say, and reads it. (A read may find out something on a further path.)
     fn ask_around(&mut self) {
         for unit in 0..self.scenario.units {
-            for _ in 0..6 {
-                self.wait("ready", |w| w.initiator.is_idle() && w.initiator.may_send());
-                self.initiator.ready(unit, self.now);
+            for turn in 0..10 {
+                self.wait("an answer", |w| w.initiator.is_idle() && w.initiator.may_send());
+                match turn {
+                    6 => self.initiator.read_all(unit, self.now),
+                    _ => self.initiator.ready(unit, self.now),
+                }
                 self.send_downstream();
             }
-            self.wait("read", |w| w.initiator.is_idle() && w.initiator.may_send());
-            self.initiator.read_all(unit, self.now);
-            self.send_downstream();
         }
         self.wait("the rest", |w| w.initiator.is_idle());
-        self.initiator.conditions.end();
+        let target = &self.targets[0];
+        self.initiator.conditions.end(|unit| target.reserved(unit));
     }
 
     fn wait(&mut self, what: &str, until: impl Fn(&Self) -> bool) {

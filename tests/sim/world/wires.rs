@@ -85,6 +85,7 @@ impl World {
     /// Does what a target wants done.
     pub(super) fn drain_target(&mut self, which: usize) {
         use crate::target::Effect;
+        self.reports.extend(self.targets[which].reports());
         while let Some(effect) = self.targets[which].poll() {
             match effect {
                 Effect::Send(wire, pdu) => {

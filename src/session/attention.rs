@@ -1,0 +1,277 @@
+//! Unit attentions: the initiator hears each event once, whatever nexuses the target tells of it (DESIGN: one nexus out of
+//! many).
+//!
+//! Home is the nexus that the initiator knows. What home reports to a command of the initiator passes; what it reports to a
+//! command of Braid's own is kept and reported to the initiator's next command, as the target would have done. Only what
+//! Braid's own new login caused is dropped (29h/00h, 29h/07h, 47h/7Fh: once for each login).
+//!
+//! What a further nexus reports, home mostly reports too, but not always: home may have been away when it happened, or
+//! is lost before it is asked. So it is a **doubt** until home has been asked: where home has not told the same since
+//! the further nexus was last known to have nothing to say, the initiator is told what the further nexus said. What
+//! the initiator itself has done is no event.
+
+use super::Session;
+use super::nexus::{HOME, NexusId, NexusState};
+use super::tasks::{Origin, Task, TaskKey};
+use crate::iscsi::{Lun, ScsiResponse};
+use crate::scsi::sense::status;
+use crate::scsi::{Class, Command, Sense};
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+/// Attentions kept for one unit.
+const MOST_ATTENTIONS: usize = 16;
+
+/// Additional sense code and qualifier.
+type Code = (u8, u8);
+
+/// A new nexus, and commands that its predecessor took with it, which run again (R201).
+const OF_LOGIN: [Code; 3] = [(0x29, 0x00), (0x29, 0x07), (0x47, 0x7f)];
+const POWER_ON: Code = (0x29, 0x01);
+/// Power on, reset, nexus loss.
+const RESETS: u8 = 0x29;
+/// Parameters of the unit changed.
+const PARAMETERS: u8 = 0x2a;
+/// Commands cleared.
+const CLEARED: u8 = 0x2f;
+
+/// What a further nexus reported, and since when it may have happened.
+#[derive(Debug)]
+struct Doubt {
+    code: Code,
+    sense: Bytes,
+    since: Instant,
+}
+
+/// What a nexus has said of a unit since its login.
+#[derive(Debug, Default)]
+struct Heard {
+    /// When the last command was sent that would have met an attention and did not.
+    clean: Option<Instant>,
+    /// Attentions of the login that were met.
+    greetings: Vec<Code>,
+}
+
+/// Attentions of one unit.
+#[derive(Debug, Default)]
+pub(super) struct Attentions {
+    /// Sense data that the initiator must still see.
+    kept: VecDeque<Bytes>,
+    /// What the initiator was told last of each kind, or will be.
+    told: Vec<(Code, Instant)>,
+    doubts: Vec<Doubt>,
+    heard: BTreeMap<NexusId, Heard>,
+    /// What the initiator itself did to the unit, and when last.
+    deeds: Vec<(Deed, Instant)>,
+}
+
+/// What an initiator may do that others are told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    Reset,
+    Clear,
+    /// A mode or log page was changed.
+    Parameters,
+    Reservation,
+    /// What cannot be told from its opcode.
+    Other,
+}
+
+impl Deed {
+    /// What an attention says that somebody did.
+    fn behind(code: Code) -> Self {
+        match code {
+            (RESETS, _) => Self::Reset,
+            (CLEARED, _) => Self::Clear,
+            (PARAMETERS, 0x01 | 0x02) => Self::Parameters,
+            (PARAMETERS, 0x03..=0x05) => Self::Reservation,
+            _ => Self::Other,
+        }
+    }
+
+    /// What a command does.
+    fn of(command: &Command) -> Option<Self> {
+        match command.class {
+            Class::Barrier if command.name.contains("SELECT") => Some(Self::Parameters),
+            Class::Barrier => Some(Self::Other),
+            Class::Reservation => Some(Self::Reservation),
+            Class::Read(_)
+            | Class::Write(_)
+            | Class::WriteAnywhere
+            | Class::WriteOnce(_)
+            | Class::Flush
+            | Class::Query
+            | Class::Stateless => None,
+        }
+    }
+}
+
+impl Attentions {
+    /// Keeps an attention for the initiator; one that it will be told anyway is told once.
+    pub(super) fn keep(&mut self, sense: Bytes, now: Instant) {
+        if let Some(code) = code_of(&sense) {
+            self.note_told(code, now);
+        }
+        if !self.kept.contains(&sense) && self.kept.len() < MOST_ATTENTIONS {
+            self.kept.push_back(sense);
+        }
+    }
+
+    fn note_told(&mut self, code: Code, now: Instant) {
+        match self.told.iter_mut().find(|(c, _)| *c == code) {
+            Some((_, at)) => *at = now,
+            None => self.told.push((code, now)),
+        }
+    }
+
+    /// Whether the initiator was told of this kind since then.
+    fn told_since(&self, code: Code, since: Instant) -> bool {
+        self.told.iter().any(|(c, at)| *c == code && *at >= since)
+    }
+
+    /// Whether it is the first of its kind that a login may cause.
+    fn greets(&mut self, nexus: NexusId, code: Code) -> bool {
+        let heard = self.heard.entry(nexus).or_default();
+        let first = heard.clean.is_none() && !heard.greetings.contains(&code);
+        if first {
+            heard.greetings.push(code);
+        }
+        first
+    }
+
+    /// A nexus was lost: the next one starts anew.
+    pub(super) fn forget(&mut self, nexus: NexusId) {
+        self.heard.remove(&nexus);
+    }
+
+    /// The initiator did something to the unit.
+    pub(super) fn note_deed(&mut self, deed: Deed, now: Instant) {
+        match self.deeds.iter_mut().find(|(d, _)| *d == deed) {
+            Some((_, at)) => *at = now,
+            None => self.deeds.push((deed, now)),
+        }
+    }
+
+    /// Whether the initiator itself has done since then what is reported.
+    fn is_own_doing(&self, code: Code, since: Instant) -> bool {
+        self.deeds.iter().any(|(deed, at)| *deed == Deed::behind(code) && *at >= since)
+    }
+
+    /// Whether home has to be asked.
+    pub(super) fn is_doubtful(&self) -> bool {
+        !self.doubts.is_empty()
+    }
+
+    /// Home has been asked, and has nothing more to say: what it has not told, it does not know.
+    pub(super) fn resolve(&mut self, now: Instant) {
+        for doubt in std::mem::take(&mut self.doubts) {
+            if !self.told_since(doubt.code, doubt.since) {
+                self.keep(doubt.sense, now);
+            }
+        }
+    }
+}
+
+fn code_of(sense: &[u8]) -> Option<Code> {
+    Sense::parse(sense).filter(|s| s.is_unit_attention()).map(|s| (s.asc, s.ascq))
+}
+
+/// The unit attention that a response reports, if it does.
+fn unit_attention(response: &ScsiResponse) -> Option<(Bytes, Code)> {
+    let sense = response.sense()?;
+    let code = code_of(&sense)?;
+    Some((sense, code))
+}
+
+impl Session {
+    /// A unit attention that the initiator must see before its next command runs, as sense data.
+    pub(super) fn take_attention(&mut self, lun: Lun) -> Option<Bytes> {
+        self.attentions(lun)?.kept.pop_front()
+    }
+
+    /// A run of a command was answered: it may show that a further nexus has nothing to say.
+    pub(super) fn note_clean(&mut self, key: TaskKey, response: &ScsiResponse) {
+        let Some(task) = self.tasks.get(key) else { return };
+        let Some((nexus, sent_at)) = task.run.as_ref().map(|r| (r.nexus, r.sent_at)) else { return };
+        let blind = matches!(task.command.name, "INQUIRY" | "REPORT LUNS" | "REQUEST SENSE");
+        let ran = matches!(response.status, status::GOOD | status::CHECK_CONDITION);
+        if nexus == HOME || blind || !ran || unit_attention(response).is_some() {
+            return;
+        }
+        let lun = task.lun;
+        if let Some(unit) = self.attentions(lun) {
+            let clean = &mut unit.heard.entry(nexus).or_default().clean;
+            *clean = (*clean).max(Some(sent_at));
+        }
+    }
+
+    /// A command of the initiator was answered by home, or was lost with it.
+    pub(super) fn note_change(&mut self, lun: Lun, command: &Command) {
+        let now = self.now;
+        if let Some(deed) = Deed::of(command)
+            && let Some(unit) = self.attentions(lun)
+        {
+            unit.note_deed(deed, now);
+        }
+    }
+
+    /// Home answers a command of the initiator with a unit attention, if it does: the initiator is told.
+    pub(super) fn home_tells(&mut self, lun: Lun, response: &ScsiResponse) {
+        let (now, Some((_, code))) = (self.now, unit_attention(response)) else { return };
+        if let Some(unit) = self.attentions(lun) {
+            unit.note_told(code, now);
+        }
+        if code.0 == RESETS {
+            self.reservation_ended(lun);
+        }
+    }
+
+    /// A command met a unit attention, if it did, that the initiator has not seen: one of Braid's own, or one of the
+    /// initiator's on a further nexus, which runs again on home.
+    pub(super) fn attention_met(&mut self, nexus: NexusId, lun: Lun, response: &ScsiResponse) {
+        let Some((sense, code)) = unit_attention(response) else { return };
+        if nexus == HOME {
+            self.home_met(lun, sense, code);
+        } else {
+            self.further_met(nexus, lun, sense, code);
+        }
+    }
+
+    fn home_met(&mut self, lun: Lun, sense: Bytes, code: Code) {
+        let (now, rules) = (self.now, self.rules);
+        let settling = self.home_state() == NexusState::Settling;
+        let Some(unit) = self.attentions(lun) else { return };
+        let of_login = settling && OF_LOGIN.contains(&code) && unit.greets(HOME, code);
+        if of_login && !broken!(rules, OwnAttentionPassedOn) || broken!(rules, AttentionForgotten) {
+            return;
+        }
+        unit.keep(sense, now);
+        if code.0 == RESETS {
+            self.reservation_ended(lun);
+        }
+    }
+
+    fn further_met(&mut self, nexus: NexusId, lun: Lun, sense: Bytes, code: Code) {
+        let Some(login) = self.nexus(nexus).map(|n| n.login_began) else { return };
+        let deed = Deed::behind(code);
+        let changing = |t: &Task| {
+            let initiators = matches!(t.origin, Origin::Initiator { .. });
+            t.lun == lun && t.run.is_some() && initiators && Deed::of(&t.command) == Some(deed)
+        };
+        let own = match deed {
+            Deed::Reset | Deed::Clear => self.is_being_reset(lun),
+            Deed::Parameters | Deed::Reservation | Deed::Other => self.tasks.iter().any(|(_, t)| changing(t)),
+        };
+        let rules = self.rules;
+        let Some(unit) = self.attentions(lun) else { return };
+        let greets = (OF_LOGIN.contains(&code) || code == POWER_ON) && unit.greets(nexus, code);
+        let since = unit.heard.get(&nexus).and_then(|h| h.clean).unwrap_or(login);
+        let known = unit.is_own_doing(code, since) || unit.told_since(code, since);
+        let doubted = unit.doubts.iter().any(|d| d.code == code);
+        if own || greets || known || doubted || broken!(rules, FurtherAttentionForgotten) {
+            return;
+        }
+        unit.doubts.push(Doubt { code, sense, since });
+    }
+}
