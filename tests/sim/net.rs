@@ -89,10 +89,6 @@ impl Link {
         lane.free + delay + jitter
     }
 
-    pub(crate) fn round_trip(&self) -> Duration {
-        (self.quality.delay + self.quality.jitter) * 2
-    }
-
     pub(crate) fn silence(&mut self, dir: Dir, until: Instant) {
         let lane = self.lane(dir);
         lane.silent = Some(lane.silent.map_or(until, |at| at.max(until)));
