@@ -256,7 +256,6 @@ impl Initiator {
         for task in self.tasks.values_mut() {
             task.aborted = true;
         }
-        // The data of tasks that end this way may be left away.
         let function = function % 14;
         let itt = self.new_tag();
         self.functions.insert(itt.0);
@@ -428,13 +427,13 @@ impl Initiator {
             assert_eq!(r2t.r2t_sn, task.sn, "{pdu}");
             task.sn += 1;
         }
-        let (clean, lun) = (task.clean, r2t.lun);
+        let clean = task.clean;
         let open = self.asked.iter().filter(|asked| asked.itt == r2t.itt).count();
         // Where an R2T was answered wrongly, nobody knows how many are open.
         assert!(!clean || !self.fair || open < usize::from(session.max_outstanding_r2t), "{pdu}");
         assert!(self.asked.iter().all(|asked| asked.ttt != r2t.ttt), "{pdu}");
-        let Asked { itt, ttt, .. } = Asked { itt: r2t.itt, ttt: r2t.ttt, lun, next: 0, end, data_sn: 0 };
-        self.asked.push(Asked { itt, ttt, lun, next: r2t.buffer_offset, end, data_sn: 0 });
+        let R2t { itt, ttt, lun, buffer_offset: next, .. } = *r2t;
+        self.asked.push(Asked { itt, ttt, lun, next, end, data_sn: 0 });
     }
 }
 

@@ -139,6 +139,7 @@ pub(super) struct Command {
 #[derive(Arbitrary, Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Number {
     Next,
+    /// The same once more, to make it likelier.
     NextToo,
     /// One is left out, to be filled later or never.
     Skip,
@@ -151,6 +152,7 @@ pub(super) enum Number {
 #[derive(Arbitrary, Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Tag {
     New,
+    /// The same once more, to make it likelier.
     NewToo,
     Used(u8),
     None,
@@ -160,6 +162,7 @@ pub(super) enum Tag {
 #[derive(Arbitrary, Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum DataFault {
     Nothing,
+    /// The same once more, to make it likelier.
     NothingToo,
     Offset,
     Number,
