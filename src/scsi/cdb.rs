@@ -25,10 +25,12 @@ impl Extent {
     /// Whether the two have a block in common.
     #[must_use]
     pub const fn overlaps(&self, other: &Self) -> bool {
-        self.lba < other.lba.saturating_add(other.blocks)
-            && other.lba < self.lba.saturating_add(self.blocks)
-            && self.blocks > 0
-            && other.blocks > 0
+        // Distances, not ends: the last of 2^64 blocks has no end that fits.
+        if self.lba <= other.lba {
+            other.lba - self.lba < self.blocks && other.blocks > 0
+        } else {
+            self.lba - other.lba < other.blocks && self.blocks > 0
+        }
     }
 }
 

@@ -293,6 +293,11 @@ impl Session {
         self.front.open(free);
     }
 
+    /// As much of what cannot be sent in pieces as the initiator takes in one segment (R127).
+    pub(super) fn cut_for_initiator(&self, data: &Payload) -> Payload {
+        data.slice(0, self.plan.downstream.connection.max_send_data_segment as usize)
+    }
+
     fn nop_out(&mut self, nop: NopOut) {
         if nop.itt == Itt::NONE {
             // Without an answer, nothing would tell of the number that it took (R98, R226).
@@ -302,8 +307,7 @@ impl Session {
             return;
         }
         let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
-        let most = self.plan.downstream.connection.max_send_data_segment as usize;
-        let data = nop.data.slice(0, most);
+        let data = self.cut_for_initiator(&nop.data);
         let answer =
             NopIn { lun: nop.lun, itt: nop.itt, ttt: Ttt::NONE, stat_sn, exp_cmd_sn, max_cmd_sn, data };
         self.tell(Pdu::NopIn(answer));

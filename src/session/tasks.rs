@@ -202,7 +202,11 @@ impl Task {
 
     /// Bytes of read data the initiator expects.
     pub(super) fn read_length(&self) -> u32 {
-        if self.write { self.bidi_read.unwrap_or(0) } else { self.expected }
+        match (self.read, self.write) {
+            (_, true) => self.bidi_read.unwrap_or(0),
+            (true, false) => self.expected,
+            (false, false) => 0,
+        }
     }
 }
 

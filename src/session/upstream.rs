@@ -240,7 +240,8 @@ impl Session {
         match message.event {
             0 if nexus == HOME => {
                 let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
-                let message = AsyncMessage { stat_sn, exp_cmd_sn, max_cmd_sn, ..message.clone() };
+                let data = self.cut_for_initiator(&message.data);
+                let message = AsyncMessage { stat_sn, exp_cmd_sn, max_cmd_sn, data, ..message.clone() };
                 self.tell(Pdu::AsyncMessage(message));
             }
             // Logout wanted, or a renegotiation that is declined by leaving (R218, R220).
@@ -397,8 +398,17 @@ impl Session {
             (data.stat_sn, data.exp_cmd_sn, data.max_cmd_sn) = (stat_sn, exp_cmd_sn, max_cmd_sn);
             return;
         }
-        let response =
-            ScsiResponse { itt, snack_tag: 0, stat_sn, exp_cmd_sn, max_cmd_sn, exp_data_sn, ..response };
+        let data = self.cut_for_initiator(&response.data);
+        let response = ScsiResponse {
+            itt,
+            snack_tag: 0,
+            stat_sn,
+            exp_cmd_sn,
+            max_cmd_sn,
+            exp_data_sn,
+            data,
+            ..response
+        };
         self.tell(Pdu::ScsiResponse(response));
     }
 

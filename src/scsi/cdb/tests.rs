@@ -278,6 +278,10 @@ fn extents_overlap_only_where_they_share_a_block() {
     assert!(!overlap((10, 10), (0, 10)));
     assert!(!overlap((10, 10), (15, 0)), "no blocks touch nothing");
     assert!(overlap((5, u64::MAX - 5), (u64::MAX - 1, 1)), "to the end of the medium");
+    assert!(
+        overlap((u64::MAX, 1), (u64::MAX, 1)) && overlap((u64::MAX - 1, 2), (u64::MAX, 9)),
+        "the last block"
+    );
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 //! Commands on their way through: data cut anew on each side, statuses, windows, memory.
 
 use super::*;
-use braid::iscsi::{NopOut, TaskManagementRequest, reject, tmf};
+use braid::iscsi::{AsyncMessage, NopOut, TaskManagementRequest, reject, tmf};
 
 /// Parameters of both sides: downstream, upstream.
 fn params(down: impl FnOnce(&mut Negotiated), up: impl FnOnce(&mut Negotiated)) -> Rig {
@@ -472,4 +472,30 @@ fn room_is_told_of_by_what_makes_it() {
     let cmd_sn = rig.take_cmd_sn();
     rig.send(Pdu::NopOut(NopOut { cmd_sn, ..NopOut::default() }));
     assert_eq!(rig.told_reject(), reject::INVALID_FIELD, "R226");
+}
+
+#[test]
+fn what_cannot_be_sent_in_pieces_is_cut_to_the_initiators_segment_r127() {
+    let mut rig = params(|d| d.connection.max_send_data_segment = 512, |_| {});
+    let itt = rig.plain(&[0x35]);
+    let command = rig.sent_command(0);
+    let data = ScsiResponse::sense_data(&[0x70; 1000]);
+    rig.respond_with(0, ScsiResponse { itt: command.itt, status: CHECK, data, ..ScsiResponse::default() });
+    assert_eq!(rig.told_status(itt, CHECK).data.len(), 512);
+    rig.reply(0, true, |stat_sn, exp_cmd_sn, max_cmd_sn| {
+        let data = Payload::from(vec![0; 1000]);
+        Pdu::AsyncMessage(AsyncMessage { stat_sn, exp_cmd_sn, max_cmd_sn, data, ..AsyncMessage::default() })
+    });
+    assert_eq!(rig.told().data().len(), 512);
+}
+
+#[test]
+fn a_command_that_moves_nothing_may_name_a_length() {
+    let mut rig = Rig::sessions(1);
+    // VERIFY without data, and yet with an expected length: wrong, and no reason to wait for data for ever.
+    let itt = rig.command(ScsiCommand { expected_length: 512, ..plain(&[0x2f, 0, 0, 0, 0, 0, 0, 0, 1]) });
+    let command = rig.sent_command(0);
+    rig.respond(0, &command, GOOD);
+    rig.told_status(itt, GOOD);
+    rig.quiet();
 }
