@@ -275,6 +275,7 @@ impl Setup {
             reconnect: (Duration::from_millis(500), Duration::from_secs(30)),
             max_window: window,
             memory_budget: 1024 * (1 + u64::from(self.memory)),
+            predecessor: None,
             seed: self.policy.into(),
             send_targets,
         }
