@@ -45,6 +45,13 @@ impl Footprint {
         before || behind || conflict
     }
 
+    /// Whether this writes what `earlier` writes and need not wait for it.
+    fn jumped(&self, earlier: &Self) -> bool {
+        let urgent = self.attribute == TaskAttribute::HeadOfQueue && self.lun == earlier.lun;
+        let writes = changes_medium(&self.class) && changes_medium(&earlier.class);
+        urgent && writes && self.class.conflicts_with(&earlier.class)
+    }
+
     /// Whether `later` must wait until the ghost of `self` is fenced: it changes what the ghost would overwrite. Reads
     /// are not harmed as long as the ghost's own command runs again before it is answered; flushes never are.
     fn haunts(&self, later: &Self, reads_too: bool) -> bool {
@@ -123,6 +130,26 @@ impl Order {
         waiting.retain(|k| !entry.dependents.contains(k));
         entry.dependents.extend(&waiting);
         waiting
+    }
+
+    /// The command runs again: it must not be overwritten by ghosts that were left while it ran, nor, if one was left of
+    /// it, must a HEAD OF QUEUE command that waits for nothing be overwritten once it is done. Returns for how many more
+    /// entries it has to wait; `own` are its own ghosts.
+    pub(super) fn run_again(&mut self, key: TaskKey, own: impl Fn(u64) -> bool) -> u32 {
+        let Some(place) = self.entries.iter().position(|e| e.holder == Holder::Task(key)) else { return 0 };
+        let Some(footprint) = self.footprint(key) else { return 0 };
+        let mut more = 0;
+        for (at, entry) in self.entries.iter_mut().enumerate() {
+            let blocks = match entry.holder {
+                Holder::Ghost(ghost) => !own(ghost) && entry.footprint.haunts(&footprint, entry.reads_too),
+                Holder::Task(_) => at > place && entry.footprint.jumped(&footprint),
+            };
+            if blocks && !entry.dependents.contains(&key) {
+                entry.dependents.push(key);
+                more += 1;
+            }
+        }
+        more
     }
 
     /// A ghost on a whole unit, from before its first command.

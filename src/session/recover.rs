@@ -167,6 +167,7 @@ impl Session {
             return false;
         }
         if twice && !worn_out {
+            self.wait_for_ghosts(task_key);
             if !(again && broken!(self.rules, LostTwiceForgotten)) {
                 self.queue_if_ready(task_key);
             }
@@ -215,6 +216,18 @@ impl Session {
                 let waiting = self.order.haunt_reads(key, id);
                 self.hold_back(&waiting);
             }
+        }
+    }
+
+    /// A command runs again: for some time nothing held it back.
+    pub(super) fn wait_for_ghosts(&mut self, key: TaskKey) {
+        if self.ghosts.is_empty() || broken!(self.rules, GhostsSpareTheMoved) {
+            return;
+        }
+        let own: Vec<u64> = self.ghosts.iter().filter(|g| g.owner == Some(key)).map(|g| g.id).collect();
+        let more = self.order.run_again(key, |id| own.contains(&id));
+        if let Some(task) = self.tasks.get_mut(key) {
+            task.blockers += more;
         }
     }
 

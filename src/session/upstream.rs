@@ -364,6 +364,7 @@ impl Session {
             task.run = None;
             task.home_only = true;
         }
+        self.wait_for_ghosts(key);
         self.queue_if_ready(key);
     }
 

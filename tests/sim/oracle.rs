@@ -44,8 +44,12 @@ struct Cell {
 impl Cell {
     /// Values up to `seq` are durable: `covered` is what the block may have held then.
     fn harden(&mut self, covered: &Values, seq: u64) {
-        if self.floor.iter().all(|v| v.seq <= seq) {
+        let newer = self.floor.iter().filter(|v| v.seq > seq).count();
+        if newer == 0 {
             self.floor.clone_from(covered);
+        } else if newer < self.floor.len() {
+            // What a HEAD OF QUEUE command wrote may have been there earlier, or not.
+            add(&mut self.floor, covered);
         }
         self.since.retain(|v| v.seq > seq);
     }
@@ -230,9 +234,13 @@ impl Oracle {
             Effect::Write { stamp, fua } => {
                 assert!(good);
                 for lba in op.span.lba..op.span.lba + op.span.blocks {
-                    if fua {
-                        let value = smallvec::smallvec![Value { stamp, seq: op.seq }];
-                        self.units[op.span.unit][lba].harden(&value, op.seq);
+                    let value = Value { stamp, seq: op.seq };
+                    let cell = &mut self.units[op.span.unit][lba];
+                    match fua {
+                        // What was issued before it may have run after it.
+                        true if op.head_of_queue => add(&mut cell.floor, &[value]),
+                        true => cell.harden(&smallvec::smallvec![value], op.seq),
+                        false => {}
                     }
                 }
             }
