@@ -36,12 +36,21 @@ const PARAMETERS: u8 = 0x2a;
 /// Commands cleared.
 const CLEARED: u8 = 0x2f;
 
-/// What a further nexus reported, and since when it may have happened.
+/// What further nexuses reported, and since when it may have happened.
 #[derive(Debug)]
 struct Doubt {
     code: Code,
     sense: Bytes,
     since: Instant,
+    from: Vec<NexusId>,
+}
+
+/// What the initiator was told last of a kind, or will be: when, and how often by then.
+#[derive(Debug)]
+struct Told {
+    code: Code,
+    at: Instant,
+    times: u32,
 }
 
 /// What a nexus has said of a unit since its login.
@@ -51,6 +60,8 @@ struct Heard {
     clean: Option<Instant>,
     /// Attentions of the login that were met.
     greetings: Vec<Code>,
+    /// Of each kind reported: how often the initiator had been told by then. Another report means another event.
+    known: Vec<(Code, u32)>,
 }
 
 /// Attentions of one unit.
@@ -58,8 +69,7 @@ struct Heard {
 pub(super) struct Attentions {
     /// Sense data that the initiator must still see.
     kept: VecDeque<Bytes>,
-    /// What the initiator was told last of each kind, or will be.
-    told: Vec<(Code, Instant)>,
+    told: Vec<Told>,
     doubts: Vec<Doubt>,
     heard: BTreeMap<NexusId, Heard>,
     /// What the initiator itself did to the unit, and when last.
@@ -119,15 +129,35 @@ impl Attentions {
     }
 
     fn note_told(&mut self, code: Code, now: Instant) {
-        match self.told.iter_mut().find(|(c, _)| *c == code) {
-            Some((_, at)) => *at = now,
-            None => self.told.push((code, now)),
+        match self.told.iter_mut().find(|t| t.code == code) {
+            Some(told) => (told.at, told.times) = (now, told.times + 1),
+            None => self.told.push(Told { code, at: now, times: 1 }),
         }
     }
 
     /// Whether the initiator was told of this kind since then.
     fn told_since(&self, code: Code, since: Instant) -> bool {
-        self.told.iter().any(|(c, at)| *c == code && *at >= since)
+        self.told.iter().any(|t| t.code == code && t.at >= since)
+    }
+
+    fn times_told(&self, code: Code) -> u32 {
+        self.told.iter().find(|t| t.code == code).map_or(0, |t| t.times)
+    }
+
+    /// A nexus reported what the initiator has been told by now.
+    fn note_known(&mut self, nexus: NexusId, code: Code) {
+        let times = self.times_told(code);
+        let known = &mut self.heard.entry(nexus).or_default().known;
+        known.retain(|(c, _)| *c != code);
+        known.push((code, times));
+    }
+
+    /// Whether what a nexus reports is what the initiator was told: since the nexus last had nothing to say, and not what
+    /// the nexus had reported before.
+    fn is_known(&self, nexus: NexusId, code: Code, since: Instant) -> bool {
+        let known = self.heard.get(&nexus).and_then(|h| h.known.iter().find(|(c, _)| *c == code));
+        let fresh = self.times_told(code) > known.map_or(0, |(_, times)| *times);
+        fresh && self.told_since(code, since)
     }
 
     /// Whether it is the first of its kind that a login may cause.
@@ -166,8 +196,11 @@ impl Attentions {
     /// Home has been asked, and has nothing more to say: what it has not told, it does not know.
     pub(super) fn resolve(&mut self, now: Instant) {
         for doubt in std::mem::take(&mut self.doubts) {
-            if !self.told_since(doubt.code, doubt.since) {
+            if !doubt.from.iter().any(|nexus| self.is_known(*nexus, doubt.code, doubt.since)) {
                 self.keep(doubt.sense, now);
+            }
+            for nexus in doubt.from {
+                self.note_known(nexus, doubt.code);
             }
         }
     }
@@ -267,11 +300,15 @@ impl Session {
         let Some(unit) = self.attentions(lun) else { return };
         let greets = (OF_LOGIN.contains(&code) || code == POWER_ON) && unit.greets(nexus, code);
         let since = unit.heard.get(&nexus).and_then(|h| h.clean).unwrap_or(login);
-        let known = unit.is_own_doing(code, since) || unit.told_since(code, since);
-        let doubted = unit.doubts.iter().any(|d| d.code == code);
-        if own || greets || known || doubted || broken!(rules, FurtherAttentionForgotten) {
+        if own || greets || unit.is_own_doing(code, since) || broken!(rules, FurtherAttentionForgotten) {
             return;
         }
-        unit.doubts.push(Doubt { code, sense, since });
+        if unit.is_known(nexus, code, since) {
+            unit.note_known(nexus, code);
+        } else if let Some(doubt) = unit.doubts.iter_mut().find(|d| d.code == code) {
+            doubt.from.push(nexus);
+        } else {
+            unit.doubts.push(Doubt { code, sense, since, from: vec![nexus] });
+        }
     }
 }

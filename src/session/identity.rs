@@ -222,6 +222,16 @@ impl Session {
         }
     }
 
+    /// Home is back: it is asked about what further nexuses reported while it could not be.
+    pub(super) fn ask_about_doubts(&mut self, now: Instant) {
+        let doubted = |(lun, unit): (&Lun, &Unit)| {
+            (unit.attentions.is_doubtful() && !unit.learning).then_some(*lun)
+        };
+        for lun in self.units.iter().filter_map(doubted).collect::<Vec<_>>() {
+            self.learn(lun, Reach::Whole, now);
+        }
+    }
+
     /// Units that the initiator addressed for the first time: home is asked for their names, so that they are known again
     /// should home have to move. (No more than the name: the other questions may meet what the initiator must be told.)
     pub(super) fn introduce(&mut self, now: Instant) {

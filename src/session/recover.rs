@@ -478,6 +478,7 @@ impl Session {
         if nexus == HOME {
             self.home_lost_since = None;
             self.reissue_resets(now);
+            self.ask_about_doubts(now);
         } else {
             self.check_nexus(nexus, now);
         }
