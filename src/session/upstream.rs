@@ -307,7 +307,7 @@ impl Session {
                 // The command did not run. Home is the nexus the initiator knows: what home says is what it must hear.
                 if attention {
                     self.note(Notice::UnitAttentionAbsorbed { path });
-                    self.attention_met(nexus, lun, &response);
+                    self.attention_met(nexus, lun, &response, sent_at);
                     self.unit_doubted(lun, nexus, now);
                 }
                 self.move_to_home(key);

@@ -8,7 +8,6 @@
 //! # Limits
 //! - Two events with the same code may be one attention at the target: told once is enough, twice is not noticed.
 //! - An attention that looks like the greeting of a new session and meets it there is the greeting.
-//! - Each portal group is a target port of its own and tells of a power cut by itself; home may move between them.
 //! - What a MODE SELECT of unknown outcome did may be told as somebody else's doing.
 
 use crate::initiator::Reserving;
@@ -64,8 +63,6 @@ pub(crate) struct Conditions {
     medium_errors: u32,
     /// Connections were lost since the session began: an outcome may be unknown.
     losses: u32,
-    /// Portal groups that home may be in.
-    groups: u32,
     /// A lost session's reservations do not come back to its successor, or not in another portal group.
     keeps_stale: bool,
     /// Of the attention after a reset.
@@ -91,7 +88,6 @@ impl Conditions {
             medium_errors: 0,
             losses: 0,
             keeps_stale: !scenario.persona.returns_reservation || groups.len() > 1,
-            groups: u32::try_from(groups.len()).unwrap(),
             reset: scenario.persona.reset_attention,
         }
     }
@@ -100,22 +96,22 @@ impl Conditions {
         0..self.beliefs.len()
     }
 
-    fn expect(&mut self, unit: usize, code: (u8, u8), times: u32) {
+    fn expect(&mut self, unit: usize, code: (u8, u8)) {
         match self.reasons.iter_mut().find(|r| r.unit == unit && r.code == code) {
-            Some(reason) => reason.may += times,
-            None => self.reasons.push(Reason { unit, code, may: times }),
+            Some(reason) => reason.may += 1,
+            None => self.reasons.push(Reason { unit, code, may: 1 }),
         }
     }
 
-    fn happens(&mut self, event: u32, unit: usize, code: (u8, u8), times: u32) {
+    fn happens(&mut self, event: u32, unit: usize, code: (u8, u8)) {
         self.happened.push(Happened { event, unit, code, told: false, owed: false });
-        self.expect(unit, code, times);
+        self.expect(unit, code);
     }
 
     /// A login: the target may say so on every unit.
     pub(crate) fn login(&mut self) {
         for unit in self.units() {
-            self.expect(unit, GREETING, 1);
+            self.expect(unit, GREETING);
         }
     }
 
@@ -141,7 +137,7 @@ impl Conditions {
     /// The initiator resets a unit, or all: some targets tell the one who did it too.
     pub(crate) fn own_reset(&mut self, unit: Option<usize>) {
         for unit in unit.map_or(self.units(), |u| u..u + 1) {
-            self.expect(unit, self.reset, 1);
+            self.expect(unit, self.reset);
         }
     }
 
@@ -154,28 +150,28 @@ impl Conditions {
 
     /// Another initiator resets a unit.
     pub(crate) fn foreign_reset(&mut self, event: u32, unit: usize) {
-        self.happens(event, unit, self.reset, 1);
+        self.happens(event, unit, self.reset);
         self.foreign_holds[unit] = false;
     }
 
     pub(crate) fn mode_changed(&mut self, event: u32, unit: usize) {
-        self.happens(event, unit, MODE_CHANGED, 1);
+        self.happens(event, unit, MODE_CHANGED);
     }
 
     /// A MODE SELECT of its own may have been done, by a nexus that is gone.
     pub(crate) fn mode_maybe_changed(&mut self, unit: usize) {
-        self.expect(unit, MODE_CHANGED, 1);
+        self.expect(unit, MODE_CHANGED);
     }
 
     pub(crate) fn power_on(&mut self, event: u32) {
         self.losses += 1;
         for unit in self.units() {
-            self.happens(event, unit, POWER_ON, self.groups);
+            self.happens(event, unit, POWER_ON);
         }
     }
 
     pub(crate) fn preempted(&mut self, event: u32, unit: usize) {
-        self.happens(event, unit, PREEMPTED, 1);
+        self.happens(event, unit, PREEMPTED);
     }
 
     pub(crate) fn foreign_reserves(&mut self, unit: usize) {
