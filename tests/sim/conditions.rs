@@ -7,11 +7,14 @@
 //!
 //! # Limits
 //! - Two events with the same code may be one attention at the target: told once is enough, twice is not noticed.
+//! - What a further nexus reports may be, for all that anybody can tell, what home has told since that nexus last had nothing
+//!   to say: it need not be told again.
 //! - An attention that looks like the greeting of a new session and meets it there is the greeting.
 //! - What a MODE SELECT of unknown outcome did may be told as somebody else's doing.
 
 use crate::initiator::Reserving;
 use crate::scenario::Scenario;
+use std::time::Instant;
 
 /// A unit attention that something gave a reason for: so often it may be told.
 #[derive(Clone, Debug)]
@@ -58,6 +61,8 @@ impl Belief {
 pub(crate) struct Conditions {
     reasons: Vec<Reason>,
     happened: Vec<Happened>,
+    /// What was told, and when.
+    heard: Vec<(usize, (u8, u8), Instant)>,
     beliefs: Vec<Belief>,
     foreign_holds: Vec<bool>,
     medium_errors: u32,
@@ -83,6 +88,7 @@ impl Conditions {
         Self {
             reasons: Vec::new(),
             happened: Vec::new(),
+            heard: Vec::new(),
             beliefs: vec![Belief::default(); scenario.units],
             foreign_holds: vec![false; scenario.units],
             medium_errors: 0,
@@ -183,15 +189,20 @@ impl Conditions {
         self.medium_errors += 1;
     }
 
-    /// The target told Braid of an event, over home or a further nexus. (Of a power cut each tells by itself.)
-    pub(crate) fn reported(&mut self, event: u32, unit: usize, home: bool) {
+    /// The target told Braid of an event, over home or a further nexus, which had nothing to say at `since`. (Of a power
+    /// cut each tells by itself.)
+    pub(crate) fn reported(&mut self, event: u32, unit: usize, home: bool, since: Instant) {
+        let heard = &self.heard;
+        let late =
+            |h: &Happened| heard.iter().any(|(u, code, at)| *u == unit && *code == h.code && *at >= since);
         let known = self.happened.iter_mut().filter(|h| h.event == event && h.unit == unit && !h.told);
-        known.filter(|h| home || h.code != POWER_ON).for_each(|h| h.owed = true);
+        known.filter(|h| home || h.code != POWER_ON && !late(h)).for_each(|h| h.owed = true);
     }
 
     /// A unit attention was told.
-    pub(crate) fn told(&mut self, unit: usize, asc: u8, ascq: u8) {
+    pub(crate) fn told(&mut self, unit: usize, asc: u8, ascq: u8, now: Instant) {
         let code = (asc, ascq);
+        self.heard.push((unit, code, now));
         if asc == 0x29 {
             self.beliefs[unit].reserved = false;
         }

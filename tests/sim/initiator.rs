@@ -735,7 +735,7 @@ impl Initiator {
             2 => {
                 let sense = response.sense().and_then(|s| Sense::parse(&s));
                 let sense = sense.expect("R135: CHECK CONDITION without sense");
-                self.failed(pending, sense);
+                self.failed(pending, sense, now);
             }
             0x18 => {
                 self.coverage.hit("status: reservation conflict");
@@ -797,7 +797,7 @@ impl Initiator {
     }
 
     /// A command ended with sense data.
-    fn failed(&mut self, pending: Pending, sense: Sense) {
+    fn failed(&mut self, pending: Pending, sense: Sense, now: Instant) {
         let unit = pending.unit;
         match (sense.key, sense.asc, sense.ascq) {
             (0xe, 0x1d, 0) if matches!(pending.kind, Kind::Swap { .. }) => {
@@ -809,7 +809,7 @@ impl Initiator {
             (6, asc, ascq) => {
                 self.coverage.hit("sense: unit attention");
                 assert!(pending.kind != Kind::Inquiry, "P3: INQUIRY reports no unit attention");
-                self.conditions.told(unit, asc, ascq);
+                self.conditions.told(unit, asc, ascq, now);
                 self.settle_once(pending.kind, Once::DidNotRun);
             }
             (3, ..) => {
