@@ -323,6 +323,9 @@ impl Session {
         let Some(unit) = self.attentions(lun) else { return };
         let greets = (OF_LOGIN.contains(&code) || code == POWER_ON) && unit.greets(nexus, code);
         let since = unit.since(nexus, code, login);
+        if greets {
+            unit.note_report(nexus, code, sent_at, 0);
+        }
         if own || greets || unit.is_own_doing(code, since) || broken!(rules, FurtherAttentionForgotten) {
             return;
         }

@@ -142,14 +142,14 @@ impl Conditions {
 
     /// The initiator resets a unit, or all: some targets tell the one who did it too.
     pub(crate) fn own_reset(&mut self, unit: Option<usize>) {
-        for unit in unit.map_or(self.units(), |u| u..u + 1) {
+        for unit in unit.map_or_else(|| self.units(), |u| u..u + 1) {
             self.expect(unit, self.reset);
         }
     }
 
     /// The initiator's reset is done.
     pub(crate) fn was_reset(&mut self, unit: Option<usize>) {
-        for unit in unit.map_or(self.units(), |u| u..u + 1) {
+        for unit in unit.map_or_else(|| self.units(), |u| u..u + 1) {
             self.beliefs[unit].reserved = false;
         }
     }

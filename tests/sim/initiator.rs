@@ -208,6 +208,18 @@ impl Initiator {
         self.conditions.session_lost();
     }
 
+    /// Braid lost a connection. A reset that was lost with it is done again.
+    pub(crate) fn connection_lost(&mut self) {
+        self.conditions.connection_lost();
+        for function in self.functions.values() {
+            match function.code {
+                tmf::LOGICAL_UNIT_RESET => self.conditions.own_reset(Some(function.unit)),
+                tmf::TARGET_WARM_RESET => self.conditions.own_reset(None),
+                _ => {}
+            }
+        }
+    }
+
     /// Whether nothing is open.
     pub(crate) fn is_idle(&self) -> bool {
         self.pending.is_empty() && self.functions.is_empty() && self.pings.is_empty()

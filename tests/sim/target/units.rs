@@ -43,10 +43,8 @@ impl Target {
         if op.ignores_attentions() {
             return None;
         }
-        let now = self.entered_at();
         let to = &mut self.sessions[session];
         if to.attentions[unit].is_empty() {
-            to.clean[unit] = now;
             return None;
         }
         let Attention { code: (asc, ascq), event } = to.attentions[unit].remove(0);

@@ -560,7 +560,7 @@ impl World {
             Notice::PathUp { .. } => "notice: path up",
             Notice::PathDown { was_up, .. } => {
                 if *was_up {
-                    self.initiator.conditions.connection_lost();
+                    self.initiator.connection_lost();
                 }
                 "notice: path down"
             }
