@@ -271,6 +271,8 @@ impl Session {
         let (now, Some((_, code))) = (self.now, unit_attention(response)) else { return };
         if let Some(unit) = self.attentions(lun) {
             unit.note_told(code, now);
+            // What was kept of the kind is told with it.
+            unit.kept.retain(|kept| code_of(kept) != Some(code));
         }
         if code.0 == RESETS {
             self.reservation_ended(lun);
