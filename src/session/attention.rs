@@ -22,6 +22,8 @@ use std::time::Instant;
 
 /// Attentions kept for one unit.
 const MOST_ATTENTIONS: usize = 16;
+/// Of what was told, so much is remembered.
+const MOST_REMEMBERED: usize = 32;
 
 /// Additional sense code and qualifier.
 type Code = (u8, u8);
@@ -36,12 +38,37 @@ const PARAMETERS: u8 = 0x2a;
 /// Commands cleared.
 const CLEARED: u8 = 0x2f;
 
-/// What a further nexus reported, and since when it may have happened.
+/// What further nexuses reported, until home was asked.
 #[derive(Debug)]
 struct Doubt {
     code: Code,
     sense: Bytes,
+    from: Vec<Doubter>,
+}
+
+/// A nexus that reported something, in answer to a command sent at a time, and since when that may have happened.
+#[derive(Debug)]
+struct Doubter {
+    nexus: NexusId,
+    sent_at: Instant,
     since: Instant,
+}
+
+/// What the initiator was told, or will be.
+#[derive(Debug)]
+struct Told {
+    code: Code,
+    at: Instant,
+    number: u64,
+}
+
+/// What a further nexus reported last of a kind: another report of it means another event, which happened after `sent_at`,
+/// and of which the initiator was told later than of this one.
+#[derive(Debug)]
+struct Reported {
+    code: Code,
+    sent_at: Instant,
+    told: u64,
 }
 
 /// What a nexus has said of a unit since its login.
@@ -51,6 +78,7 @@ struct Heard {
     clean: Option<Instant>,
     /// Attentions of the login that were met.
     greetings: Vec<Code>,
+    reported: Vec<Reported>,
 }
 
 /// Attentions of one unit.
@@ -58,8 +86,9 @@ struct Heard {
 pub(super) struct Attentions {
     /// Sense data that the initiator must still see.
     kept: VecDeque<Bytes>,
-    /// What the initiator was told last of each kind, or will be.
-    told: Vec<(Code, Instant)>,
+    /// The last things that the initiator was told, and how many there were.
+    told: VecDeque<Told>,
+    tellings: u64,
     doubts: Vec<Doubt>,
     heard: BTreeMap<NexusId, Heard>,
     /// What the initiator itself did to the unit, and when last.
@@ -119,15 +148,31 @@ impl Attentions {
     }
 
     fn note_told(&mut self, code: Code, now: Instant) {
-        match self.told.iter_mut().find(|(c, _)| *c == code) {
-            Some((_, at)) => *at = now,
-            None => self.told.push((code, now)),
+        self.tellings += 1;
+        if self.told.len() == MOST_REMEMBERED {
+            self.told.pop_front();
         }
+        self.told.push_back(Told { code, at: now, number: self.tellings });
     }
 
-    /// Whether the initiator was told of this kind since then.
-    fn told_since(&self, code: Code, since: Instant) -> bool {
-        self.told.iter().any(|(c, at)| *c == code && *at >= since)
+    /// Since when an event may have happened that a further nexus reports, at the latest since `login`.
+    fn since(&self, nexus: NexusId, code: Code, login: Instant) -> Instant {
+        let Some(heard) = self.heard.get(&nexus) else { return login };
+        let last = heard.reported.iter().find(|r| r.code == code).map(|r| r.sent_at);
+        heard.clean.max(last).unwrap_or(login)
+    }
+
+    /// The telling that a report is late with, if there is one.
+    fn telling(&self, nexus: NexusId, code: Code, since: Instant) -> Option<u64> {
+        let reported = self.heard.get(&nexus).and_then(|h| h.reported.iter().find(|r| r.code == code));
+        let before = reported.map_or(0, |r| r.told);
+        self.told.iter().find(|t| t.code == code && t.at >= since && t.number > before).map(|t| t.number)
+    }
+
+    fn note_report(&mut self, nexus: NexusId, code: Code, sent_at: Instant, told: u64) {
+        let reported = &mut self.heard.entry(nexus).or_default().reported;
+        reported.retain(|r| r.code != code);
+        reported.push(Reported { code, sent_at, told });
     }
 
     /// Whether it is the first of its kind that a login may cause.
@@ -166,8 +211,13 @@ impl Attentions {
     /// Home has been asked, and has nothing more to say: what it has not told, it does not know.
     pub(super) fn resolve(&mut self, now: Instant) {
         for doubt in std::mem::take(&mut self.doubts) {
-            if !self.told_since(doubt.code, doubt.since) {
+            let known = doubt.from.iter().any(|d| self.telling(d.nexus, doubt.code, d.since).is_some());
+            if !known {
                 self.keep(doubt.sense, now);
+            }
+            for by in doubt.from {
+                let told = self.telling(by.nexus, doubt.code, by.since).unwrap_or(self.tellings);
+                self.note_report(by.nexus, doubt.code, by.sent_at, told);
             }
         }
     }
@@ -221,6 +271,8 @@ impl Session {
         let (now, Some((_, code))) = (self.now, unit_attention(response)) else { return };
         if let Some(unit) = self.attentions(lun) {
             unit.note_told(code, now);
+            // What was kept of the kind is told with it.
+            unit.kept.retain(|kept| code_of(kept) != Some(code));
         }
         if code.0 == RESETS {
             self.reservation_ended(lun);
@@ -229,12 +281,18 @@ impl Session {
 
     /// A command met a unit attention, if it did, that the initiator has not seen: one of Braid's own, or one of the
     /// initiator's on a further nexus, which runs again on home.
-    pub(super) fn attention_met(&mut self, nexus: NexusId, lun: Lun, response: &ScsiResponse) {
+    pub(super) fn attention_met(
+        &mut self,
+        nexus: NexusId,
+        lun: Lun,
+        response: &ScsiResponse,
+        sent_at: Instant,
+    ) {
         let Some((sense, code)) = unit_attention(response) else { return };
         if nexus == HOME {
             self.home_met(lun, sense, code);
         } else {
-            self.further_met(nexus, lun, sense, code);
+            self.further_met((nexus, sent_at), lun, sense, code);
         }
     }
 
@@ -252,7 +310,7 @@ impl Session {
         }
     }
 
-    fn further_met(&mut self, nexus: NexusId, lun: Lun, sense: Bytes, code: Code) {
+    fn further_met(&mut self, (nexus, sent_at): (NexusId, Instant), lun: Lun, sense: Bytes, code: Code) {
         let Some(login) = self.nexus(nexus).map(|n| n.login_began) else { return };
         let deed = Deed::behind(code);
         let changing = |t: &Task| {
@@ -266,12 +324,20 @@ impl Session {
         let rules = self.rules;
         let Some(unit) = self.attentions(lun) else { return };
         let greets = (OF_LOGIN.contains(&code) || code == POWER_ON) && unit.greets(nexus, code);
-        let since = unit.heard.get(&nexus).and_then(|h| h.clean).unwrap_or(login);
-        let known = unit.is_own_doing(code, since) || unit.told_since(code, since);
-        let doubted = unit.doubts.iter().any(|d| d.code == code);
-        if own || greets || known || doubted || broken!(rules, FurtherAttentionForgotten) {
+        let since = unit.since(nexus, code, login);
+        if greets {
+            unit.note_report(nexus, code, sent_at, 0);
+        }
+        if own || greets || unit.is_own_doing(code, since) || broken!(rules, FurtherAttentionForgotten) {
             return;
         }
-        unit.doubts.push(Doubt { code, sense, since });
+        let by = Doubter { nexus, sent_at, since };
+        if let Some(told) = unit.telling(nexus, code, since) {
+            unit.note_report(nexus, code, sent_at, told);
+        } else if let Some(doubt) = unit.doubts.iter_mut().find(|d| d.code == code) {
+            doubt.from.push(by);
+        } else {
+            unit.doubts.push(Doubt { code, sense, from: vec![by] });
+        }
     }
 }

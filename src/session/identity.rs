@@ -222,6 +222,15 @@ impl Session {
         }
     }
 
+    /// Home is back: it is asked about what further nexuses reported while it could not be.
+    pub(super) fn ask_about_doubts(&mut self, now: Instant) {
+        let doubted =
+            |(lun, unit): (&Lun, &Unit)| (unit.attentions.is_doubtful() && !unit.learning).then_some(*lun);
+        for lun in self.units.iter().filter_map(doubted).collect::<Vec<_>>() {
+            self.learn(lun, Reach::Whole, now);
+        }
+    }
+
     /// Units that the initiator addressed for the first time: home is asked for their names, so that they are known again
     /// should home have to move. (No more than the name: the other questions may meet what the initiator must be told.)
     pub(super) fn introduce(&mut self, now: Instant) {
@@ -381,13 +390,14 @@ impl Session {
     /// An answer to a check's question.
     pub(super) fn check_answered(&mut self, id: u64, task: &Task, response: &ScsiResponse, now: Instant) {
         let attention = response.is_attention();
+        let sent_at = task.run.as_ref().map_or(now, |r| r.sent_at);
         let Some(at) = self.checks.iter().position(|c| c.id == id) else { return };
         let Some(check) = self.checks.get_mut(at) else { return };
         let busy = matches!(response.status, status::BUSY | status::TASK_SET_FULL | status::TASK_ABORTED);
         if attention || busy {
             check.repeats += 1;
             let (lun, nexus, worn_out) = (check.lun, check.nexus, check.repeats > MOST_REPEATS);
-            self.attention_met(nexus, lun, response);
+            self.attention_met(nexus, lun, response, sent_at);
             if nexus != HOME && attention {
                 self.unit_doubted(lun, nexus, now);
             }

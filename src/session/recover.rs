@@ -404,10 +404,7 @@ impl Session {
         let (rules, plan) = (self.rules, self.rules.fence(self.plan.fence));
         let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) else { return };
         let Some(lun) = fence.units.first().copied() else { return };
-        let method = fence.method;
-        self.attention_met(nexus, lun, response);
-        let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) else { return };
-        match method {
+        match fence.method {
             FenceMethod::Auto => {
                 let identity = Inquiry::parse(&task.collected);
                 fence.method = rules.fence(identity.map_or(FenceMethod::Time, |i| known_fence(&i)));
@@ -417,7 +414,7 @@ impl Session {
                     self.unit_fenced(nexus, lun, now);
                     return;
                 }
-                self.attention_met(nexus, lun, response);
+                self.attention_met(nexus, lun, response, task.run.as_ref().map_or(now, |r| r.sent_at));
                 let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) else { return };
                 fence.attempts += 1;
                 if fence.attempts >= FENCE_ATTEMPTS {
@@ -491,6 +488,7 @@ impl Session {
         if nexus == HOME {
             self.home_lost_since = None;
             self.reissue_resets(now);
+            self.ask_about_doubts(now);
         } else {
             self.check_nexus(nexus, now);
         }

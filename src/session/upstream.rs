@@ -7,10 +7,10 @@ use super::nexus::{Conn, ConnState, HOME};
 use super::order::Holder;
 use super::tasks::{Origin, Solicited, Task, TaskKey};
 use crate::iscsi::{
-    AsyncMessage, DataIn, Itt, NopIn, NopOut, Payload, Pdu, R2t, Reject, ScsiResponse, StatSn, Ttt,
+    AsyncMessage, DataIn, Itt, Lun, NopIn, NopOut, Payload, Pdu, R2t, Reject, ScsiResponse, StatSn, Ttt,
 };
-use crate::scsi::Class;
 use crate::scsi::sense::status;
+use crate::scsi::{Class, Command};
 use std::time::{Duration, Instant};
 
 /// A target that breaks the protocol: its connection is given up with this reason.
@@ -307,7 +307,7 @@ impl Session {
                 // The command did not run. Home is the nexus the initiator knows: what home says is what it must hear.
                 if attention {
                     self.note(Notice::UnitAttentionAbsorbed { path });
-                    self.attention_met(nexus, lun, &response);
+                    self.attention_met(nexus, lun, &response, sent_at);
                     self.unit_doubted(lun, nexus, now);
                 }
                 self.move_to_home(key);
@@ -317,10 +317,7 @@ impl Session {
         let Some(task) = self.tasks.get_mut(key) else { return };
         match task.origin {
             Origin::Initiator { .. } => {
-                let good = response.response == 0 && response.status == status::GOOD;
                 let command = task.command.clone();
-                let class = command.class.clone();
-                let name = task.command.name;
                 let completed = Notice::Completed {
                     path,
                     read: u64::from(task.outbound.delivered),
@@ -328,20 +325,7 @@ impl Session {
                     took: now.saturating_duration_since(task.arrived),
                 };
                 if nexus == HOME {
-                    self.home_tells(lun, &response);
-                    self.note_change(lun, &command);
-                }
-                if good && nexus == HOME {
-                    match class {
-                        Class::Reservation => self.unit_reservation(lun, name),
-                        Class::Read(_) | Class::Write(_) => self.unit_used(lun, now),
-                        Class::WriteAnywhere
-                        | Class::WriteOnce(_)
-                        | Class::Flush
-                        | Class::Query
-                        | Class::Stateless
-                        | Class::Barrier => {}
-                    }
+                    self.home_answered(lun, &command, &response, now);
                 }
                 self.respond(key, response, now);
                 self.note(completed);
@@ -356,6 +340,25 @@ impl Session {
                     self.fence_answered(nexus, &task, &response, now);
                 }
             }
+        }
+    }
+
+    /// What home's answer to a command of the initiator says of the unit.
+    fn home_answered(&mut self, lun: Lun, command: &Command, response: &ScsiResponse, now: Instant) {
+        self.home_tells(lun, response);
+        self.note_change(lun, command);
+        if response.response != 0 || response.status != status::GOOD {
+            return;
+        }
+        match command.class {
+            Class::Reservation => self.unit_reservation(lun, command.name),
+            Class::Read(_) | Class::Write(_) => self.unit_used(lun, now),
+            Class::WriteAnywhere
+            | Class::WriteOnce(_)
+            | Class::Flush
+            | Class::Query
+            | Class::Stateless
+            | Class::Barrier => {}
         }
     }
 

@@ -7,12 +7,14 @@
 //!
 //! # Limits
 //! - Two events with the same code may be one attention at the target: told once is enough, twice is not noticed.
+//! - What a further nexus reports may be, for all that anybody can tell, what home has told since that nexus last had nothing
+//!   to say: it need not be told again.
 //! - An attention that looks like the greeting of a new session and meets it there is the greeting.
-//! - Each portal group is a target port of its own and tells of a power cut by itself; home may move between them.
 //! - What a MODE SELECT of unknown outcome did may be told as somebody else's doing.
 
 use crate::initiator::Reserving;
 use crate::scenario::Scenario;
+use std::time::Instant;
 
 /// A unit attention that something gave a reason for: so often it may be told.
 #[derive(Clone, Debug)]
@@ -59,13 +61,13 @@ impl Belief {
 pub(crate) struct Conditions {
     reasons: Vec<Reason>,
     happened: Vec<Happened>,
+    /// What was told, and when.
+    heard: Vec<(usize, (u8, u8), Instant)>,
     beliefs: Vec<Belief>,
     foreign_holds: Vec<bool>,
     medium_errors: u32,
     /// Connections were lost since the session began: an outcome may be unknown.
     losses: u32,
-    /// Portal groups that home may be in.
-    groups: u32,
     /// A lost session's reservations do not come back to its successor, or not in another portal group.
     keeps_stale: bool,
     /// Of the attention after a reset.
@@ -86,12 +88,12 @@ impl Conditions {
         Self {
             reasons: Vec::new(),
             happened: Vec::new(),
+            heard: Vec::new(),
             beliefs: vec![Belief::default(); scenario.units],
             foreign_holds: vec![false; scenario.units],
             medium_errors: 0,
             losses: 0,
             keeps_stale: !scenario.persona.returns_reservation || groups.len() > 1,
-            groups: u32::try_from(groups.len()).unwrap(),
             reset: scenario.persona.reset_attention,
         }
     }
@@ -100,22 +102,22 @@ impl Conditions {
         0..self.beliefs.len()
     }
 
-    fn expect(&mut self, unit: usize, code: (u8, u8), times: u32) {
+    fn expect(&mut self, unit: usize, code: (u8, u8)) {
         match self.reasons.iter_mut().find(|r| r.unit == unit && r.code == code) {
-            Some(reason) => reason.may += times,
-            None => self.reasons.push(Reason { unit, code, may: times }),
+            Some(reason) => reason.may += 1,
+            None => self.reasons.push(Reason { unit, code, may: 1 }),
         }
     }
 
-    fn happens(&mut self, event: u32, unit: usize, code: (u8, u8), times: u32) {
+    fn happens(&mut self, event: u32, unit: usize, code: (u8, u8)) {
         self.happened.push(Happened { event, unit, code, told: false, owed: false });
-        self.expect(unit, code, times);
+        self.expect(unit, code);
     }
 
     /// A login: the target may say so on every unit.
     pub(crate) fn login(&mut self) {
         for unit in self.units() {
-            self.expect(unit, GREETING, 1);
+            self.expect(unit, GREETING);
         }
     }
 
@@ -140,42 +142,42 @@ impl Conditions {
 
     /// The initiator resets a unit, or all: some targets tell the one who did it too.
     pub(crate) fn own_reset(&mut self, unit: Option<usize>) {
-        for unit in unit.map_or(self.units(), |u| u..u + 1) {
-            self.expect(unit, self.reset, 1);
+        for unit in unit.map_or_else(|| self.units(), |u| u..u + 1) {
+            self.expect(unit, self.reset);
         }
     }
 
     /// The initiator's reset is done.
     pub(crate) fn was_reset(&mut self, unit: Option<usize>) {
-        for unit in unit.map_or(self.units(), |u| u..u + 1) {
+        for unit in unit.map_or_else(|| self.units(), |u| u..u + 1) {
             self.beliefs[unit].reserved = false;
         }
     }
 
     /// Another initiator resets a unit.
     pub(crate) fn foreign_reset(&mut self, event: u32, unit: usize) {
-        self.happens(event, unit, self.reset, 1);
+        self.happens(event, unit, self.reset);
         self.foreign_holds[unit] = false;
     }
 
     pub(crate) fn mode_changed(&mut self, event: u32, unit: usize) {
-        self.happens(event, unit, MODE_CHANGED, 1);
+        self.happens(event, unit, MODE_CHANGED);
     }
 
     /// A MODE SELECT of its own may have been done, by a nexus that is gone.
     pub(crate) fn mode_maybe_changed(&mut self, unit: usize) {
-        self.expect(unit, MODE_CHANGED, 1);
+        self.expect(unit, MODE_CHANGED);
     }
 
     pub(crate) fn power_on(&mut self, event: u32) {
         self.losses += 1;
         for unit in self.units() {
-            self.happens(event, unit, POWER_ON, self.groups);
+            self.happens(event, unit, POWER_ON);
         }
     }
 
     pub(crate) fn preempted(&mut self, event: u32, unit: usize) {
-        self.happens(event, unit, PREEMPTED, 1);
+        self.happens(event, unit, PREEMPTED);
     }
 
     pub(crate) fn foreign_reserves(&mut self, unit: usize) {
@@ -187,15 +189,20 @@ impl Conditions {
         self.medium_errors += 1;
     }
 
-    /// The target told Braid of an event, over home or a further nexus. (Of a power cut each tells by itself.)
-    pub(crate) fn reported(&mut self, event: u32, unit: usize, home: bool) {
+    /// The target told Braid of an event, over home or a further nexus, which had nothing to say at `since`. (Of a power
+    /// cut each tells by itself.)
+    pub(crate) fn reported(&mut self, event: u32, unit: usize, home: bool, since: Instant) {
+        let heard = &self.heard;
+        let late =
+            |h: &Happened| heard.iter().any(|(u, code, at)| *u == unit && *code == h.code && *at >= since);
         let known = self.happened.iter_mut().filter(|h| h.event == event && h.unit == unit && !h.told);
-        known.filter(|h| home || h.code != POWER_ON).for_each(|h| h.owed = true);
+        known.filter(|h| home || h.code != POWER_ON && !late(h)).for_each(|h| h.owed = true);
     }
 
     /// A unit attention was told.
-    pub(crate) fn told(&mut self, unit: usize, asc: u8, ascq: u8) {
+    pub(crate) fn told(&mut self, unit: usize, asc: u8, ascq: u8, now: Instant) {
         let code = (asc, ascq);
+        self.heard.push((unit, code, now));
         if asc == 0x29 {
             self.beliefs[unit].reserved = false;
         }

@@ -208,6 +208,18 @@ impl Initiator {
         self.conditions.session_lost();
     }
 
+    /// Braid lost a connection. A reset that was lost with it is done again.
+    pub(crate) fn connection_lost(&mut self) {
+        self.conditions.connection_lost();
+        for function in self.functions.values() {
+            match function.code {
+                tmf::LOGICAL_UNIT_RESET => self.conditions.own_reset(Some(function.unit)),
+                tmf::TARGET_WARM_RESET => self.conditions.own_reset(None),
+                _ => {}
+            }
+        }
+    }
+
     /// Whether nothing is open.
     pub(crate) fn is_idle(&self) -> bool {
         self.pending.is_empty() && self.functions.is_empty() && self.pings.is_empty()
@@ -735,7 +747,7 @@ impl Initiator {
             2 => {
                 let sense = response.sense().and_then(|s| Sense::parse(&s));
                 let sense = sense.expect("R135: CHECK CONDITION without sense");
-                self.failed(pending, sense);
+                self.failed(pending, sense, now);
             }
             0x18 => {
                 self.coverage.hit("status: reservation conflict");
@@ -797,7 +809,7 @@ impl Initiator {
     }
 
     /// A command ended with sense data.
-    fn failed(&mut self, pending: Pending, sense: Sense) {
+    fn failed(&mut self, pending: Pending, sense: Sense, now: Instant) {
         let unit = pending.unit;
         match (sense.key, sense.asc, sense.ascq) {
             (0xe, 0x1d, 0) if matches!(pending.kind, Kind::Swap { .. }) => {
@@ -809,7 +821,7 @@ impl Initiator {
             (6, asc, ascq) => {
                 self.coverage.hit("sense: unit attention");
                 assert!(pending.kind != Kind::Inquiry, "P3: INQUIRY reports no unit attention");
-                self.conditions.told(unit, asc, ascq);
+                self.conditions.told(unit, asc, ascq, now);
                 self.settle_once(pending.kind, Once::DidNotRun);
             }
             (3, ..) => {

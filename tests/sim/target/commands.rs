@@ -207,6 +207,9 @@ impl Target {
         if self.units[task.unit].reservations.conflicts(owner, task.op.access()) {
             return self.conflict();
         }
+        if !task.op.ignores_attentions() {
+            self.sessions[task.session].clean[task.unit] = self.entered_at();
+        }
         match task.op.kind {
             Kind::TestUnitReady | Kind::StartStop => Outcome::Good,
             Kind::RequestSense

@@ -113,19 +113,25 @@ impl Target {
         self.replace_sessions(&port);
         let params = self.agree(&login.plan.offer);
         let index = self.sessions.len();
-        let mut session =
-            Session::new(port.clone(), self.power_cuts, params, login.plan.cmd_sn, self.units.len());
+        let mut session = Session::new(
+            port.clone(),
+            self.power_cuts,
+            params,
+            login.plan.cmd_sn,
+            self.units.len(),
+            self.entered_at(),
+        );
         let first = self.sessions.is_empty();
         let same = |s: &&Session| s.port.is_same_initiator(&port) && s.power == self.power_cuts;
-        let before = self.sessions.iter().rfind(same);
         for (number, (unit, waiting)) in self.units.iter_mut().zip(&mut session.attentions).enumerate() {
             let greets = match self.persona.greeting {
                 Greeting::Each => true,
                 Greeting::First => first,
                 Greeting::Never => false,
             };
-            // Each port is told of a power cut once, however many sessions it takes.
-            let told = before.is_some_and(|s| !s.attentions[number].iter().any(|w| w.code == POWER_ON));
+            // Each initiator is told of a power cut once, however many sessions it takes.
+            let heard = |s: &Session| !s.attentions[number].iter().any(|w| w.code == POWER_ON);
+            let told = self.sessions.iter().filter(same).any(heard);
             if self.power_cuts > 0 && !told {
                 waiting.push(Attention { code: POWER_ON, event: Some(self.power_event) });
             } else if greets {

@@ -65,6 +65,8 @@ pub(crate) struct Report {
     pub(crate) isid: [u8; 6],
     pub(crate) unit: usize,
     pub(crate) event: u32,
+    /// When this session last had nothing to report.
+    pub(crate) since: Instant,
 }
 
 pub(crate) struct Target {

@@ -155,6 +155,8 @@ impl Target {
             return self.conflict();
         }
         match task.op.kind {
+            // It ends with its session.
+            Kind::Reserve if !self.sessions[task.session].alive => {}
             Kind::Reserve => held.simple = Some(owner),
             // A release by somebody else is no error, and does nothing.
             _ if held.simple == Some(owner) => held.simple = None,

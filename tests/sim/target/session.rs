@@ -55,6 +55,8 @@ pub(super) struct Session {
     pub(super) close_at: Option<Instant>,
     /// Unit attentions of each unit.
     pub(super) attentions: Vec<SmallVec<[Attention; 2]>>,
+    /// When it last had nothing to report of each unit.
+    pub(super) clean: Vec<Instant>,
 }
 
 /// A unit attention that waits.
@@ -81,7 +83,14 @@ pub(super) struct Conn {
 }
 
 impl Session {
-    pub(super) fn new(port: Port, power: u32, params: SessionParams, cmd_sn: CmdSn, units: usize) -> Self {
+    pub(super) fn new(
+        port: Port,
+        power: u32,
+        params: SessionParams,
+        cmd_sn: CmdSn,
+        units: usize,
+        now: Instant,
+    ) -> Self {
         Self {
             port,
             power,
@@ -102,6 +111,7 @@ impl Session {
             mute: false,
             close_at: None,
             attentions: vec![SmallVec::new(); units],
+            clean: vec![now; units],
         }
     }
 

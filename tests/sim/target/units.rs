@@ -43,11 +43,13 @@ impl Target {
         if op.ignores_attentions() {
             return None;
         }
-        let waiting = &mut self.sessions[session].attentions[unit];
-        let Attention { code: (asc, ascq), event } = (!waiting.is_empty()).then(|| waiting.remove(0))?;
+        let to = &mut self.sessions[session];
+        if to.attentions[unit].is_empty() {
+            return None;
+        }
+        let Attention { code: (asc, ascq), event } = to.attentions[unit].remove(0);
         if let Some(event) = event {
-            let isid = self.sessions[session].port.isid;
-            self.reports.push(Report { conn, itt, isid, unit, event });
+            self.reports.push(Report { conn, itt, isid: to.port.isid, unit, event, since: to.clean[unit] });
         }
         self.count(Trigger::Attention);
         Some(Outcome::Sense(Sense { key: key::UNIT_ATTENTION, asc, ascq }))

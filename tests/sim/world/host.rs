@@ -240,7 +240,8 @@ impl World {
         let Some(at) = self.reports.iter().position(|r| r.conn == wire && r.itt == pdu.itt()) else { return };
         let report = self.reports.swap_remove(at);
         if self.host.front.is_some() && self.host.front == self.front {
-            self.initiator.conditions.reported(report.event, report.unit, report.isid == HOME_ISID.0);
+            let home = report.isid == HOME_ISID.0;
+            self.initiator.conditions.reported(report.event, report.unit, home, report.since);
         }
     }
 
@@ -559,7 +560,7 @@ impl World {
             Notice::PathUp { .. } => "notice: path up",
             Notice::PathDown { was_up, .. } => {
                 if *was_up {
-                    self.initiator.conditions.connection_lost();
+                    self.initiator.connection_lost();
                 }
                 "notice: path down"
             }
