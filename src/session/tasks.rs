@@ -114,7 +114,8 @@ impl Task {
             attribute: command.attribute,
             read: command.read,
             write: command.write,
-            expected: command.expected_length,
+            // A length without a direction means nothing (R131).
+            expected: if command.read || command.write { command.expected_length } else { 0 },
             bidi_read: command.bidi_read_length,
             command: meaning,
             seq,
@@ -202,11 +203,7 @@ impl Task {
 
     /// Bytes of read data the initiator expects.
     pub(super) fn read_length(&self) -> u32 {
-        match (self.read, self.write) {
-            (_, true) => self.bidi_read.unwrap_or(0),
-            (true, false) => self.expected,
-            (false, false) => 0,
-        }
+        if self.write { self.bidi_read.unwrap_or(0) } else { self.expected }
     }
 }
 

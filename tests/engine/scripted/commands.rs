@@ -490,11 +490,12 @@ fn what_cannot_be_sent_in_pieces_is_cut_to_the_initiators_segment_r127() {
 }
 
 #[test]
-fn a_command_that_moves_nothing_may_name_a_length() {
+fn a_length_without_a_direction_is_not_passed_on_r131() {
     let mut rig = Rig::sessions(1);
     // VERIFY without data, and yet with an expected length: wrong, and no reason to wait for data for ever.
     let itt = rig.command(ScsiCommand { expected_length: 512, ..plain(&[0x2f, 0, 0, 0, 0, 0, 0, 0, 1]) });
     let command = rig.sent_command(0);
+    assert_eq!(command.expected_length, 0);
     rig.respond(0, &command, GOOD);
     rig.told_status(itt, GOOD);
     rig.quiet();
