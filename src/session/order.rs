@@ -45,13 +45,6 @@ impl Footprint {
         before || behind || conflict
     }
 
-    /// Whether this writes what `earlier` writes and need not wait for it.
-    fn jumped(&self, earlier: &Self) -> bool {
-        let urgent = self.attribute == TaskAttribute::HeadOfQueue && self.lun == earlier.lun;
-        let writes = changes_medium(&self.class) && changes_medium(&earlier.class);
-        urgent && writes && self.class.conflicts_with(&earlier.class)
-    }
-
     /// Whether `later` must wait until the ghost of `self` is fenced: it changes what the ghost would overwrite. Reads
     /// are not harmed as long as the ghost's own command runs again before it is answered; flushes never are.
     fn haunts(&self, later: &Self, reads_too: bool) -> bool {
@@ -108,21 +101,26 @@ impl Order {
         blockers
     }
 
-    /// The command left a ghost: what waits for the command and could be harmed now waits for the ghost too. Returns
-    /// the commands that got one more entry to wait for.
-    pub(super) fn haunt(&mut self, key: TaskKey, ghost: u64) -> Vec<TaskKey> {
+    /// The command left a ghost: what could be harmed and is not `running` waits for the ghost now. Returns the commands
+    /// that got one more entry to wait for.
+    pub(super) fn haunt(&mut self, key: TaskKey, ghost: u64, running: impl Fn(TaskKey) -> bool) -> Vec<TaskKey> {
         let Some(footprint) = self.footprint(key) else { return Vec::new() };
-        let waiting = self.harmed(key, &footprint, false);
+        let waiting = self.harmed(key, &footprint, false, running);
         let (holder, dependents) = (Holder::Ghost(ghost), waiting.clone());
         self.entries.push(Entry { holder, footprint, reads_too: false, dependents });
         waiting
     }
 
-    /// The command, which left this ghost, will not run again: reads that wait for the command now wait for the ghost
-    /// too. Returns the commands that got one more entry to wait for.
-    pub(super) fn haunt_reads(&mut self, key: TaskKey, ghost: u64) -> Vec<TaskKey> {
+    /// The command, which left this ghost, will not run again: reads that are not `running` wait for the ghost too.
+    /// Returns the commands that got one more entry to wait for.
+    pub(super) fn haunt_reads(
+        &mut self,
+        key: TaskKey,
+        ghost: u64,
+        running: impl Fn(TaskKey) -> bool,
+    ) -> Vec<TaskKey> {
         let Some(footprint) = self.footprint(key) else { return Vec::new() };
-        let mut waiting = self.harmed(key, &footprint, true);
+        let mut waiting = self.harmed(key, &footprint, true, running);
         let Some(entry) = self.entries.iter_mut().find(|e| e.holder == Holder::Ghost(ghost)) else {
             return Vec::new();
         };
@@ -132,17 +130,24 @@ impl Order {
         waiting
     }
 
-    /// The command runs again: it must not be overwritten by ghosts that were left while it ran, nor, if one was left of
-    /// it, must a HEAD OF QUEUE command that waits for nothing be overwritten once it is done. Returns for how many more
-    /// entries it has to wait; `own` are its own ghosts.
-    pub(super) fn run_again(&mut self, key: TaskKey, own: impl Fn(u64) -> bool) -> u32 {
-        let Some(place) = self.entries.iter().position(|e| e.holder == Holder::Task(key)) else { return 0 };
+    /// The command runs again: it must not be overwritten by ghosts that were left while it ran. And where it or another
+    /// that is `running` is HEAD OF QUEUE, so that the two did not wait for each other, it is to be the one that stays:
+    /// its own ghost would undo the other. Returns for how many more entries it has to wait; `own` are its own ghosts.
+    pub(super) fn run_again(
+        &mut self,
+        key: TaskKey,
+        own: impl Fn(u64) -> bool,
+        running: impl Fn(TaskKey) -> bool,
+    ) -> u32 {
         let Some(footprint) = self.footprint(key) else { return 0 };
         let mut more = 0;
-        for (at, entry) in self.entries.iter_mut().enumerate() {
+        for entry in &mut self.entries {
+            let harmed = |reads_too| entry.footprint.haunts(&footprint, reads_too);
             let blocks = match entry.holder {
-                Holder::Ghost(ghost) => !own(ghost) && entry.footprint.haunts(&footprint, entry.reads_too),
-                Holder::Task(_) => at > place && entry.footprint.jumped(&footprint),
+                Holder::Ghost(ghost) => !own(ghost) && harmed(entry.reads_too),
+                Holder::Task(k) => {
+                    k != key && running(k) && changes_medium(&entry.footprint.class) && harmed(false)
+                }
             };
             if blocks && !entry.dependents.contains(&key) {
                 entry.dependents.push(key);
@@ -163,16 +168,20 @@ impl Order {
         self.entries.iter().find(|e| e.holder == Holder::Task(key)).map(|e| e.footprint.clone())
     }
 
-    /// Commands that wait for `key` and could be harmed by a ghost of it.
-    fn harmed(&self, key: TaskKey, footprint: &Footprint, reads_too: bool) -> Vec<TaskKey> {
-        let holder = self.entries.iter().find(|e| e.holder == Holder::Task(key));
-        let Some(holder) = holder.filter(|_| !broken!(self.rules, GhostsSpareTheWaiting)) else {
-            return Vec::new();
-        };
+    /// Commands that could be harmed by a ghost of `key` and are not `running`, on either side of it: a HEAD OF QUEUE
+    /// command may leave one that earlier commands must fear.
+    fn harmed(
+        &self,
+        key: TaskKey,
+        footprint: &Footprint,
+        reads_too: bool,
+        running: impl Fn(TaskKey) -> bool,
+    ) -> Vec<TaskKey> {
+        let spared = broken!(self.rules, GhostsSpareTheWaiting);
         let harmed = |e: &Entry| match e.holder {
             Holder::Task(k) => {
-                let waits = holder.dependents.contains(&k) && footprint.haunts(&e.footprint, reads_too);
-                waits.then_some(k)
+                let waits = k != key && !running(k) && !spared;
+                (waits && footprint.haunts(&e.footprint, reads_too)).then_some(k)
             }
             Holder::Ghost(_) => None,
         };
@@ -256,7 +265,7 @@ mod tests {
         order.arrive(0, write(0));
         order.arrive(1, write(4));
         order.arrive(2, read(4));
-        assert_eq!(order.haunt(0, 77), vec![1], "the overlapping write, not the read");
+        assert_eq!(order.haunt(0, 77, |_| false), vec![1], "the overlapping write, not the read");
         assert_eq!(order.leave(Holder::Task(0)), vec![1, 2]);
         assert_eq!(order.blockers_of(1), 1);
         assert_eq!(order.arrive(3, write(0)), 3, "the ghost, the waiting write and the read");
@@ -270,8 +279,8 @@ mod tests {
         let mut order = Order::default();
         order.arrive(0, write(0));
         order.arrive(1, read(4));
-        assert!(order.haunt(0, 77).is_empty());
-        assert_eq!(order.haunt_reads(0, 77), vec![1]);
+        assert!(order.haunt(0, 77, |_| false).is_empty());
+        assert_eq!(order.haunt_reads(0, 77, |_| false), vec![1]);
         assert_eq!(order.leave(Holder::Task(0)), vec![1]);
         assert_eq!(order.blockers_of(1), 1);
         assert_eq!(order.arrive(2, read(0)), 1);
@@ -279,6 +288,19 @@ mod tests {
         order.inherit(78, Lun(0));
         assert_eq!(order.arrive(4, read(64)), 1, "the whole unit");
         assert_eq!(order.arrive(5, simple(Class::Stateless)), 0);
+    }
+
+    #[test]
+    fn head_of_queue_and_what_it_passed_do_not_undo_each_other() {
+        let mut order = Order::default();
+        let urgent = Footprint { attribute: TaskAttribute::HeadOfQueue, ..write(0) };
+        order.arrive(0, write(0));
+        order.arrive(1, write(4));
+        assert_eq!(order.arrive(2, urgent), 0, "it waits for nothing");
+        assert_eq!(order.haunt(2, 77, |k| k == 0), vec![1], "an earlier write that has not started");
+        assert_eq!(order.run_again(2, |g| g == 77, |k| k == 0), 1, "write 0 would be undone by the ghost");
+        assert_eq!(order.haunt(0, 78, |_| false), vec![1, 2]);
+        assert_eq!(order.run_again(0, |g| g == 78, |_| false), 1, "the ghost of the urgent write");
     }
 
     #[test]

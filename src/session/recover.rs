@@ -193,7 +193,8 @@ impl Session {
     fn leave_ghost(&mut self, key: TaskKey, nexus: NexusId, lun: Lun, path: PathId, since: Instant) {
         self.next_ghost += 1;
         let id = self.next_ghost;
-        let waiting = self.order.haunt(key, id);
+        let tasks = &self.tasks;
+        let waiting = self.order.haunt(key, id, |k| tasks.runs(k));
         self.hold_back(&waiting);
         self.ghosts.push(Ghost {
             id,
@@ -213,7 +214,8 @@ impl Session {
         let ids: Vec<u64> = owned.map(|g| (g.owner = None, g.id).1).collect();
         for id in ids {
             if !done && !broken!(self.rules, GhostsSpareReads) {
-                let waiting = self.order.haunt_reads(key, id);
+                let tasks = &self.tasks;
+                let waiting = self.order.haunt_reads(key, id, |k| tasks.runs(k));
                 self.hold_back(&waiting);
             }
         }
@@ -225,7 +227,8 @@ impl Session {
             return;
         }
         let own: Vec<u64> = self.ghosts.iter().filter(|g| g.owner == Some(key)).map(|g| g.id).collect();
-        let more = self.order.run_again(key, |id| own.contains(&id));
+        let tasks = &self.tasks;
+        let more = self.order.run_again(key, |id| own.contains(&id), |k| tasks.runs(k));
         if let Some(task) = self.tasks.get_mut(key) {
             task.blockers += more;
         }
@@ -234,8 +237,10 @@ impl Session {
     /// These have one more entry of the order to wait for.
     fn hold_back(&mut self, waiting: &[TaskKey]) {
         for key in waiting {
-            if let Some(task) = self.tasks.get_mut(*key) {
-                task.blockers += 1;
+            let Some(task) = self.tasks.get_mut(*key) else { continue };
+            task.blockers += 1;
+            if std::mem::take(&mut task.queued) {
+                self.unqueue(*key);
             }
         }
     }

@@ -258,6 +258,11 @@ impl Tasks {
         self.slab.get_mut(key)
     }
 
+    /// Whether the task is at a target.
+    pub(super) fn runs(&self, key: TaskKey) -> bool {
+        self.slab.get(key).is_some_and(|t| t.run.is_some())
+    }
+
     /// The initiator's task with this tag.
     pub(super) fn find(&self, itt: Itt) -> Option<TaskKey> {
         self.by_itt.get(&itt).copied()
