@@ -103,7 +103,12 @@ impl Order {
 
     /// The command left a ghost: what could be harmed and is not `running` waits for the ghost now. Returns the commands
     /// that got one more entry to wait for.
-    pub(super) fn haunt(&mut self, key: TaskKey, ghost: u64, running: impl Fn(TaskKey) -> bool) -> Vec<TaskKey> {
+    pub(super) fn haunt(
+        &mut self,
+        key: TaskKey,
+        ghost: u64,
+        running: impl Fn(TaskKey) -> bool,
+    ) -> Vec<TaskKey> {
         let Some(footprint) = self.footprint(key) else { return Vec::new() };
         let waiting = self.harmed(key, &footprint, false, running);
         let (holder, dependents) = (Holder::Ghost(ghost), waiting.clone());
