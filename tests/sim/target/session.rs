@@ -303,8 +303,10 @@ impl Session {
         // What a new session is greeted with nobody can tell from its greeting.
         let event = event.filter(|_| code != (0x29, 0x00) || self.clean[unit] > self.began);
         let waiting = &mut self.attentions[unit];
-        if !waiting.iter().any(|w| w.code == code) {
-            waiting.push(Attention { code, event });
+        match waiting.iter_mut().find(|w| w.code == code) {
+            // The initiator's own doing may be all that is told of it.
+            Some(waiting) => waiting.event = waiting.event.filter(|_| event.is_some()),
+            None => waiting.push(Attention { code, event }),
         }
     }
 }
