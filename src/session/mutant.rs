@@ -148,10 +148,6 @@ mutants! {
     MovedCommandNotAborted = "moved-command-not-aborted",
     /// ABORT TASK SET goes to home only (R164).
     AbortTaskSetOnHomeOnly = "abort-task-set-on-home-only",
-    /// CLEAR TASK SET goes to every nexus, and the one clears the commands of the other (P3).
-    ClearOnEveryNexus = "clear-on-every-nexus",
-    /// A command that its target does not know any more, when asked to abort it, keeps its place (P4, R149).
-    GoneTaskKept = "gone-task-kept",
     /// A command of a further nexus that a function on home ended is answered TASK ABORTED (P3).
     OwnAbortTold = "own-abort-told",
     /// A set-wide function is sent before the targets have the commands that it must end (R163).

@@ -241,7 +241,7 @@ impl Session {
         for (nexus, conn) in self.recipients(asking) {
             // Home's clears the task set of all nexuses, or of its own if each has one. From a further nexus it would leave
             // an attention on home, of Braid's own making.
-            let further = nexus != HOME && !broken!(self.rules, ClearOnEveryNexus);
+            let further = nexus != HOME;
             let function = if further && code == tmf::CLEAR_TASK_SET { tmf::ABORT_TASK_SET } else { code };
             let request = TaskManagementRequest { function, lun, ..TaskManagementRequest::default() };
             match conn {
@@ -382,9 +382,7 @@ impl Session {
             function.response = tmf::COMPLETE;
         }
         let complete = function.response == tmf::COMPLETE;
-        // A target that does not know the task has answered it before, or lost it: no answer will come.
-        let gone = function.response == tmf::TASK_DOES_NOT_EXIST && !broken!(self.rules, GoneTaskKept);
-        if complete || gone {
+        if complete {
             for key in self.covered(&function) {
                 self.conclude(key, now);
             }

@@ -28,8 +28,6 @@ struct Task {
     immediate: bool,
     /// Nobody can say whether the engine had to take it.
     doubtful: bool,
-    /// The target may have lost it.
-    may_be_gone: bool,
     lun: Lun,
     write: bool,
     /// Bytes to write and to read.
@@ -221,7 +219,6 @@ impl Downstream {
             cmd_sn: c.cmd_sn,
             immediate: c.immediate,
             doubtful,
-            may_be_gone: false,
             lun: c.lun,
             write: c.write,
             write_length: if c.write { c.expected_length } else { 0 },
@@ -293,12 +290,6 @@ impl Downstream {
             must,
         };
         self.other(t.itt, Kind::Function(function));
-    }
-
-    /// Something befell the target: it may not know the open commands of a unit, or of any, any more.
-    pub(crate) fn may_be_gone(&mut self, lun: Option<Lun>) {
-        let open = self.tasks.values_mut().filter(|t| t.life == Life::Open);
-        open.filter(|t| lun.is_none_or(|lun| lun == t.lun)).for_each(|t| t.may_be_gone = true);
     }
 
     fn text(&mut self, t: &TextRequest) {
@@ -527,10 +518,9 @@ impl Downstream {
         } else if r.response == tmf::TASK_DOES_NOT_EXIST && function.code == tmf::ABORT_TASK {
             let doomed =
                 self.others.iter().any(|o| matches!(&o.kind, Kind::Function(f) if f.code != tmf::ABORT_TASK));
-            let task = self.tasks.get_mut(&function.referenced.0).filter(|t| t.life == Life::Open);
-            let here = task.as_ref().is_some_and(|t| function.of == Some(t.cmd_sn) && !t.doubtful);
-            let gone = task.filter(|t| here && t.may_be_gone).map(|task| task.life = Life::Ended);
-            self.rule(149, !here || doomed || gone.is_some(), "a task that is here is said not to be")?;
+            let task = self.tasks.get(&function.referenced.0).filter(|t| t.life == Life::Open);
+            let here = task.is_some_and(|t| function.of == Some(t.cmd_sn) && !t.doubtful);
+            self.rule(149, !here || doomed, "a task that is here is said not to be")?;
         }
         Ok(())
     }

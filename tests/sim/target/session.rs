@@ -55,7 +55,8 @@ pub(super) struct Session {
     pub(super) close_at: Option<Instant>,
     /// Unit attentions of each unit.
     pub(super) attentions: Vec<SmallVec<[Attention; 2]>>,
-    /// When it last had nothing to report of each unit.
+    /// When it began, and when it last had nothing to report of each unit.
+    pub(super) began: Instant,
     pub(super) clean: Vec<Instant>,
 }
 
@@ -111,6 +112,7 @@ impl Session {
             mute: false,
             close_at: None,
             attentions: vec![SmallVec::new(); units],
+            began: now,
             clean: vec![now; units],
         }
     }
@@ -298,9 +300,13 @@ impl Target {
 impl Session {
     /// A unit attention waits; the same one waits once.
     pub(super) fn attend(&mut self, unit: usize, code: (u8, u8), event: Option<u32>) {
+        // What a new session is greeted with nobody can tell from its greeting.
+        let event = event.filter(|_| code != (0x29, 0x00) || self.clean[unit] > self.began);
         let waiting = &mut self.attentions[unit];
-        if !waiting.iter().any(|w| w.code == code) {
-            waiting.push(Attention { code, event });
+        match waiting.iter_mut().find(|w| w.code == code) {
+            // The initiator's own doing may be all that is told of it.
+            Some(waiting) => waiting.event = waiting.event.filter(|_| event.is_some()),
+            None => waiting.push(Attention { code, event }),
         }
     }
 }

@@ -7,7 +7,7 @@ use braid::iscsi::tmf;
 use std::time::Duration;
 
 /// An initiator aborts what somebody else's reset took once it has waited so long.
-const INITIATOR_PATIENCE: Duration = Duration::from_secs(25);
+const INITIATOR_PATIENCE: Duration = Duration::from_secs(12);
 
 impl World {
     pub(super) fn initiator_loses_patience(&mut self) {
@@ -153,7 +153,6 @@ impl World {
                 let event = target.foreign_reset(unit);
                 self.initiator.conditions.foreign_reset(event, unit);
                 self.initiator.excuse(unit);
-                self.commands_may_be_gone(Some(unit));
                 self.after(INITIATOR_PATIENCE, Happening::InitiatorLosesPatience);
             }
             Fault::ForeignModeSelect => {

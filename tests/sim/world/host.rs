@@ -6,7 +6,7 @@ use crate::checker::{Broken, Downstream, Upstream};
 use crate::initiator::{FIRST_BURST, MAX_BURST, SEGMENT};
 use crate::net::{Dir, End, Packet, Role, Wire};
 use braid::iscsi::text::KeyList;
-use braid::iscsi::{Cid, CmdSn, Isid, Lun, Pdu, StatSn, Tsih};
+use braid::iscsi::{Cid, CmdSn, Isid, Pdu, StatSn, Tsih};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::session::mutant::Mutant;
 use braid::session::{
@@ -132,9 +132,6 @@ impl World {
                 }
             }
             Packet::Pdu(pdu) if self.host.front == Some(wire) => {
-                if self.scenario.persona.forgets && matches!(pdu, Pdu::TaskManagementRequest(_)) {
-                    self.commands_may_be_gone(None);
-                }
                 if let Some(checker) = &mut self.host.downstream {
                     checker.received(&pdu);
                 }
@@ -242,13 +239,6 @@ impl World {
         if self.host.front.is_some() && self.host.front == self.front {
             let home = report.isid == HOME_ISID.0;
             self.initiator.conditions.reported(report.event, report.unit, home, report.since);
-        }
-    }
-
-    /// Commands open may be unknown to the target by now.
-    pub(super) fn commands_may_be_gone(&mut self, unit: Option<usize>) {
-        if let Some(checker) = &mut self.host.downstream {
-            checker.may_be_gone(unit.map(|unit| Lun::from_number(u16::try_from(unit).unwrap())));
         }
     }
 
