@@ -47,7 +47,7 @@ impl Session {
             return Err("home is down, and nothing will bring it back or end the session".into());
         }
         let held: u64 = self.tasks.iter().map(|(_, t)| u64::from(t.inbound.received())).sum();
-        let promised: u64 = self.tasks.iter().map(|(_, t)| t.inbound.outstanding()).sum();
+        let promised: u64 = self.tasks.iter().map(|(_, t)| t.booked()).sum();
         if (held, promised) != (self.held, self.promised) {
             return Err(format!("memory: {}/{} booked, {held}/{promised} held", self.held, self.promised));
         }

@@ -125,11 +125,6 @@ impl WriteBuffer {
         self.received
     }
 
-    /// Bytes asked for and not received.
-    pub(super) fn outstanding(&self) -> u64 {
-        self.asked.iter().map(|a| u64::from(a.end - a.next)).sum()
-    }
-
     /// The bytes `offset..offset + length`, cut to what was received; shared.
     pub(super) fn slice(&self, offset: u32, length: u32) -> Payload {
         let mut out = Payload::new();
@@ -224,7 +219,6 @@ mod tests {
         assert_eq!(buffer.want(1000, 300, 1), Some((256, 300)));
         buffer.ask(Ttt(5), 256, 300);
         assert_eq!(buffer.want(1000, 300, 1), None, "one R2T at a time");
-        assert_eq!(buffer.outstanding(), 300);
         buffer.accept(&out(5, 0, 256, 300, true), 1000, 256).unwrap();
         assert_eq!(buffer.want(1000, 600, 1), Some((556, 444)));
         assert_eq!(buffer.received(), 556);

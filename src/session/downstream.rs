@@ -4,6 +4,7 @@ use super::Session;
 use super::api::Notice;
 use super::data::DataFault;
 use super::order::Footprint;
+use super::select::place;
 use super::sequence::Admission;
 use super::tasks::{Task, TaskKey};
 use crate::iscsi::pdu::{BHS_LEN, opcode, opcode_of};
@@ -209,15 +210,10 @@ impl Session {
             return;
         }
         self.solicit(key);
-        let Some(task) = self.tasks.get_mut(key) else { return };
-        let complete = task.inbound.received() >= task.expected;
-        if task.run.is_some() {
+        if self.tasks.get(key).is_some_and(|task| task.run.is_some()) {
             self.answer_r2ts(key);
         } else {
             self.queue_if_ready(key);
-        }
-        if complete && !self.unsolicited.is_empty() {
-            self.solicit_more();
         }
     }
 
@@ -235,13 +231,7 @@ impl Session {
             else {
                 return;
             };
-            let fits = self.held + self.promised + u64::from(length) <= self.plan.memory_budget
-                || broken!(self.rules, BudgetIgnored);
-            let served = !broken!(self.rules, BudgetStarvesTheOldest) && self.is_oldest_starving(key);
-            if !fits && !served {
-                if !self.unsolicited.contains(&key) {
-                    self.unsolicited.push_back(key);
-                }
+            if !self.reserve(key) {
                 return;
             }
             let Some(task) = self.tasks.get_mut(key) else { return };
@@ -250,7 +240,6 @@ impl Session {
             task.outbound.data_sn += 1;
             let (itt, lun) = (task.initiator_tag(), task.lun);
             self.next_ttt = (self.next_ttt + 1) % u32::MAX;
-            self.promised += u64::from(length);
             let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.peek();
             let r2t = R2t {
                 lun,
@@ -267,18 +256,46 @@ impl Session {
         }
     }
 
-    /// The oldest write without all its data always gets it: all that it waits for has what it needs, so it completes
-    /// and frees memory.
-    fn is_oldest_starving(&self, key: TaskKey) -> bool {
-        let starving = self.tasks.iter().filter(|(_, t)| t.write && t.inbound.received() < t.expected);
-        starving.min_by_key(|(_, t)| t.seq).is_some_and(|(oldest, _)| oldest == key)
+    /// Books memory for all that is still to come of a write's data; returns whether it has it. Booked whole, a write
+    /// that has begun at a target always gets its data, whatever waits for it there.
+    fn reserve(&mut self, key: TaskKey) -> bool {
+        let Some(task) = self.tasks.get(key) else { return false };
+        if task.reserved {
+            return true;
+        }
+        let needed = u64::from(task.expected - task.inbound.received());
+        let fits = self.held + self.promised + needed <= self.plan.memory_budget
+            || broken!(self.rules, BudgetIgnored);
+        if !fits && !self.may_overdraw(key) {
+            if !self.unsolicited.contains(&key) {
+                self.unsolicited.push_back(key);
+            }
+            return false;
+        }
+        if !fits {
+            self.overdrawn = Some(key);
+        }
+        self.promised += needed;
+        if let Some(task) = self.tasks.get_mut(key) {
+            task.reserved = true;
+        }
+        true
     }
 
-    /// Memory was freed, or another write is the oldest that lacks data: goes on asking for data where the budget had stopped it.
+    /// One write at a time may go beyond the budget: the next of those that wait for nothing else, so that it completes
+    /// and frees memory.
+    fn may_overdraw(&self, key: TaskKey) -> bool {
+        let starving = self.tasks.iter().filter(|(_, t)| t.is_starving() && t.blockers == 0);
+        let next = starving.min_by_key(|(_, t)| place(t)).map(|(next, _)| next);
+        self.overdrawn.is_none() && next == Some(key) && !broken!(self.rules, BudgetStarvesTheOldest)
+    }
+
+    /// Memory was freed, or a write waits for nothing else now: goes on asking for data where the budget had stopped it.
     pub(super) fn solicit_more(&mut self) {
         for _ in 0..self.unsolicited.len() {
             if let Some(key) = self.unsolicited.pop_front() {
                 self.solicit(key);
+                self.queue_if_ready(key);
             }
         }
     }

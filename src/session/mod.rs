@@ -82,9 +82,11 @@ pub struct Session {
     own_queue: VecDeque<tasks::TaskKey>,
     /// Writes that the memory budget keeps from being solicited.
     unsolicited: VecDeque<tasks::TaskKey>,
-    /// Bytes of write data held, and asked for but not received.
+    /// Bytes of write data held, and booked for what is still to come.
     held: u64,
     promised: u64,
+    /// The write that goes beyond the memory budget.
+    overdrawn: Option<tasks::TaskKey>,
     nexuses: Vec<nexus::Nexus>,
     conns: Vec<nexus::Conn>,
     paths: Vec<nexus::PathSlot>,
@@ -141,6 +143,7 @@ impl Session {
             unsolicited: VecDeque::new(),
             held: 0,
             promised: 0,
+            overdrawn: None,
             nexuses: Vec::new(),
             conns: Vec::new(),
             paths: Vec::new(),
@@ -236,7 +239,7 @@ impl Session {
         all.into_iter().flatten().filter(|at| *at > self.looked).min()
     }
 
-    /// Bytes of write data held and asked for.
+    /// Bytes of write data held and booked.
     #[must_use]
     pub fn memory(&self) -> u64 {
         self.held + self.promised

@@ -32,7 +32,7 @@ impl Session {
         // A write starts with what it may send unasked; once a path was lost under it, only with all its data, so that
         // a slow initiator cannot make a target lose patience twice.
         let needed = if task.losses > 0 { task.expected } else { task.expected.min(unsolicited) };
-        let has_data = !task.write || task.inbound.received() >= needed;
+        let has_data = !task.write || (task.inbound.received() >= needed && !task.is_starving());
         let busy = task.queued || task.run.is_some() || task.held_response.is_some();
         !busy && task.blockers == 0 && has_data && !self.is_held(task)
     }
@@ -231,7 +231,7 @@ impl Session {
 }
 
 /// Place in a queue: HEAD OF QUEUE first, then in order of arrival.
-fn place(task: &Task) -> (bool, u64) {
+pub(super) fn place(task: &Task) -> (bool, u64) {
     (task.attribute != TaskAttribute::HeadOfQueue, task.seq)
 }
 

@@ -86,6 +86,8 @@ pub(super) struct Task {
     /// It was answered with GOOD.
     pub(super) done: bool,
     pub(super) inbound: WriteBuffer,
+    /// Memory is booked for all its write data.
+    pub(super) reserved: bool,
     pub(super) outbound: ReadProgress,
     pub(super) run: Option<Run>,
     /// A response that waits until the initiator has sent the data it owes (R138).
@@ -126,6 +128,7 @@ impl Task {
             losses: 0,
             done: false,
             inbound: WriteBuffer::default(),
+            reserved: false,
             outbound: ReadProgress::default(),
             run: None,
             held_response: None,
@@ -186,6 +189,16 @@ impl Task {
     /// A flush with no write before it.
     pub(super) fn flushes_nothing(&self) -> bool {
         self.command.class == Class::Flush && self.blockers == 0
+    }
+
+    /// Whether it lacks data for which no memory is booked.
+    pub(super) fn is_starving(&self) -> bool {
+        self.write && !self.reserved && self.inbound.received() < self.expected
+    }
+
+    /// Bytes booked for data that is still to come.
+    pub(super) fn booked(&self) -> u64 {
+        if self.reserved { u64::from(self.expected.saturating_sub(self.inbound.received())) } else { 0 }
     }
 
     /// Whether the initiator still owes data that it was asked for or announced.

@@ -420,13 +420,14 @@ impl Session {
     pub(super) fn conclude(&mut self, key: TaskKey, _now: Instant) {
         self.unqueue_if_queued(key);
         let Some(task) = self.tasks.remove(key) else { return };
+        self.promised = self.promised.saturating_sub(task.booked());
         if let Some(run) = task.run
             && let Some(load) = self.loads.get_mut(run.path.0)
         {
             load.forgotten(run.load);
         }
         self.held = self.held.saturating_sub(u64::from(task.inbound.received()));
-        self.promised = self.promised.saturating_sub(task.inbound.outstanding());
+        self.overdrawn.take_if(|overdrawn| *overdrawn == key);
         if task.losses > 0 {
             self.disown_ghosts(key, task.done);
         }
@@ -451,6 +452,9 @@ impl Session {
                 task.blockers = task.blockers.saturating_sub(1);
             }
             self.queue_if_ready(*key);
+        }
+        if !waiting.is_empty() {
+            self.solicit_more();
         }
     }
 }

@@ -254,6 +254,7 @@ impl Scenario {
             // A target that forgets.
             _ => {
                 self.persona = Persona::istgt();
+                self.persona.slow_once_in = 2;
                 for _ in 0..3 {
                     self.cluster(random.pick(&[0, 3, 6]), random);
                 }

@@ -3,7 +3,7 @@
 
 use super::{Happening, World};
 use crate::checker::{Broken, Downstream, Upstream};
-use crate::initiator::{FIRST_BURST, MAX_BURST, SEGMENT};
+use crate::initiator::{BLOCK, FIRST_BURST, MAX_BURST, SEGMENT};
 use crate::net::{Dir, End, Packet, Role, Wire};
 use braid::iscsi::text::KeyList;
 use braid::iscsi::{Cid, CmdSn, Isid, Pdu, StatSn, Tsih};
@@ -450,6 +450,7 @@ impl World {
                 Output::Note(notice) => self.noted(&notice),
             }
         }
+        self.judge_memory();
         // A mutant must be noticed from outside.
         if let Some(session) = &self.host.session
             && self.host.mutant.is_none()
@@ -457,6 +458,18 @@ impl World {
         {
             panic!("invariant: {broken}");
         }
+    }
+
+    /// Write data held stays within the budget, but for one write, and what came unasked before the window closed.
+    fn judge_memory(&self) {
+        let Some(session) = &self.host.session else { return };
+        let unasked = u64::from(self.scenario.window) * u64::from(FIRST_BURST);
+        let most = self.scenario.memory + unasked + (self.scenario.longest * BLOCK) as u64;
+        assert!(
+            session.memory() <= most,
+            "P4: {} bytes of write data held, {most} allowed",
+            session.memory()
+        );
     }
 
     fn to_initiator(&mut self, pdu: Pdu) {
