@@ -186,7 +186,6 @@ impl Session {
         };
         let first_burst = self.plan.downstream.session.first_burst_length;
         let Some(task) = self.tasks.get_mut(key) else { return };
-        let solicited = pdu.ttt != Ttt::NONE;
         match task.inbound.accept(pdu, task.expected, first_burst) {
             Ok(()) => {}
             Err(DataFault::UnknownTransfer) => {
@@ -201,7 +200,7 @@ impl Session {
         }
         let (length, due) = (pdu.data.len() as u64, task.data_due());
         self.held += length;
-        if solicited {
+        if task.reserved {
             self.promised = self.promised.saturating_sub(length);
         }
         let held = task.held_response.take_if(|_| !due);
@@ -223,18 +222,16 @@ impl Session {
         let (burst, outstanding) = (session.max_burst_length.max(512), session.max_outstanding_r2t.max(1));
         loop {
             let ttt = Ttt(self.next_ttt);
-            let Some(task) = self.tasks.get_mut(key) else { return };
+            let Some(task) = self.tasks.get(key) else { return };
             if !task.write || task.held_response.is_some() {
                 return;
             }
-            let Some((offset, length)) = task.inbound.want(task.expected, burst, usize::from(outstanding))
-            else {
-                return;
-            };
             if !self.reserve(key) {
                 return;
             }
             let Some(task) = self.tasks.get_mut(key) else { return };
+            let wanted = task.inbound.want(task.expected, burst, usize::from(outstanding));
+            let Some((offset, length)) = wanted else { return };
             task.inbound.ask(ttt, offset, length);
             let r2t_sn = task.outbound.data_sn;
             task.outbound.data_sn += 1;
