@@ -80,7 +80,8 @@ impl Session {
         let Some(conn) = self.conn(run.conn) else { return false };
         let patience = self.plan.task_timeout;
         let due = now >= run.sent_at + patience && should_be_quick(task);
-        if !due || broken!(self.rules, TaskTimeoutIgnored) {
+        let settling = task.only_nexus.is_some() && broken!(self.rules, SettlingWithoutEnd);
+        if !due || settling || broken!(self.rules, TaskTimeoutIgnored) {
             return false;
         }
         let silent = now >= conn.last_answer + patience;

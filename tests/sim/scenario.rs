@@ -213,7 +213,7 @@ impl Scenario {
 
     /// Some faults need others beside them, and soon, or a target of a certain kind.
     fn take_theme(&mut self, random: &mut Random) {
-        let theme = random.below(4);
+        let theme = random.below(5);
         self.commands = 60;
         self.faults.clear();
         self.depth = random.pick(&[8, 16, 32]);
@@ -251,15 +251,43 @@ impl Scenario {
                     self.cluster(random.pick(&[0, 2, 8, 9, 20]), random);
                 }
             }
-            // A target that forgets.
-            _ => {
+            // A target that forgets while home settles and its device is busy for others.
+            3 => {
                 self.persona = Persona::istgt();
                 self.persona.slow_once_in = 2;
+                if random.once_in(2) {
+                    self.fanout = Fanout::Sessions;
+                }
                 for _ in 0..3 {
                     self.cluster(random.pick(&[0, 3, 6]), random);
                 }
+                self.lose_home(random);
+            }
+            // Home is near, the other paths are far, and functions of home's are lost with it.
+            _ => {
+                (self.blocks, self.fanout) = (12, Fanout::Sessions);
+                self.persona = random.pick(&[Persona::lab, Persona::tgt, Persona::tgt, Persona::lio])();
+                self.persona.slow_once_in = 3;
+                for (n, path) in self.paths.iter_mut().enumerate() {
+                    path.quality.delay = if n == 0 { 5 * US } else { random.pick(&[MS, 10 * MS]) };
+                    path.quality.jitter = Duration::ZERO;
+                }
+                for _ in 0..4 {
+                    self.cluster(random.pick(&[22, 23, 23]), random);
+                    if random.once_in(2) {
+                        self.lose_home(random);
+                    }
+                }
             }
         }
+    }
+
+    /// Home's path is reset about when the fault planned last happens.
+    fn lose_home(&mut self, random: &mut Random) {
+        let Some(last) = self.faults.last().copied() else { return };
+        let soon = random.pick(&[20 * US, 2 * MS, 40 * MS, 400 * MS]);
+        let delay = last.delay + random.between(Duration::ZERO, soon);
+        self.faults.push(Planned { delay, fault: Fault::Reset(0), ..last });
     }
 
     /// The same kind of fault a few times, within a short time.
