@@ -265,13 +265,16 @@ impl Scenario {
             }
             // Home is near, the other paths are far, and functions of home's are lost with it.
             _ => {
-                (self.blocks, self.fanout) = (12, Fanout::Sessions);
+                (self.blocks, self.longest, self.units, self.fanout) = (12, 2, 1, Fanout::Sessions);
                 self.persona = random.pick(&[Persona::lab, Persona::tgt, Persona::tgt, Persona::lio])();
                 self.persona.slow_once_in = 3;
                 for (n, path) in self.paths.iter_mut().enumerate() {
-                    path.quality.delay = if n == 0 { 5 * US } else { random.pick(&[MS, 10 * MS]) };
+                    path.quality.delay = if n == 0 { 5 * US } else { MS };
                     path.quality.jitter = Duration::ZERO;
                 }
+                // Slowly, so that the far paths are in use by then.
+                (self.commands, self.think, self.policy) = (120, 2 * MS, Policy::RoundRobin);
+                self.downstream.delay = 50 * US;
                 for _ in 0..4 {
                     self.cluster(random.pick(&[22, 23, 23]), random);
                     if random.once_in(2) {
