@@ -27,6 +27,10 @@ impl Session {
         1 + self.paths.len() + path.0
     }
 
+    pub(super) fn is_stray(&self, nexus: NexusId) -> bool {
+        nexus > self.paths.len()
+    }
+
     /// One for each path; they stand behind the nexuses of the paths.
     pub(super) fn build_strays(&mut self) {
         let count = self.plan.paths.len();
@@ -142,7 +146,7 @@ impl Session {
         let home = self.nexus(HOME);
         let stays = home.is_some_and(|h| matches!(h.state, NexusState::Up | NexusState::Settling));
         let elsewhere = home.and_then(|h| h.tpgt) != self.nexus(nexus).and_then(|n| n.tpgt);
-        nexus <= self.paths.len() || elsewhere && (stays || self.finishing.is_some())
+        !self.is_stray(nexus) || elsewhere && (stays || self.finishing.is_some())
     }
 
     /// What was feared of a predecessor is no longer this session's business.
