@@ -24,7 +24,7 @@ use crate::session::{Fanout, PathId, PathPlan, Session, SessionPlan};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
@@ -233,7 +233,7 @@ struct Granted {
 
 /// The session's life after both logins.
 async fn run(shared: &Arc<Shared>, conn: Conn, granted: Granted) {
-    let Granted { target, claim, permit, ways, fanout, plan, leading, agreed } = granted;
+    let Granted { target, mut claim, permit, ways, fanout, plan, leading, agreed } = granted;
     let names: Vec<String> = target.paths.iter().map(|path| path.name.clone()).collect();
     tracing::info!(home = names.get(leading.path), tsih = claim.tsih.0, "session begins");
     let metrics = shared.metrics.session(&target.name, names.iter().map(String::as_str), fanout);
@@ -241,13 +241,18 @@ async fn run(shared: &Arc<Shared>, conn: Conn, granted: Granted) {
     let local = conn.stream().local_addr().ok().map(|local| local.ip());
     let portals = shared.records(local).into_iter().filter(|record| record.name == target.name);
     let portals = answer(&portals.collect::<Vec<_>>());
-    let plan = session_plan(&target, fanout, (agreed, portals), (home, leading.agreed, plan));
+    let home_login = (home, leading.agreed, plan);
+    let plan = session_plan(&target, fanout, (agreed, portals), home_login, claim.predecessor());
     let engine = Session::new(plan, clock::now());
     let home = (SessionPlan::HOME_CONN, leading.conn);
     let orders = (claim.stopped(), claim.killed());
     let driver = Driver::new(engine, ways, conn, home, orders, Observer::new(metrics, names));
+    claim.begins();
     match driver.run().await {
-        Ending::InOrder => tracing::info!("session ended"),
+        Ending::InOrder => {
+            claim.ended_in_order();
+            tracing::info!("session ended");
+        }
         Ending::Killed => tracing::warn!("session killed: it did not end in time"),
     }
     drop(permit);
@@ -373,6 +378,7 @@ fn session_plan(
     fanout: Fanout,
     (downstream, send_targets): (Negotiated, KeyList),
     (home_path, home, home_login): (PathId, Negotiated, LoginPlan),
+    predecessor: Option<Instant>,
 ) -> SessionPlan {
     let path = |path: &PathConfig| PathPlan { name: path.name.clone(), weight: path.weight };
     SessionPlan {
@@ -386,7 +392,7 @@ fn session_plan(
         policy: target.policy,
         fence: target.fence,
         fence_time: target.fence_time,
-        predecessor: None,
+        predecessor,
         queue_time: target.queue_time,
         ping_interval: target.ping_interval,
         ping_timeout: target.ping_timeout,

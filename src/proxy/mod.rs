@@ -31,6 +31,7 @@ mod errand;
 mod intercept;
 mod leading;
 mod listener;
+mod mark;
 mod notice;
 pub mod probe;
 mod registry;
@@ -43,6 +44,7 @@ use crate::login::discovery::TargetRecord;
 use crate::metrics::Metrics;
 use auto::Verdicts;
 use dial::{Route, Timing};
+use mark::Mark;
 use registry::Registry;
 use std::collections::BTreeMap;
 use std::io;
@@ -96,6 +98,7 @@ struct Shared {
     /// The addresses listened on, with the ports that were given out.
     portals: Vec<SocketAddr>,
     registry: Arc<Registry>,
+    mark: Mark,
     sessions: Arc<Semaphore>,
     logins: Arc<Semaphore>,
     verdicts: Verdicts,
@@ -126,6 +129,7 @@ impl Proxy {
         for target in &config.targets {
             metrics.declare(&target.name, target.paths.iter().map(|path| path.name.as_str()));
         }
+        let (mark, died) = Mark::leave(config.state_file.as_deref());
         let sessions = usize::try_from(config.limits.max_sessions).unwrap_or(Semaphore::MAX_PERMITS);
         let verdicts = Verdicts::new(&config);
         verdicts.ask_all(&config);
@@ -134,7 +138,8 @@ impl Proxy {
             verdicts,
             metrics,
             portals: bound.iter().map(|(address, _)| *address).collect(),
-            registry: Arc::default(),
+            registry: Arc::new(Registry::new(died.then(clock::now))),
+            mark,
             sessions: Arc::new(Semaphore::new(sessions)),
             logins: Arc::new(Semaphore::new(MAX_LOGINS)),
             tpgts: Mutex::default(),
@@ -169,6 +174,9 @@ impl Proxy {
         }
         self.shared.verdicts.stop().await;
         self.shared.registry.close(patience).await;
+        if self.shared.registry.is_clean() {
+            self.shared.mark.remove();
+        }
         for mut served in connections {
             served.shutdown().await;
         }

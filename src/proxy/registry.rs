@@ -5,13 +5,17 @@
 //! told to stop, and the later one waits in `Predecessor::end` until it is gone. Claims on a key thus form a queue,
 //! and at most its head has connections to the target.
 //!
+//! A session that does not end in order may leave commands at the target; the registry remembers when that was, and
+//! whether it may have happened to the process before this one ([`Claim::predecessor`]).
+//!
 //! The lock is held for map operations only and never on the data path.
 
+use super::clock;
 use crate::iscsi::{Isid, Tsih};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// What makes two logins the same session.
@@ -41,8 +45,13 @@ pub(super) enum Order {
 /// All running sessions.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
+    /// When the process before this one died at the latest, if it may have.
+    died: Option<Instant>,
     state: Mutex<State>,
 }
+
+/// So long a session that did not end in order is remembered: no `fence_time` is longer.
+const MEMORY: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default)]
 struct State {
@@ -50,6 +59,8 @@ struct State {
     last_id: u64,
     last_tsih: u16,
     running: BTreeMap<Key, Entry>,
+    /// When sessions ended that did not end in order.
+    killed: BTreeMap<Key, Instant>,
     /// Claims that were superseded but still live, so that stopping everything reaches them too.
     superseded: Vec<Entry>,
 }
@@ -70,6 +81,8 @@ pub(super) struct Claim {
     id: u64,
     /// The session's handle, unique among those running.
     pub(super) tsih: Tsih,
+    /// Commands are under way, or were when it ended.
+    at_risk: bool,
     order: watch::Receiver<Order>,
     _alive: watch::Sender<()>,
 }
@@ -82,6 +95,18 @@ pub(super) struct Predecessor {
 }
 
 impl Registry {
+    /// One that has nothing running; `died` is when the process before this one died at the latest, if it may have.
+    pub(super) fn new(died: Option<Instant>) -> Self {
+        Self { died, state: Mutex::default() }
+    }
+
+    /// Whether all sessions that ended have ended in order, or long enough ago.
+    pub(super) fn is_clean(&self) -> bool {
+        let mut state = self.lock();
+        state.forget(clock::now());
+        state.killed.is_empty()
+    }
+
     /// Claims a key. None if the registry is closed.
     pub(super) fn claim(self: &Arc<Self>, key: Key) -> Option<(Claim, Option<Predecessor>)> {
         let (order_sender, order) = watch::channel(Order::Run);
@@ -98,7 +123,8 @@ impl Registry {
             state.superseded.push(entry);
             predecessor
         });
-        let claim = Claim { registry: Arc::clone(self), key, id, tsih, order, _alive: alive_sender };
+        let registry = Arc::clone(self);
+        let claim = Claim { registry, key, id, tsih, at_risk: false, order, _alive: alive_sender };
         Some((claim, predecessor))
     }
 
@@ -139,6 +165,10 @@ impl Registry {
 }
 
 impl State {
+    fn forget(&mut self, now: Instant) {
+        self.killed.retain(|_, at| now.saturating_duration_since(*at) < MEMORY);
+    }
+
     fn knows(&self, tsih: Tsih) -> bool {
         self.running.values().chain(&self.superseded).any(|entry| entry.tsih == tsih)
     }
@@ -158,6 +188,22 @@ impl State {
 }
 
 impl Claim {
+    /// When an earlier session with this key may last have ended with commands under way, if one may have.
+    pub(super) fn predecessor(&self) -> Option<Instant> {
+        let killed = self.registry.lock().killed.get(&self.key).copied();
+        killed.max(self.registry.died)
+    }
+
+    /// Commands may be under way from now on.
+    pub(super) fn begins(&mut self) {
+        self.at_risk = true;
+    }
+
+    /// It has ended in order: nothing is under way.
+    pub(super) fn ended_in_order(&mut self) {
+        self.at_risk = false;
+    }
+
     /// Ends when this session is asked to stop, or more.
     pub(super) fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
         self.ordered(Order::Stop)
@@ -186,6 +232,11 @@ impl Drop for Claim {
             state.running.remove(&self.key);
         }
         state.superseded.retain(|entry| entry.id != self.id);
+        if self.at_risk {
+            let now = clock::now();
+            state.forget(now);
+            state.killed.insert(self.key.clone(), now);
+        }
     }
 }
 
@@ -295,6 +346,28 @@ mod tests {
         registry.close(Duration::from_secs(10)).await;
         assert!(registry.len() == 0);
         assert!(registry.claim(key("c")).is_none());
+    }
+
+    #[test]
+    fn a_session_that_did_not_end_in_order_is_remembered() {
+        let registry = Arc::new(Registry::default());
+        let claim = |name| registry.claim(key(name)).unwrap().0;
+        let mut first = claim("a");
+        assert_eq!(first.predecessor(), None);
+        first.begins();
+        first.ended_in_order();
+        drop(first);
+        assert!(registry.is_clean());
+        let mut second = claim("a");
+        assert_eq!(second.predecessor(), None);
+        second.begins();
+        drop(second);
+        assert!(claim("a").predecessor().is_some());
+        assert_eq!(claim("b").predecessor(), None);
+        assert!(!registry.is_clean());
+        let died = clock::now();
+        let after = Arc::new(Registry::new(Some(died)));
+        assert_eq!(after.claim(key("a")).unwrap().0.predecessor(), Some(died));
     }
 
     #[test]

@@ -481,6 +481,8 @@ impl Session {
         let known = unit.facts.as_ref().and_then(|f| f.capacity);
         let capacity = check.facts.capacity.or(known);
         unit.facts = Some(Facts { capacity, ..check.facts });
+        // Fences may have waited for the name.
+        self.changed = true;
         unit.known |= check.reach == Reach::Whole;
         if unit.used && !unit.known || unit.attentions.is_doubtful() {
             self.learn(check.lun, Reach::Whole, now);
@@ -497,6 +499,29 @@ impl Session {
         let settling = self.home_state() == NexusState::Settling;
         if settling && !self.checks.iter().any(|c| c.nexus == HOME) {
             self.nexus_ready(HOME, now);
+        }
+    }
+
+    /// Whether a unit was found to be home's on a further nexus.
+    pub(super) fn is_proved(&self, nexus: NexusId) -> bool {
+        self.units.values().any(|unit| unit.proofs.get(&nexus) == Some(&Proof::Proved))
+    }
+
+    /// The page on which a unit says who it is, if home has told anything of it that no other unit says.
+    pub(super) fn name_page(&self, lun: Lun) -> Option<u8> {
+        let facts = self.units.get(&lun)?.facts.as_ref()?;
+        let named = facts.names.as_ref().is_some_and(Identity::is_unique);
+        let serial = facts.serial.as_ref().map(|_| inquiry::PAGE_SERIAL);
+        if named { Some(inquiry::PAGE_IDENTIFICATION) } else { serial }
+    }
+
+    /// Whether this page says what home said.
+    pub(super) fn is_known_unit(&self, lun: Lun, page: &[u8]) -> bool {
+        let Some(facts) = self.units.get(&lun).and_then(|unit| unit.facts.as_ref()) else { return false };
+        match self.name_page(lun) {
+            Some(inquiry::PAGE_IDENTIFICATION) => facts.names == Identity::parse(page),
+            Some(_) => facts.serial == inquiry::parse_serial(page),
+            None => false,
         }
     }
 

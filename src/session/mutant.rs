@@ -56,6 +56,8 @@ mutants! {
 
     // Ghosts and fences.
 
+    /// A session reinstated at another target of the same name passes for a fence (P2).
+    FenceUnrecognised = "fence-unrecognised",
     /// What an earlier session left at the target is not fenced (P1, P2).
     PredecessorForgotten = "predecessor-forgotten",
     /// Reads do not wait for the ghost of a command that will not run again: what they see changes afterwards (P1).

@@ -12,6 +12,9 @@
 //!   (This session's home may leave one too, when it moves to another group.)
 //! - The portal group of a path that has not been up is not known, and time must do.
 //!
+//! Nexuses of paths that the predecessor had under other names are not known: after such a change of the configuration
+//! and a crash at once, let `fence_time` pass.
+//!
 //! The ghosts go when this session ends: whoever made the next one's plan knows of the predecessor too.
 
 use super::Session;
@@ -25,6 +28,10 @@ impl Session {
     /// Home in the portal group of a path, if that is another one than home's.
     fn stray(&self, path: PathId) -> NexusId {
         1 + self.paths.len() + path.0
+    }
+
+    pub(super) fn is_stray(&self, nexus: NexusId) -> bool {
+        nexus > self.paths.len()
     }
 
     /// One for each path; they stand behind the nexuses of the paths.
@@ -43,7 +50,9 @@ impl Session {
         if known || broken!(self.rules, PredecessorForgotten) {
             return;
         }
-        let mut nexuses: Vec<NexusId> = (HOME..=self.paths.len()).collect();
+        // A path that is alone carries home and nothing else.
+        let further = if self.paths.len() > 1 { self.paths.len() } else { 0 };
+        let mut nexuses: Vec<NexusId> = (HOME..=further).collect();
         for path in 0..self.paths.len() {
             let held_by = self.nexus_in_group_of(PathId(path));
             if !nexuses.contains(&held_by) {
@@ -142,7 +151,7 @@ impl Session {
         let home = self.nexus(HOME);
         let stays = home.is_some_and(|h| matches!(h.state, NexusState::Up | NexusState::Settling));
         let elsewhere = home.and_then(|h| h.tpgt) != self.nexus(nexus).and_then(|n| n.tpgt);
-        nexus <= self.paths.len() || elsewhere && (stays || self.finishing.is_some())
+        !self.is_stray(nexus) || elsewhere && (stays || self.finishing.is_some())
     }
 
     /// What was feared of a predecessor is no longer this session's business.

@@ -9,7 +9,9 @@
 //!    until the nexus is fenced, or until `fence_time` has passed since the loss; so do commands that read what it
 //!    writes, once it is certain that it will not run again;
 //! 4. the nexus is reinstated over a living portal of its group: after that nothing more can arrive from the old
-//!    connections. What makes sure that nothing still runs depends on the target ([`FenceMethod`]).
+//!    connections. What makes sure that nothing still runs depends on the target ([`FenceMethod`]). Where that is another
+//!    path than the one lost, the unit must first say there that it is the one home knows: another target under the
+//!    same name knows nothing of the old session.
 
 use super::Session;
 use super::api::{Cause, FenceMethod, How, Notice, Output, PathId};
@@ -43,6 +45,8 @@ pub(super) struct Ghost {
 pub(super) struct Fence {
     pub(super) nexus: NexusId,
     units: Vec<Lun>,
+    /// The unit in front is the one that its ghosts are of.
+    recognised: bool,
     /// What the unit in front said it is, once asked (only for [`FenceMethod::Auto`]).
     method: FenceMethod,
     attempts: u32,
@@ -50,6 +54,8 @@ pub(super) struct Fence {
 
 /// A unit attention may answer the fence's own command; so often it is sent again.
 const FENCE_ATTEMPTS: u32 = 16;
+/// Longest answer taken to the question for a unit's name, in bytes.
+const NAME_LENGTH: u16 = 1024;
 /// A command that met so many lost nexuses is ended instead of being moved once more.
 const MOST_LOSSES: u32 = 16;
 
@@ -298,7 +304,8 @@ impl Session {
             if !wanted || !due || !self.may_fence(nexus) {
                 continue;
             }
-            let Some(path) = self.fence_path(nexus) else { continue };
+            let path = self.fence_path(nexus).filter(|p| self.may_recognise(nexus, *p));
+            let Some(path) = path else { continue };
             let group = self.paths.get(path.0).and_then(|p| p.tpgt);
             if let Some(nexus) = self.nexuses.get_mut(nexus) {
                 nexus.fence_retry_at = Some(now + self.plan.reconnect.0);
@@ -325,7 +332,10 @@ impl Session {
             |c: &&Conn| c.state == ConnState::Up && self.paths.get(c.path.0).is_some_and(|p| p.tpgt == group);
         // The one over which no attempt failed lately.
         let retry_at = |c: &&Conn| self.paths.get(c.path.0).and_then(|p| p.retry_at);
-        let living = self.conns.iter().filter(same_group).min_by_key(retry_at).map(|c| c.path);
+        // One whose units were found to be home's, if there is one.
+        let unproved = |c: &&Conn| c.nexus != HOME && !self.is_proved(c.nexus);
+        let by_trust = |c: &&Conn| (unproved(c), retry_at(c));
+        let living = self.conns.iter().filter(same_group).min_by_key(by_trust).map(|c| c.path);
         // With no other path left, the nexus' own may come back.
         let own = || self.ghosts.iter().find(|g| g.nexus == nexus).map(|g| g.path);
         living.or_else(|| own().filter(|_| self.finishing.is_some()))
@@ -344,7 +354,7 @@ impl Session {
         }
         self.fences.retain(|f| f.nexus != nexus);
         let method = self.rules.fence(self.plan.fence);
-        self.fences.push(Fence { nexus, units, method, attempts: 0 });
+        self.fences.push(Fence { nexus, units, recognised: false, method, attempts: 0 });
         self.next_fence_step(nexus, now);
     }
 
@@ -357,7 +367,7 @@ impl Session {
         }
         if !under_way {
             let method = self.rules.fence(self.plan.fence);
-            self.fences.push(Fence { nexus, units: Vec::new(), method, attempts: 0 });
+            self.fences.push(Fence { nexus, units: Vec::new(), recognised: false, method, attempts: 0 });
         }
         let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) else { return };
         for ghost in self.ghosts.iter().filter(|g| g.nexus == nexus && !g.timed) {
@@ -378,6 +388,9 @@ impl Session {
             self.fence_done(nexus, now);
             return;
         };
+        if method != FenceMethod::Time && !self.recognise(nexus, lun, now) {
+            return;
+        }
         match method {
             FenceMethod::Auto => {
                 let cdb = Cdb(inquiry::inquiry_cdb(None, 96).into_iter().collect());
@@ -406,9 +419,18 @@ impl Session {
         response: &ScsiResponse,
         now: Instant,
     ) {
-        let (rules, plan) = (self.rules, self.rules.fence(self.plan.fence));
+        let rules = self.rules;
         let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) else { return };
         let Some(lun) = fence.units.first().copied() else { return };
+        if !fence.recognised {
+            if self.is_known_unit(lun, &task.collected) {
+                self.fences.iter_mut().filter(|f| f.nexus == nexus).for_each(|f| f.recognised = true);
+            } else {
+                self.give_up_fence(nexus, lun);
+            }
+            self.next_fence_step(nexus, now);
+            return;
+        }
         match fence.method {
             FenceMethod::Auto => {
                 let identity = Inquiry::parse(&task.collected);
@@ -423,15 +445,57 @@ impl Session {
                 let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) else { return };
                 fence.attempts += 1;
                 if fence.attempts >= FENCE_ATTEMPTS {
-                    fence.method = plan;
-                    fence.attempts = 0;
-                    fence.units.remove(0);
-                    self.leave_to_time(|g| g.nexus == nexus && g.lun == lun);
+                    self.give_up_fence(nexus, lun);
                 }
             }
             FenceMethod::Reinstate | FenceMethod::Time => {}
         }
         self.next_fence_step(nexus, now);
+    }
+
+    /// Whether units with ghosts of a nexus can be recognised over a path.
+    fn may_recognise(&self, nexus: NexusId, path: PathId) -> bool {
+        let same_path = |g: &Ghost| g.path == path && !self.is_stray(nexus);
+        let mut left = self.ghosts.iter().filter(|g| g.nexus == nexus && !g.timed);
+        left.any(|g| same_path(g) || self.name_page(g.lun).is_some())
+    }
+
+    /// Makes sure that a nexus shows the unit that its ghosts are of; false while it must be asked.
+    fn recognise(&mut self, nexus: NexusId, lun: Lun, now: Instant) -> bool {
+        let path = self.conns.iter().find(|c| c.nexus == nexus && c.state == ConnState::Up).map(|c| c.path);
+        let mut left = self.ghosts.iter().filter(|g| g.nexus == nexus && g.lun == lun);
+        let same_path = !self.is_stray(nexus) && left.all(|g| Some(g.path) == path);
+        let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) else { return false };
+        fence.recognised |= same_path || broken!(self.rules, FenceUnrecognised);
+        if fence.recognised {
+            return true;
+        }
+        match self.name_page(lun) {
+            Some(page) => {
+                let cdb = Cdb(inquiry::inquiry_cdb(Some(page), NAME_LENGTH).into_iter().collect());
+                let length = u32::from(NAME_LENGTH);
+                self.submit_own(Task::own(Origin::Fence(nexus), nexus, lun, cdb, length, now), now);
+            }
+            None => {
+                self.give_up_fence(nexus, lun);
+                self.next_fence_step(nexus, now);
+            }
+        }
+        false
+    }
+
+    /// Nothing more can be done for a unit: time must do the rest.
+    fn give_up_fence(&mut self, nexus: NexusId, lun: Lun) {
+        self.next_unit(nexus, lun);
+        self.leave_to_time(|g| g.nexus == nexus && g.lun == lun);
+    }
+
+    fn next_unit(&mut self, nexus: NexusId, done: Lun) {
+        let method = self.rules.fence(self.plan.fence);
+        if let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) {
+            fence.units.retain(|u| *u != done);
+            (fence.recognised, fence.method, fence.attempts) = (false, method, 0);
+        }
     }
 
     fn leave_to_time(&mut self, which: impl Fn(&Ghost) -> bool) {
@@ -450,15 +514,10 @@ impl Session {
     /// Nothing of the lost nexus can still run on this unit.
     fn unit_fenced(&mut self, nexus: NexusId, lun: Lun, now: Instant) {
         let oldest = self.ghosts.iter().find(|g| g.nexus == nexus && g.lun == lun).map(|g| (g.path, g.since));
-        let mut used = FenceMethod::Reinstate;
-        if let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) {
-            fence.units.retain(|u| *u != lun);
-            if fence.method != FenceMethod::Reinstate {
-                used = FenceMethod::Ordered;
-            }
-            fence.method = self.rules.fence(self.plan.fence);
-            fence.attempts = 0;
-        }
+        let ordered = |f: &Fence| f.nexus == nexus && f.method != FenceMethod::Reinstate;
+        let ordered = self.fences.iter().any(ordered);
+        let used = if ordered { FenceMethod::Ordered } else { FenceMethod::Reinstate };
+        self.next_unit(nexus, lun);
         if let Some((path, since)) = oldest {
             self.note(Notice::Fenced { path, method: used, took: now.saturating_duration_since(since) });
         }

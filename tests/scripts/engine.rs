@@ -21,6 +21,8 @@ struct Preparing {
     plan: SessionPlan,
     targets: Targets,
     shown: bool,
+    /// The process before this one died just now.
+    died: bool,
     running: Option<Engine>,
 }
 
@@ -42,7 +44,7 @@ struct Engine {
 
 impl Preparing {
     fn new() -> Self {
-        Self { plan: setup::plan(), targets: Targets::new(), shown: false, running: None }
+        Self { plan: setup::plan(), targets: Targets::new(), shown: false, died: false, running: None }
     }
 }
 
@@ -69,13 +71,15 @@ impl Stage for Preparing {
             }
         } else if words.begin("setup questions=shown") {
             self.shown = true;
+        } else if words.begin("setup predecessor=died") {
+            self.died = true;
         } else if words.begin("setup") {
             setup::change_plan(&mut words, &mut self.plan)?;
         } else if words.begin("the session starts") {
             let settles = words.begin("and settles");
             words.end()?;
             let targets = std::mem::replace(&mut self.targets, Targets::new());
-            let mut engine = Engine::new(self.plan.clone(), targets, self.shown)?;
+            let mut engine = Engine::new(self.plan.clone(), targets, (self.shown, self.died))?;
             if settles {
                 engine.settle()?;
             }
@@ -91,7 +95,7 @@ impl Stage for Preparing {
 }
 
 impl Engine {
-    fn new(mut plan: SessionPlan, mut targets: Targets, shown: bool) -> Result<Self, String> {
+    fn new(mut plan: SessionPlan, mut targets: Targets, (shown, died): (bool, bool)) -> Result<Self, String> {
         let (_, exp, max) = targets.open(SessionPlan::HOME_CONN.0, &plan.home_login);
         (plan.home.cmd_sn, plan.home.max_cmd_sn) = (exp, max);
         let down = &mut plan.downstream;
@@ -103,6 +107,7 @@ impl Engine {
             reason = "an arbitrary origin; time then passes only by adding to it"
         )]
         let now = Instant::now();
+        plan.predecessor = died.then_some(now);
         let mut engine = Self {
             session: Session::new(plan, now),
             now,

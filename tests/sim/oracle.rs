@@ -235,6 +235,9 @@ impl Oracle {
                 assert!(good);
                 for lba in op.span.lba..op.span.lba + op.span.blocks {
                     let value = Value { stamp, seq: op.seq };
+                    if op.doubtful && !op.cut && !op.head_of_queue {
+                        self.ran_after_all(&op, lba, value);
+                    }
                     let cell = &mut self.units[op.span.unit][lba];
                     match fua {
                         // What was issued before it may have run after it.
@@ -248,6 +251,16 @@ impl Oracle {
             Effect::Flush => self.hardened(&op),
             Effect::Nothing => {}
             Effect::Read => panic!("a read must say what it saw"),
+        }
+    }
+
+    /// A write that was doubted was answered well.
+    fn ran_after_all(&mut self, op: &Op, lba: usize, value: Value) {
+        let before = &op.before[lba - op.span.lba];
+        let bound = |o: &&mut Op| o.seq > op.seq && !o.head_of_queue && o.span.contains(op.span.unit, lba);
+        let later = self.ops.values_mut().filter(bound).map(|o| &mut o.before[lba - o.span.lba]);
+        for set in later.chain([&mut self.units[op.span.unit][lba].may]).filter(|s| s.contains(&value)) {
+            set.retain(|v| v.seq >= op.seq || !before.contains(v));
         }
     }
 
@@ -292,28 +305,37 @@ impl Oracle {
 
     /// A command may be aborted before it runs, and what waited for it run.
     pub(crate) fn doubt(&mut self, id: OpId) {
-        if let Some(op) = self.ops.get_mut(&id) {
-            op.doubtful = true;
-        }
+        let Some(op) = self.ops.remove(&id) else { return };
+        self.ops.insert(id, Op { doubtful: true, ..op });
+        self.perhaps_not(id);
     }
 
     /// The outcome of a command is not known, and never will be: where it wrote, what was there before may still be.
     /// Nothing of it may happen later.
     pub(crate) fn unknown(&mut self, id: OpId) {
-        let Some(op) = self.ops.remove(&id) else { return };
+        self.perhaps_not(id);
+        if let Some(op) = self.ops.remove(&id) {
+            (op.span.lba..op.span.lba + op.span.blocks).for_each(|lba| self.pass_on(op.span.unit, lba));
+        }
+    }
+
+    /// Where a command wrote, what was there before may still be.
+    fn perhaps_not(&mut self, id: OpId) {
+        let Some(op) = self.ops.get(&id) else { return };
         let (Effect::Write { stamp, .. } | Effect::Swap { stamp, .. }) = op.effect else { return };
-        let value = Value { stamp, seq: op.seq };
-        for (at, before) in op.before.iter().enumerate() {
-            let lba = op.span.lba + at;
-            let cell = &mut self.units[op.span.unit][lba];
-            let later = self.ops.values_mut().filter(|o| o.span.contains(op.span.unit, lba));
+        let (span, seq, all_before) = (op.span, op.seq, op.before.clone());
+        let value = Value { stamp, seq };
+        for (at, before) in all_before.iter().enumerate() {
+            let lba = span.lba + at;
+            let cell = &mut self.units[span.unit][lba];
+            let later = self.ops.values_mut().filter(|o| o.seq != seq && o.span.contains(span.unit, lba));
             for set in later.map(|o| &mut o.before[lba - o.span.lba]).chain([&mut cell.may]) {
                 if set.contains(&value) {
                     add(set, before);
                 }
             }
             cell.version += 1;
-            self.pass_on(op.span.unit, lba);
+            self.pass_on(span.unit, lba);
         }
     }
 
@@ -326,10 +348,15 @@ impl Oracle {
             add(before, &left);
             left.clone_from(before);
             match op.effect {
-                Effect::Write { stamp, .. } => left = smallvec::smallvec![Value { stamp, seq: op.seq }],
+                Effect::Write { stamp, .. } => {
+                    if !op.doubtful {
+                        left.clear();
+                    }
+                    add(&mut left, &[Value { stamp, seq: op.seq }]);
+                }
                 Effect::Swap { stamp, compare } if left.iter().any(|v| v.stamp == compare) => {
                     let value = Value { stamp, seq: op.seq };
-                    left.retain(|v| v.stamp != compare);
+                    left.retain(|v| v.stamp != compare || op.doubtful);
                     add(&mut left, &[value]);
                     if !cell.since.contains(&value) {
                         cell.since.push(value);

@@ -142,6 +142,7 @@ fn a_fence_may_take_longer_than_the_drain() {
     assert_eq!(rig.closed, [(1, How::Reset)]);
     rig.obliging = false;
     let (conn, _) = rig.connect();
+    rig.name_unit(conn);
     let ready = rig.sent_command(conn);
     rig.pass_echoing(SECOND * 10);
     rig.respond(conn, &ready, GOOD);

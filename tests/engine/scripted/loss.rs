@@ -30,6 +30,13 @@ fn haunted(rig: &mut Rig) {
 }
 
 impl Rig {
+    /// A fence over another path than the one lost begins with the question who the unit is.
+    pub(crate) fn name_unit(&mut self, conn: u32) {
+        let question = self.sent_command(conn);
+        assert_eq!(question.cdb.0[..3], [0x12, 1, 0x83]);
+        self.answer(conn, &question, &disk(&question.cdb.0));
+    }
+
     fn fenced(&self) -> Option<FenceMethod> {
         let found = |n: &Notice| match n {
             Notice::Fenced { method, .. } => Some(*method),
@@ -93,6 +100,7 @@ fn an_ordered_command_completes_the_fence_once_it_took_its_turn() {
     haunted(&mut rig);
     rig.obliging = false;
     let (conn, _) = rig.connect();
+    rig.name_unit(conn);
     // Answers that may be given before the command takes its place prove nothing.
     for answer in 0..4 {
         let ready = rig.sent_command(conn);
@@ -123,13 +131,31 @@ fn the_fence_follows_what_the_target_says_it_is() {
         rig.connect();
         while let Some((conn, command)) = rig.question() {
             let mut data = disk(&command.cdb.0);
-            if command.cdb.0[0] == 0x12 {
+            if command.cdb.0[..2] == [0x12, 0] {
                 data[8..16].copy_from_slice(vendor);
             }
             rig.answer(conn, &command, &data);
         }
         assert_eq!(rig.fenced(), method);
     }
+}
+
+#[test]
+fn reinstatement_at_another_target_is_no_fence() {
+    let mut rig = fenced_by(FenceMethod::Reinstate);
+    haunted(&mut rig);
+    rig.obliging = false;
+    let (conn, _) = rig.connect();
+    let question = rig.sent_command(conn);
+    let mut another = disk(&question.cdb.0);
+    *another.last_mut().unwrap() ^= 1;
+    rig.answer(conn, &question, &another);
+    assert!(matches!(rig.sent(conn), Pdu::LogoutRequest(_)), "of no use");
+    assert_eq!(rig.fenced(), None);
+    rig.quiet();
+    rig.answer_logout(conn);
+    rig.pass_echoing(SECOND * 60);
+    assert_eq!(rig.fenced(), Some(FenceMethod::Time));
 }
 
 #[test]
