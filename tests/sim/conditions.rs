@@ -180,8 +180,8 @@ impl Conditions {
         self.happens(event, unit, PREEMPTED);
     }
 
-    pub(crate) fn foreign_reserves(&mut self, unit: usize) {
-        self.foreign_holds[unit] = true;
+    pub(crate) fn foreign_reserves(&mut self, unit: usize, holds: bool) {
+        self.foreign_holds[unit] |= holds;
     }
 
     /// A medium error was injected.

@@ -107,6 +107,8 @@ pub(crate) struct Initiator {
     pub(crate) logged_in: bool,
     /// Commands issued so far.
     pub(crate) issued: u32,
+    /// Units that a read or write of this session went well on.
+    seen: Vec<bool>,
     /// A logout was sent.
     pub(crate) logging_out: bool,
     /// A logout was answered.
@@ -160,6 +162,7 @@ impl Initiator {
             out: Vec::new(),
             logged_in: false,
             issued: 0,
+            seen: vec![false; scenario.units],
             logging_out: false,
             logged_out: false,
             desperate: false,
@@ -185,6 +188,7 @@ impl Initiator {
     /// The login succeeded, as Braid sees it.
     pub(crate) fn begin(&mut self, agreed: &Negotiated) {
         self.logged_in = true;
+        self.seen.fill(false);
         self.logging_out = false;
         self.logged_out = false;
         self.desperate = false;
@@ -218,6 +222,11 @@ impl Initiator {
                 _ => {}
             }
         }
+    }
+
+    /// Whether it has used every unit in this session.
+    pub(crate) fn has_seen_all(&self) -> bool {
+        self.seen.iter().all(|seen| *seen)
     }
 
     /// Whether nothing is open.
@@ -785,6 +794,7 @@ impl Initiator {
 
     fn good(&mut self, pending: &Pending) {
         self.judge_barriers(pending);
+        self.seen[pending.unit] |= matches!(pending.kind, Kind::Read | Kind::Write);
         match pending.kind {
             Kind::Read => {
                 let blocks = pending.got.chunks(BLOCK);

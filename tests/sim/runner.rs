@@ -63,7 +63,10 @@ fn run(seed: u64, mutant: Option<Mutant>, trace: bool) -> Result<Outcome, String
 /// Panics are kept instead of printed: a mutant's are wanted, and a seed's are told with the command that replays it.
 fn keep_panics() {
     panic::set_hook(Box::new(|info| {
-        let message = info.payload_as_str().unwrap_or("a panic without words");
+        let payload = info.payload();
+        let words = payload.downcast_ref::<&str>().copied();
+        let message = words.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let message = message.unwrap_or("a panic without words");
         let place = info.location().map_or_else(String::new, |l| format!(" ({}:{})", l.file(), l.line()));
         LAST_PANIC.with_borrow_mut(|last| *last = format!("{message}{place}"));
     }));

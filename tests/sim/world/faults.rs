@@ -21,6 +21,13 @@ impl World {
         if self.healing {
             return;
         }
+        // Which of two disks is the right one is settled by what home shows first.
+        if self.scenario.paths.iter().any(|p| p.wrong) && !self.initiator.has_seen_all() {
+            if self.initiator.issued < self.scenario.commands {
+                self.after(Duration::from_millis(1), Happening::Fault(fault));
+            }
+            return;
+        }
         self.coverage.hit(fault.name());
         self.trace(&[6], || format!("*** {fault:?}"));
         match fault {
@@ -160,9 +167,8 @@ impl World {
                 self.initiator.conditions.mode_changed(event, unit);
             }
             Fault::ForeignReserve => {
-                if target.foreign_reserve(unit) {
-                    self.initiator.conditions.foreign_reserves(unit);
-                }
+                let holds = target.foreign_reserve(unit);
+                self.initiator.conditions.foreign_reserves(unit, holds);
             }
             Fault::ForeignPreempt => {
                 if let Some(event) = target.foreign_preempt(unit) {

@@ -407,8 +407,8 @@ impl World {
     fn drain(&mut self) {
         while let Some(output) = self.host.session.as_mut().and_then(Session::poll) {
             match output {
-                Output::ToInitiator(pdu) => self.to_initiator(pdu),
-                Output::ToTarget(conn, pdu) => self.to_target(conn, pdu),
+                Output::ToInitiator(pdu) => self.send_to_initiator(pdu),
+                Output::ToTarget(conn, pdu) => self.send_to_target(conn, pdu),
                 Output::Open(conn, path, plan) => {
                     self.coverage.hit(match plan.kind {
                         LoginKind::Joining { .. } => "opened: joins home's session",
@@ -472,7 +472,7 @@ impl World {
         );
     }
 
-    fn to_initiator(&mut self, pdu: Pdu) {
+    fn send_to_initiator(&mut self, pdu: Pdu) {
         self.trace(&[16], || format!("braid     ->  initiator {pdu}"));
         if let Some(checker) = &mut self.host.downstream {
             judged(checker.sent(&pdu));
@@ -482,7 +482,7 @@ impl World {
         }
     }
 
-    fn to_target(&mut self, conn: ConnId, pdu: Pdu) {
+    fn send_to_target(&mut self, conn: ConnId, pdu: Pdu) {
         let wire = self.host.wire(conn).expect("a PDU for a connection that is not open");
         self.trace(&[17, u64::from(conn.0)], || format!("braid     ->  {} (#{wire}) {pdu}", conn.0));
         if let Some(checker) = &mut self.host.upstream {
