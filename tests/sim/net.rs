@@ -121,6 +121,8 @@ pub(crate) struct Wire {
     /// What waits for a silent direction to speak.
     pub(crate) stuck: [VecDeque<Packet>; 2],
     pub(crate) stuck_since: [Option<Instant>; 2],
+    /// Something of the stream was lost for good: what follows never arrives.
+    pub(crate) torn: [bool; 2],
     last: [Instant; 2],
     pub(crate) role: Role,
     pub(crate) logged_in: bool,
@@ -145,6 +147,7 @@ impl Wire {
             far: End::Open,
             stuck: [VecDeque::new(), VecDeque::new()],
             stuck_since: [None; 2],
+            torn: [false; 2],
             last: [now; 2],
             role,
             logged_in: false,

@@ -9,6 +9,9 @@ use std::time::Duration;
 /// An initiator aborts what somebody else's reset took once it has waited so long.
 const INITIATOR_PATIENCE: Duration = Duration::from_secs(12);
 
+/// A target needs some time to boot.
+const BETWEEN_POWER_CUTS: Duration = Duration::from_secs(60);
+
 impl World {
     pub(super) fn initiator_loses_patience(&mut self) {
         if self.initiator.abort_excused() {
@@ -145,6 +148,11 @@ impl World {
     }
 
     fn power_cut(&mut self) {
+        // Nobody could tell two attentions of power on apart that come at the same time.
+        if self.power_cut_at.is_some_and(|at| self.now < at + BETWEEN_POWER_CUTS) {
+            return;
+        }
+        self.power_cut_at = Some(self.now);
         let event = self.targets[0].power_cut(self.now);
         let target = &self.targets[0];
         self.initiator.oracle.power_cut(|unit, lba| target.block(unit, lba));

@@ -473,7 +473,7 @@ impl World {
     }
 
     fn send_to_initiator(&mut self, pdu: Pdu) {
-        self.trace(&[16], || format!("braid     ->  initiator {pdu}"));
+        self.trace(&[16], || format!("braid     ->  initiator {pdu}{}", super::wires::sense(&pdu)));
         if let Some(checker) = &mut self.host.downstream {
             judged(checker.sent(&pdu));
         }

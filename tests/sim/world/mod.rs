@@ -127,6 +127,7 @@ pub(crate) struct World {
     front: Option<u32>,
     /// What has not gone wrong yet, latest first.
     planned: Vec<Planned>,
+    power_cut_at: Option<Instant>,
     /// Nothing goes wrong any more.
     healing: bool,
     /// The initiator leaves for good.
@@ -178,6 +179,7 @@ impl World {
             initiator,
             front: None,
             planned,
+            power_cut_at: None,
             healing: false,
             leaving: false,
             judged: Box::new([0; 246]),

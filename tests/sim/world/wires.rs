@@ -2,10 +2,19 @@
 
 use super::{Happening, World};
 use crate::net::{Dir, End, Packet, Role};
+use braid::iscsi::Pdu;
+use braid::scsi::Sense;
 use std::time::{Duration, Instant};
 
 /// How long TCP keeps trying to deliver (TCP_USER_TIMEOUT, as the proxy sets it).
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Sense data, for the trace.
+pub(super) fn sense(pdu: &Pdu) -> String {
+    let Pdu::ScsiResponse(response) = pdu else { return String::new() };
+    let sense = response.sense().and_then(|s| Sense::parse(&s));
+    sense.map_or_else(String::new, |s| format!(" sense={:x}/{:02x}/{:02x}", s.key, s.asc, s.ascq))
+}
 
 fn index(dir: Dir) -> usize {
     usize::from(dir == Dir::Down)
@@ -28,6 +37,9 @@ impl World {
     pub(super) fn arrive(&mut self, wire: u32, dir: Dir, packet: Packet) {
         let connection = &mut self.wires[wire as usize];
         let way = index(dir);
+        if connection.torn[way] {
+            return;
+        }
         if self.links[connection.link].is_silent(dir, self.now) || !connection.stuck[way].is_empty() {
             connection.stuck[way].push_back(packet);
             if connection.stuck_since[way].is_none() {
@@ -89,7 +101,9 @@ impl World {
         while let Some(effect) = self.targets[which].poll() {
             match effect {
                 Effect::Send(wire, pdu) => {
-                    self.trace(&[2, u64::from(wire)], || format!("target    ->  #{wire} {pdu}"));
+                    self.trace(&[2, u64::from(wire)], || {
+                        format!("target    ->  #{wire} {pdu}{}", sense(&pdu))
+                    });
                     self.transmit(wire, Dir::Down, Packet::Pdu(pdu));
                 }
                 Effect::LoggedIn(wire, agreed) => {
@@ -128,6 +142,7 @@ impl World {
         let lost =
             self.links[connection.link].is_silent(Dir::Up, self.now) || !connection.stuck[0].is_empty();
         connection.stuck[0].clear();
+        connection.torn[0] |= lost;
         if lost {
             let finds_out = self.random.between(Duration::from_millis(1), Duration::from_secs(20));
             self.after(finds_out, Happening::FarGone { wire });
@@ -138,8 +153,10 @@ impl World {
 
     /// The near end's machine dies: it says nothing.
     pub(super) fn dies_silently(&mut self, wire: u32) {
-        self.wires[wire as usize].near = End::Closed;
-        self.wires[wire as usize].stuck[0].clear();
+        let connection = &mut self.wires[wire as usize];
+        connection.near = End::Closed;
+        connection.torn[0] |= !connection.stuck[0].is_empty();
+        connection.stuck[0].clear();
         let finds_out = self.random.between(Duration::from_millis(1), Duration::from_secs(20));
         self.after(finds_out, Happening::FarGone { wire });
     }
@@ -164,6 +181,7 @@ impl World {
         }
         self.coverage.hit("recovery: tcp gives up");
         self.wires[wire as usize].stuck[index(dir)].clear();
+        self.wires[wire as usize].torn[index(dir)] = true;
         match dir {
             Dir::Up => self.break_near(wire, "timed out"),
             Dir::Down => self.far_gone(wire),
