@@ -60,10 +60,6 @@ mutants! {
     FenceUnrecognised = "fence-unrecognised",
     /// What an earlier session left at the target is not fenced (P1, P2).
     PredecessorForgotten = "predecessor-forgotten",
-    /// Reads do not wait for the ghost of a command that will not run again: what they see changes afterwards (P1).
-    GhostsSpareReads = "ghosts-spare-reads",
-    /// A command that runs again does not wait for ghosts that were left while it ran (P2).
-    GhostsSpareTheMoved = "ghosts-spare-the-moved",
     /// A lost write leaves no ghost: newer writes do not wait for the fence (P2).
     NoGhosts = "no-ghosts",
     /// Only lost plain writes leave ghosts, not UNMAP, COMPARE AND WRITE or what is unknown (P2).

@@ -219,7 +219,7 @@ impl Session {
         let owned = self.ghosts.iter_mut().filter(|g| g.owner == Some(key));
         let ids: Vec<u64> = owned.map(|g| (g.owner = None, g.id).1).collect();
         for id in ids {
-            if !done && !broken!(self.rules, GhostsSpareReads) {
+            if !done {
                 let tasks = &self.tasks;
                 let waiting = self.order.haunt_reads(key, id, |k| tasks.runs(k));
                 self.hold_back(&waiting);
@@ -229,7 +229,7 @@ impl Session {
 
     /// A command runs again: for some time nothing held it back.
     pub(super) fn wait_for_ghosts(&mut self, key: TaskKey) {
-        if self.ghosts.is_empty() || broken!(self.rules, GhostsSpareTheMoved) {
+        if self.ghosts.is_empty() {
             return;
         }
         let own: Vec<u64> = self.ghosts.iter().filter(|g| g.owner == Some(key)).map(|g| g.id).collect();
