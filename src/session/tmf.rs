@@ -46,6 +46,8 @@ pub(super) struct Function {
     waits_for_home: bool,
     /// How often the reset went out.
     tries: u8,
+    /// Nexuses that were asked.
+    asked_of: Vec<NexusId>,
 }
 
 /// How far a function has come; [`Function::awaited`] tells what the next step waits for.
@@ -184,6 +186,7 @@ impl Session {
             stage,
             waits_for_home: false,
             tries: 0,
+            asked_of: Vec::new(),
         }
     }
 
@@ -268,6 +271,7 @@ impl Session {
         let Some(conn) = self.conn(id) else { return };
         let exp_stat_sn = conn.exp_stat_sn;
         function.awaited.push((id, itt));
+        function.asked_of.push(nexus);
         let request = TaskManagementRequest { immediate, itt, cmd_sn, exp_stat_sn, ..request };
         self.outputs.push_back(Output::ToTarget(id, Pdu::TaskManagementRequest(request)));
     }
@@ -412,7 +416,13 @@ impl Session {
 
     /// The target ended commands of Braid's own too, without an answer.
     fn ask_again(&mut self, function: &Function, now: Instant) {
-        for key in self.tasks.select(|t| t.run.is_some() && t.only_nexus.is_some() && function.sweeps(t)) {
+        // ABORT TASK SET is for the nexus that it goes to; home's resets and CLEAR TASK SET are for all.
+        let all = function.asked.0 != tmf::ABORT_TASK_SET && function.asked_of.contains(&HOME);
+        let ended = |t: &Task| {
+            let asked = t.only_nexus.is_some_and(|n| all || function.asked_of.contains(&n));
+            t.run.is_some() && asked && function.sweeps(t)
+        };
+        for key in self.tasks.select(ended) {
             let Some(origin) = self.tasks.get(key).map(|t| t.origin) else { continue };
             self.conclude(key, now);
             match origin {
@@ -431,7 +441,10 @@ impl Session {
     /// Connections that are gone will not answer: their tasks have ended there, or will with the fence.
     pub(super) fn tmf_conns_lost(&mut self, now: Instant) {
         let alive: Vec<ConnId> = self.conns.iter().map(|c| c.id).collect();
+        let nexuses: Vec<NexusId> = self.conns.iter().map(|c| c.nexus).collect();
         for function in &mut self.functions {
+            // What the nexus carries when it is back was not there to be ended.
+            function.asked_of.retain(|n| nexuses.contains(n));
             let before = function.awaited.len();
             function.awaited.retain(|(conn, _)| alive.contains(conn));
             let lost = function.stage == Stage::Asked
