@@ -108,7 +108,11 @@ impl Session {
     }
 
     fn hand_over_ghosts(&mut self, from: NexusId, to: NexusId, now: Instant) {
-        self.ghosts.iter_mut().filter(|g| g.nexus == from).for_each(|g| g.nexus = to);
+        // Where home is, it was reinstated by the login over the path it has now.
+        let path = self.path_of(to);
+        for ghost in self.ghosts.iter_mut().filter(|g| g.nexus == from) {
+            (ghost.nexus, ghost.path) = (to, path);
+        }
         self.fence_living(to, now);
     }
 
