@@ -279,6 +279,14 @@ impl Session {
         }
     }
 
+    /// A response waited for write data, and its command was ended meanwhile: what it reported is still to be told.
+    pub(super) fn attention_untold(&mut self, lun: Lun, response: &ScsiResponse) {
+        let (now, Some((sense, _))) = (self.now, unit_attention(response)) else { return };
+        if let Some(unit) = self.attentions(lun) {
+            unit.keep(sense, now);
+        }
+    }
+
     /// A command met a unit attention, if it did, that the initiator has not seen: one of Braid's own, or one of the
     /// initiator's on a further nexus, which runs again on home.
     pub(super) fn attention_met(

@@ -420,6 +420,9 @@ impl Session {
     pub(super) fn conclude(&mut self, key: TaskKey, _now: Instant) {
         self.unqueue_if_queued(key);
         let Some(task) = self.tasks.remove(key) else { return };
+        if let Some(untold) = &task.held_response {
+            self.attention_untold(task.lun, untold);
+        }
         self.promised = self.promised.saturating_sub(task.booked());
         if let Some(run) = task.run
             && let Some(load) = self.loads.get_mut(run.path.0)

@@ -10,7 +10,8 @@
 //! - What a further nexus reports may be, for all that anybody can tell, what home has told since that nexus last had nothing
 //!   to say: it need not be told again.
 //! - An attention that looks like the greeting of a new session and meets it there is the greeting.
-//! - What a MODE SELECT of unknown outcome did may be told as somebody else's doing.
+//! - What a MODE SELECT of unknown outcome did may be told as somebody else's doing, and the other way round. A further
+//!   nexus that reports late what the initiator's own MODE SELECT did may be believed to report somebody else's.
 
 use crate::initiator::Reserving;
 use crate::scenario::Scenario;
@@ -47,6 +48,8 @@ pub(crate) struct Belief {
     losses_told: u32,
     /// A session of its own that is lost may still hold the unit.
     stale: bool,
+    /// It changed mode pages itself in this session.
+    changed_modes: bool,
 }
 
 impl Belief {
@@ -162,11 +165,21 @@ impl Conditions {
 
     pub(crate) fn mode_changed(&mut self, event: u32, unit: usize) {
         self.happens(event, unit, MODE_CHANGED);
+        if self.beliefs[unit].changed_modes {
+            self.expect(unit, MODE_CHANGED);
+        }
     }
 
-    /// A MODE SELECT of its own may have been done, by a nexus that is gone.
+    /// A MODE SELECT of its own was done.
+    pub(crate) fn mode_selected(&mut self, unit: usize) {
+        self.beliefs[unit].changed_modes = true;
+    }
+
+    /// A MODE SELECT of its own may have been done, by a nexus that is gone: who did what can no longer be told apart.
     pub(crate) fn mode_maybe_changed(&mut self, unit: usize) {
+        self.beliefs[unit].changed_modes = true;
         self.expect(unit, MODE_CHANGED);
+        self.happened.retain(|h| h.unit != unit || h.code != MODE_CHANGED);
     }
 
     pub(crate) fn power_on(&mut self, event: u32) {

@@ -810,6 +810,9 @@ impl Initiator {
             }
             kind => {
                 self.settle_once(kind, Once::Ran);
+                if kind == Kind::ModeSelect {
+                    self.conditions.mode_selected(pending.unit);
+                }
                 if let Kind::Reserve(what) = kind {
                     self.conditions.reserved(pending.unit, what);
                 }
