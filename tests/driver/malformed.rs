@@ -696,7 +696,7 @@ mod upstream {
             let rig = Rig::new(1, "").await;
             let (endless, _served) = endless_target().await;
             let portals = [endless, rig.target.addresses()[0]];
-            let (proxy, _) = start("", &portals, "login_timeout = \"1s\"").await;
+            let (proxy, _) = start("", &portals, "login_timeout = \"1s\"\nfence_time = \"1s\"").await;
             let mut client = Client::login(proxy.addresses()[0], 1).await.unwrap();
             assert_eq!(client.read(0, 8).await.status, 0);
         })

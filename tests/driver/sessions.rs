@@ -152,7 +152,7 @@ async fn a_dead_first_path_does_not_keep_the_initiator_out() {
         // This one takes the connection and never answers the login.
         let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let portals = [gone, mute.local_addr().unwrap(), rig.target.addresses()[0]];
-        let (proxy, _) = start("", &portals, "login_timeout = \"500ms\"").await;
+        let (proxy, _) = start("", &portals, "login_timeout = \"500ms\"\nfence_time = \"1s\"").await;
         let mut client = Client::login(proxy.addresses()[0], 1).await.unwrap();
         assert_eq!(client.read(0, 8).await.status, 0);
     })
