@@ -101,6 +101,8 @@ pub(super) struct Conn {
     pub(super) max_send: u32,
     pub(super) up_since: Instant,
     pub(super) last_heard: Instant,
+    /// A ping was due since, and could not be sent without harm.
+    pub(super) ping_put_off: bool,
     pub(super) ping: Option<(Itt, Instant)>,
     /// When anything but an echo came last, and when the youngest command answered so far had been sent.
     pub(super) last_answer: Instant,
@@ -176,6 +178,7 @@ impl Session {
             max_send: 8192,
             up_since: now,
             last_heard: now,
+            ping_put_off: false,
             ping: None,
             last_answer: now,
             newest_done: now,
@@ -506,7 +509,13 @@ impl Session {
         let Some(nexus) = self.conn(id).map(|c| c.nexus) else { return };
         if let Some(number) = self.control_number(nexus) {
             self.send_ping(id, number, now);
-        } else if let Some(conn) = self.conn_mut(id) {
+            return;
+        }
+        let Some(conn) = self.conn_mut(id) else { return };
+        if std::mem::replace(&mut conn.ping_put_off, true) {
+            // Better a connection that closes over it than one that is dead and is never asked.
+            self.ask_echo(id, now);
+        } else {
             // Nothing can be asked now; look again after another interval.
             conn.last_heard = now;
         }

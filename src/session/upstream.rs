@@ -38,6 +38,7 @@ impl Session {
         let stale = broken!(self.rules, StaleAnswersTaken);
         let Some(conn) = self.conn_mut(id) else { return Ok(stale) };
         conn.last_heard = now;
+        conn.ping_put_off = false;
         if !matches!(pdu, Pdu::NopIn(_)) {
             conn.last_answer = now;
         }
