@@ -107,14 +107,8 @@ fn state_file(dir: &Path) -> PathBuf {
 
 /// What Braid writes into its state file after it has probed such a target; found out once per run.
 fn verdict(kind: Kind) -> &'static str {
-    static VERDICTS: [OnceLock<String>; 5] = [const { OnceLock::new() }; 5];
-    let slot = match kind {
-        Kind::Tgt => &VERDICTS[0],
-        Kind::TgtMcs => &VERDICTS[1],
-        Kind::Istgt => &VERDICTS[2],
-        Kind::Lio => &VERDICTS[3],
-        Kind::LioBlock => &VERDICTS[4],
-    };
+    static VERDICTS: [OnceLock<String>; 6] = [const { OnceLock::new() }; 6];
+    let slot = VERDICTS.get(kind as usize).expect("a slot per kind");
     slot.get_or_init(|| {
         let target = Target::start(kind, Site::Alone(2), 1 << 20);
         let braid = Braid::start(&target, "auto", None);

@@ -5,6 +5,8 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin DM_DISABLE_UDEV=1
 stty -echo
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
+# Over a directory of the host that is always there; seen by the guest alone.
+mount -t tmpfs tmpfs /mnt
 cd "/usr/lib/uml/modules/$(uname -r)/kernel" || exit 1
 load() { for module; do insmod "$module.ko" || exit 1; done; }
 load fs/configfs/configfs drivers/scsi/scsi_common drivers/target/target_core_mod

@@ -126,6 +126,16 @@ impl Guest {
         self.run(&recipe(plan, &store, &control));
     }
 
+    /// Makes a target whose disk is in the guest's memory, where blocks can be given back: a file of the host has no holes
+    /// for a guest.
+    pub(crate) fn add_thin(&self, plan: &Plan<'_>) {
+        let name = serial(plan.iqn);
+        let control = format!("fd_dev_name=/mnt/{name},fd_dev_size={}", plan.size);
+        let store = format!("fileio_0/{name}");
+        let thin = "echo 1 >$store/attrib/emulate_tpu\necho 1 >$store/attrib/emulate_tpws\n";
+        self.run(&format!("truncate -s {} /mnt/{name}\n{}{thin}", plan.size, recipe(plan, &store, &control)));
+    }
+
     /// Makes a target whose disk can be made to stall, by [`Guest::stall`].
     pub(crate) fn add_stallable(&self, plan: &Plan<'_>) {
         let (disk, name) = (plan.disk.display(), serial(plan.iqn));

@@ -302,7 +302,7 @@ fn istgt() {
 
 #[test]
 fn lio() {
-    through_equals_direct(Kind::Lio, &[("sessions", 2), ("sessions", 4)]);
+    through_equals_direct(Kind::LioThin, &[("sessions", 2), ("sessions", 4)]);
 }
 
 /// Verdicts of both sides, and the messages that only one of them has.

@@ -5,6 +5,7 @@
 //!
 //! - tgt serves one connection per session unless MaxConnections is raised per target; LUN 0 is a controller, the disk is
 //!   LUN 1. `TGT_IPC_SOCKET` moves its control socket, so no control port number has to be agreed on.
+//!   UNMAP works with `thin_provisioning`, which is off as shipped.
 //! - istgt wants an `AuthFile` even without authentication, keeps 1.0 s for a leading login, listens with a backlog of
 //!   two, and prepends `NodeBase` to target names. Its disk is LUN 0.
 //! - LIO runs in a [`Guest`]; its disk is LUN 0.
@@ -63,6 +64,8 @@ pub(crate) enum Kind {
     Lio,
     /// LIO on a block device that can be made to stall.
     LioBlock,
+    /// LIO on a file in the guest's memory, thinly provisioned.
+    LioThin,
 }
 
 impl Kind {
@@ -74,13 +77,14 @@ impl Kind {
             Self::Istgt => "istgt",
             Self::Lio => "lio",
             Self::LioBlock => "lio-block",
+            Self::LioThin => "lio-thin",
         }
     }
 
     /// Whether it serves several connections per session, in order.
     pub(crate) fn several_connections(self) -> bool {
         match self {
-            Self::Tgt | Self::Lio | Self::LioBlock => false,
+            Self::Tgt | Self::Lio | Self::LioBlock | Self::LioThin => false,
             Self::TgtMcs | Self::Istgt => true,
         }
     }
@@ -88,7 +92,7 @@ impl Kind {
     /// Whether it runs in a guest.
     pub(crate) fn in_guest(self) -> bool {
         match self {
-            Self::Lio | Self::LioBlock => true,
+            Self::Lio | Self::LioBlock | Self::LioThin => true,
             Self::Tgt | Self::TgtMcs | Self::Istgt => false,
         }
     }
@@ -151,14 +155,14 @@ impl Target {
     pub(crate) fn start(kind: Kind, site: Site<'_>, size: u64) -> Self {
         crate::setup::tools();
         match (kind, site) {
-            (Kind::Lio | Kind::LioBlock, Site::In(guest, portals)) => {
+            (Kind::Lio | Kind::LioBlock | Kind::LioThin, Site::In(guest, portals)) => {
                 Self::in_guest(kind, guest, portals, size)
             }
-            (Kind::Lio | Kind::LioBlock, Site::Behind(net)) => {
+            (Kind::Lio | Kind::LioBlock | Kind::LioThin, Site::Behind(net)) => {
                 let guest = Arc::new(Guest::boot(net));
                 Self::in_guest(kind, &guest, guest.addresses().len(), size)
             }
-            (Kind::Lio | Kind::LioBlock, Site::Alone(portals)) => {
+            (Kind::Lio | Kind::LioBlock | Kind::LioThin, Site::Alone(portals)) => {
                 let net = Net::with_taps(portals);
                 let target = Self::start(kind, Site::Behind(&net), size);
                 Self { _net: Some(net), ..target }
@@ -187,7 +191,7 @@ impl Target {
             Kind::Tgt => (tgt(dir.path(), &disk, &portals, home, 1), 1),
             Kind::TgtMcs => (tgt(dir.path(), &disk, &portals, home, 8), 1),
             Kind::Istgt => (istgt(dir.path(), &disk, &portals, home), 0),
-            Kind::Lio | Kind::LioBlock => panic!("LIO needs a guest"),
+            Kind::Lio | Kind::LioBlock | Kind::LioThin => panic!("LIO needs a guest"),
         };
         let iqn = format!("{NODE}:disk");
         let endpoints = endpoints(portals, &iqn, lun, seen_from);
@@ -203,10 +207,10 @@ impl Target {
         let iqn = format!("{NODE}:disk-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let portals = with_port(guest.addresses().get(..portals).expect("so many links"));
         let plan = Plan { iqn: &iqn, disk: &disk, size, portals: &portals };
-        if kind == Kind::LioBlock {
-            guest.add_stallable(&plan)
-        } else {
-            guest.add(&plan)
+        match kind {
+            Kind::LioBlock => guest.add_stallable(&plan),
+            Kind::LioThin => guest.add_thin(&plan),
+            Kind::Lio | Kind::Tgt | Kind::TgtMcs | Kind::Istgt => guest.add(&plan),
         }
         let endpoints = endpoints(portals, &iqn, 0, Some(guest.netns()));
         let runner = Runner::Guest(Arc::clone(guest));
@@ -290,6 +294,7 @@ fn tgt(dir: &Path, disk: &Path, portals: &[String], netns: Option<&str>, connect
     }
     tgtadm(&socket, &format!("--op new --mode target --tid 1 -T {NODE}:disk"));
     tgtadm(&socket, &format!("--op new --mode logicalunit --tid 1 --lun 1 -b {}", disk.display()));
+    tgtadm(&socket, "--op update --mode logicalunit --tid 1 --lun 1 --params thin_provisioning=1");
     tgtadm(&socket, &format!("--op update --mode target --tid 1 -n MaxConnections -v {connections}"));
     tgtadm(&socket, "--op bind --mode target --tid 1 -I ALL");
     daemon
