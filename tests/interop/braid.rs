@@ -9,8 +9,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::net::{PORT, loopback};
-use crate::process::{Daemon, command, read, run, words};
-use crate::target::{Endpoint, Kind, Target, connects};
+use crate::process::{Daemon, command, read, run, temporary, words};
+use crate::target::{Endpoint, Kind, Site, Target, connects};
 use crate::wait::{PATIENCE, poll};
 
 const ADMIN_PORT: u16 = 29260;
@@ -37,8 +37,8 @@ impl Braid {
         let behind = target.endpoints();
         let first = behind.first().expect("a target has a portal");
         let netns = first.netns.clone();
-        let address = if netns.is_some() { "127.0.0.1".to_owned() } else { loopback() };
-        let dir = TempDir::with_prefix("braid-run-").expect("temporary directory");
+        let address = loopback();
+        let dir = temporary();
         let (listen, admin) = (format!("{address}:{PORT}"), format!("{address}:{ADMIN_PORT}"));
         let state = state_file(dir.path());
         if let Some(verdict) = verdict {
@@ -107,14 +107,10 @@ fn state_file(dir: &Path) -> PathBuf {
 
 /// What Braid writes into its state file after it has probed such a target; found out once per run.
 fn verdict(kind: Kind) -> &'static str {
-    static VERDICTS: [OnceLock<String>; 3] = [const { OnceLock::new() }; 3];
-    let slot = match kind {
-        Kind::Tgt => &VERDICTS[0],
-        Kind::TgtMcs => &VERDICTS[1],
-        Kind::Istgt => &VERDICTS[2],
-    };
+    static VERDICTS: [OnceLock<String>; 6] = [const { OnceLock::new() }; 6];
+    let slot = VERDICTS.get(kind as usize).expect("a slot per kind");
     slot.get_or_init(|| {
-        let target = Target::on_loopback(kind, 2, 1 << 20);
+        let target = Target::start(kind, Site::Alone(2), 1 << 20);
         let braid = Braid::start(&target, "auto", None);
         let probed = || Some(read(&state_file(braid.dir.path()))).filter(|text| !text.is_empty());
         poll(PATIENCE, probed).unwrap_or_else(|| panic!("no verdict on {}\n{}", kind.name(), braid.log()))
@@ -163,6 +159,16 @@ impl Metrics {
     /// Connections that are up on a path.
     pub(crate) fn connections(&self, path: &str) -> f64 {
         self.sum("braid_path_connections", &[("path", path)])
+    }
+
+    /// Commands under way on a path.
+    pub(crate) fn in_flight(&self, path: &str) -> f64 {
+        self.sum("braid_path_commands_in_flight", &[("path", path)])
+    }
+
+    /// Fences by reinstatement so far.
+    pub(crate) fn fences(&self) -> f64 {
+        self.sum("braid_fences_total", &[("method", "reinstate")])
     }
 
     /// Payload bytes that went over a path so far.

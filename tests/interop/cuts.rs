@@ -11,18 +11,22 @@ use crate::braid::{Braid, Metrics};
 use crate::load::{Load, REGION};
 use crate::net::{Cut, Net};
 use crate::stage::{Stage, Via};
-use crate::target::Kind;
+use crate::target::{Kind, Site};
 use crate::wait::{HEAVY, PATIENCE, poll};
 
 /// A stalled command is lost, not slow, after so long.
 const STALL: Duration = Duration::from_secs(120);
+/// A fence that waits is not there after so long; one that does not wait takes some milliseconds.
+const FENCELESS: Duration = Duration::from_secs(3);
+/// So many commands keep a path busy.
+const SOME_COMMANDS: f64 = 4.0;
 /// What a path must have moved to count as carrying.
 const SOME: f64 = 1_000_000.0;
 
 fn each_path_in_turn(kind: Kind, paths: usize, how: Cut) {
     let _place = HEAVY.enter();
-    let net = Net::new(paths);
-    let stage = Stage::over(&net, kind, Via::Braid("auto"), REGION);
+    let net = if kind.in_guest() { Net::with_taps(paths) } else { Net::new(paths) };
+    let stage = Stage::new(kind, Site::Behind(&net), Via::Braid("auto"), REGION);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let stopping = StopOnDrop(&stop);
@@ -81,6 +85,40 @@ impl Scene<'_> {
     }
 }
 
+/// What a fence by reinstatement rests on: the target answers the login that reinstates a session only when nothing of the
+/// old one is left in its disk. Here the disk keeps everything, the session that carried some of it is cut off, and no fence
+/// may come about until the disk goes on.
+fn reinstatement_waits_for_the_disk(kind: Kind) {
+    let _place = HEAVY.enter();
+    let net = Net::with_taps(2);
+    let stage = Stage::new(kind, Site::Behind(&net), Via::Braid("sessions"), REGION);
+    let braid = stage.braid();
+    let until = |what: &str, good: &dyn Fn(&Metrics) -> bool| {
+        let met = poll(PATIENCE, || good(&braid.metrics()).then_some(()));
+        assert!(met.is_some(), "in vain, waiting for: {what}\n{}\n{}", braid.metrics().show(), braid.log());
+    };
+    let well = |done: Result<(), String>| done.unwrap_or_else(|why| panic!("{why}\n{}", braid.log()));
+    let mut load = Load::start(stage.endpoint());
+    for (path, name) in braid.paths().iter().enumerate() {
+        until("every path is up", &|now| braid.paths().iter().all(|path| now.connections(path) > 0.0));
+        well(load.round(STALL));
+        stage.target().stall(true);
+        well(load.begin_writes());
+        until("the disk keeps writes of the path", &|now| now.in_flight(name) > SOME_COMMANDS);
+        let before = braid.metrics().fences();
+        net.cut(path, Cut::Reset);
+        until("the path is seen to be cut", &|now| now.connections(name) == 0.0);
+        let early = poll(FENCELESS, || (braid.metrics().fences() > before).then_some(()));
+        assert!(early.is_none(), "a fence while the disk keeps writes\n{}", braid.log());
+        stage.target().stall(false);
+        until("a fence, now", &|now| now.fences() > before);
+        well(load.end(STALL));
+        well(load.round(STALL));
+        net.heal(path);
+    }
+    well(load.finish(stage.disk()));
+}
+
 fn cut_and_heal(scene: &Scene<'_>, net: &Net, how: Cut) {
     let all: Vec<&str> = scene.braid.paths().iter().map(String::as_str).collect();
     scene.until_carrying("every path is up and carries", &all);
@@ -137,4 +175,29 @@ fn istgt_reset() {
 #[test]
 fn istgt_drop() {
     each_path_in_turn(Kind::Istgt, 2, Cut::Drop);
+}
+
+#[test]
+fn lio_reset() {
+    each_path_in_turn(Kind::Lio, 2, Cut::Reset);
+}
+
+#[test]
+fn lio_drop() {
+    each_path_in_turn(Kind::Lio, 2, Cut::Drop);
+}
+
+#[test]
+fn lio_4_reset() {
+    each_path_in_turn(Kind::Lio, 4, Cut::Reset);
+}
+
+#[test]
+fn lio_4_drop() {
+    each_path_in_turn(Kind::Lio, 4, Cut::Drop);
+}
+
+#[test]
+fn lio_reinstatement_waits_for_the_disk() {
+    reinstatement_waits_for_the_disk(Kind::LioBlock);
 }

@@ -72,13 +72,23 @@ impl Load {
     /// # Errors
     /// When a command fails, a byte is wrong, or the round does not end within `limit`.
     pub(crate) fn round(&mut self, limit: Duration) -> Result<(), String> {
-        let began = Instant::now();
+        self.begin(|slot, round| (slot + round).is_multiple_of(2))?;
+        self.end(limit)
+    }
+
+    /// Writes all slots anew; [`Load::end`] waits for that.
+    pub(crate) fn begin_writes(&mut self) -> Result<(), String> {
+        self.begin(|_, _| true)
+    }
+
+    /// Sends the commands of a round: writes to the slots that `writes` chooses, reads of the others.
+    fn begin(&mut self, writes: impl Fn(u64, u64) -> bool) -> Result<(), String> {
         self.round += 1;
         let mut script = String::new();
         for slot in 0..SLOTS {
             let (at, length) = (slot * STRIDE, length(slot));
             let last = self.written.get_mut(usize::try_from(slot).expect("small")).expect("slot");
-            if (slot + self.round).is_multiple_of(2) {
+            if writes(slot, self.round) {
                 *last = self.round;
                 script += &format!("aio_write -P {} {at} {length}\n", pattern(slot, *last));
             } else {
@@ -86,7 +96,12 @@ impl Load {
             }
         }
         script += "aio_flush\n";
-        self.say(&script)?;
+        self.say(&script)
+    }
+
+    /// Waits until the round is over.
+    pub(crate) fn end(&self, limit: Duration) -> Result<(), String> {
+        let began = Instant::now();
         for _ in 0..SLOTS {
             self.completion(began + limit)?;
         }

@@ -1,4 +1,4 @@
-//! Braid between software that nobody here wrote: tgt and istgt as targets; libiscsi's tools and QEMU's as initiators.
+//! Braid between software that nobody here wrote: tgt, istgt and LIO as targets; libiscsi's tools and QEMU's as initiators.
 //!
 //! `cargo test` runs all of it, and installs what it needs ([`setup`]): so it wants root on a Debian-like system, because
 //! it also makes network namespaces ([`net`]) in which links are cut.
@@ -7,13 +7,14 @@
 //! - [`tools`]: `iscsi-ls`, `iscsi-inq`, `iscsi-perf`, `qemu-img`, `qemu-io`.
 //! - [`cuts`]: each path cut in turn under a verified load ([`load`]).
 //!
-//! Fixtures ([`target`], [`braid`], [`stage`]) own their files, addresses and processes and end with the test; a failed
+//! Fixtures ([`target`], [`lio`], [`braid`], [`stage`]) own their files, addresses and processes and end with the test; a failed
 //! test shows their logs. Every wait has a deadline ([`wait`]), none is a fixed pause.
 
 #![expect(clippy::disallowed_methods, reason = "foreign programs are polled against real deadlines")]
 
 mod braid;
 mod cuts;
+mod lio;
 mod load;
 mod net;
 mod process;

@@ -1,19 +1,18 @@
-//! Addresses for the fixtures, and two network namespaces joined by one link per path.
+//! Addresses for the fixtures, and network namespaces with one link per path.
 //!
 //! On loopback every fixture gets addresses of its own from 127/8, so that one port can be used everywhere and no two
 //! fixtures, in whatever process, ask for the same. Cuts need links: [`Net`] makes a namespace for the initiator
-//! and Braid, another for the target, and a veth pair with a subnet of its own per path. Nothing outside these
-//! namespaces is touched; they end with the fixture, and those of a killed run are swept away by the next.
+//! and Braid, and per path a subnet of its own: a veth pair whose other end is in the target's namespace, or a tap for a
+//! target that is a guest. Nothing outside these namespaces is touched; they end with the fixture, and those of a killed
+//! run are swept away by the next.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use crate::process::{Done, command, run, words};
+use crate::process::{Done, PREFIX, command, orphaned, run, words};
 
 /// Where targets and Braid listen. Not the standard port, which a target of the machine's own may hold on all addresses.
 pub(crate) const PORT: u16 = 23260;
-const PREFIX: &str = "braidit";
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A loopback address that nobody else uses.
@@ -27,11 +26,9 @@ pub(crate) fn loopback() -> String {
 /// Removes namespaces of runs that are no more.
 pub(crate) fn sweep() {
     let listed = ip("netns list").stdout;
-    for name in listed.lines().filter_map(|line| line.split_whitespace().next()) {
-        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').nth(1));
-        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            ip(&format!("netns del {name}"));
-        }
+    for name in listed.lines().filter_map(|line| line.split_whitespace().next()).filter(|name| orphaned(name))
+    {
+        ip(&format!("netns del {name}"));
     }
 }
 
@@ -44,30 +41,44 @@ pub(crate) enum Cut {
     Drop,
 }
 
-/// Two namespaces and the links between them.
+/// The initiator's namespace and its links to the target.
 pub(crate) struct Net {
     near: String,
-    far: String,
+    /// `None`: the links are taps, the target is a guest.
+    far: Option<String>,
     paths: usize,
 }
 
 impl Net {
-    /// Makes the namespaces and `paths` links.
+    /// Makes both namespaces and `paths` links between them.
     pub(crate) fn new(paths: usize) -> Self {
-        static NEXT: AtomicU16 = AtomicU16::new(0);
-        crate::setup::tools();
-        let id = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let net = Self { near: format!("{PREFIX}-{id}-near"), far: format!("{PREFIX}-{id}-far"), paths };
-        for name in [&net.near, &net.far] {
+        let id = id();
+        let (near, far) = (format!("{PREFIX}-{id}-near"), format!("{PREFIX}-{id}-far"));
+        let net = Self { near, far: Some(far.clone()), paths };
+        for name in [&net.near, &far] {
             must(&format!("netns add {name}"));
             must(&format!("-n {name} link set lo up"));
         }
         for path in 0..paths {
-            must(&format!("-n {} link add p{path} type veth peer name p{path} netns {}", net.near, net.far));
-            for (name, host) in [(&net.near, 1), (&net.far, 2)] {
+            must(&format!("-n {} link add p{path} type veth peer name p{path} netns {far}", net.near));
+            for (name, host) in [(&net.near, 1), (&far, 2)] {
                 must(&format!("-n {name} addr add 10.{path}.0.{host}/24 dev p{path}"));
                 must(&format!("-n {name} link set p{path} up"));
             }
+        }
+        net
+    }
+
+    /// Makes the initiator's namespace, with `paths` taps in it for a guest.
+    pub(crate) fn with_taps(paths: usize) -> Self {
+        let net = Self { near: format!("{PREFIX}-{}-near", id()), far: None, paths };
+        let name = &net.near;
+        must(&format!("netns add {name}"));
+        must(&format!("-n {name} link set lo up"));
+        for path in 0..paths {
+            must(&format!("-n {name} tuntap add dev p{path} mode tap"));
+            must(&format!("-n {name} addr add 10.{path}.0.1/24 dev p{path}"));
+            must(&format!("-n {name} link set p{path} up"));
         }
         net
     }
@@ -77,9 +88,9 @@ impl Net {
         &self.near
     }
 
-    /// The namespace of the target.
-    pub(crate) fn far(&self) -> &str {
-        &self.far
+    /// The namespace of the target, if it has one.
+    pub(crate) fn far(&self) -> Option<&str> {
+        self.far.as_deref()
     }
 
     /// The target's address on a path.
@@ -95,32 +106,41 @@ impl Net {
     /// Breaks one path for iSCSI, in both directions; it stays broken until [`Net::heal`].
     pub(crate) fn cut(&self, path: usize, how: Cut) {
         let verdict = match how {
-            Cut::Reset => "reject with tcp reset",
+            // The resets themselves have to get through.
+            Cut::Reset => "tcp flags & rst == 0 reject with tcp reset",
             Cut::Drop => "drop",
         };
-        for (name, port, host) in [(&self.near, "dport", 2), (&self.far, "sport", 1)] {
-            let rules = format!(
-                "table ip cut{path} {{ chain out {{ type filter hook output priority 0; \
-                 ip daddr 10.{path}.0.{host} tcp {port} {PORT} {verdict}; }}; }}"
-            );
-            nft(name, &rules).expect_ok();
-        }
+        let far = Self::target_address(path);
+        let chain = |hook: &str, matched: &str| {
+            format!("chain {hook} {{ type filter hook {hook} priority 0; {matched} {verdict}; }};")
+        };
+        let rules = format!(
+            "table ip cut{path} {{ {} {} }}",
+            chain("output", &format!("ip daddr {far} tcp dport {PORT}")),
+            chain("input", &format!("ip saddr {far} tcp sport {PORT}"))
+        );
+        nft(&self.near, &rules).expect_ok();
     }
 
     /// Mends what [`Net::cut`] broke.
     pub(crate) fn heal(&self, path: usize) {
-        for name in [&self.near, &self.far] {
-            nft(name, &format!("delete table ip cut{path}")).expect_ok();
-        }
+        nft(&self.near, &format!("delete table ip cut{path}")).expect_ok();
     }
 }
 
 impl Drop for Net {
     fn drop(&mut self) {
-        for name in [&self.near, &self.far] {
+        for name in self.far.iter().chain([&self.near]) {
             ip(&format!("netns del {name}"));
         }
     }
+}
+
+/// Distinguishes the fixtures of all runs.
+fn id() -> String {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    crate::setup::tools();
+    format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn ip(arguments: &str) -> Done {

@@ -6,14 +6,38 @@
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+/// What everything made here is called, with the number of the process after it.
+pub(crate) const PREFIX: &str = "braidit";
 /// How much of a log is shown when a test fails.
 const TAIL: usize = 6000;
+
+/// A directory that ends with the fixture; what a killed run left is swept away by the next ([`sweep`]).
+pub(crate) fn temporary() -> TempDir {
+    TempDir::with_prefix(format!("{PREFIX}-{}-", std::process::id())).expect("temporary directory")
+}
+
+/// Whether something so called was made by a run that is no more.
+pub(crate) fn orphaned(name: &str) -> bool {
+    let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').nth(1));
+    owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+}
+
+/// Removes directories of runs that are no more.
+pub(crate) fn sweep() {
+    let entries = fs::read_dir(std::env::temp_dir()).expect("temporary directory");
+    for entry in entries.filter_map(Result::ok) {
+        if entry.file_name().to_str().is_some_and(orphaned) {
+            // Another run may be at it too.
+            drop(fs::remove_dir_all(entry.path()));
+        }
+    }
+}
 
 /// A command line, optionally inside a network namespace, that dies with its caller.
 pub(crate) fn command(netns: Option<&str>, words: &[String]) -> Command {
@@ -90,7 +114,7 @@ pub(crate) fn run_until_quiet(command: Command, quiet: Duration) -> Done {
 }
 
 fn run_while(mut command: Command, mut go_on: impl FnMut(u64) -> bool) -> Done {
-    let dir = TempDir::with_prefix("braid-run-").expect("temporary directory");
+    let dir = temporary();
     let (out, err) = (dir.path().join("out"), dir.path().join("err"));
     command.stdout(File::create(&out).expect("output file")).stderr(File::create(&err).expect("error file"));
     let line = format!("{command:?}");
@@ -142,6 +166,11 @@ impl Daemon {
         command.stdout(file.try_clone().expect("log file")).stderr(file);
         let child = command.spawn().unwrap_or_else(|why| panic!("{name}: {why}"));
         Self { name: name.to_owned(), child, log }
+    }
+
+    /// Its standard input, once, if the command was given a pipe for it.
+    pub(crate) fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("a pipe")
     }
 
     /// Still running?

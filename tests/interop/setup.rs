@@ -13,9 +13,9 @@ use std::time::Duration;
 use crate::process::run;
 
 /// Packages whose programs are called by name.
-const PACKAGES: &str = "tgt istgt libiscsi-bin iproute2 nftables";
+const PACKAGES: &str = "tgt istgt libiscsi-bin iproute2 nftables user-mode-linux kmod dmsetup";
 /// One program of each package, to see what is there without asking dpkg.
-const PROGRAMS: [&str; 10] = [
+const PROGRAMS: [&str; 13] = [
     "tgtd",
     "tgtadm",
     "istgt",
@@ -25,6 +25,9 @@ const PROGRAMS: [&str; 10] = [
     "iscsi-test-cu",
     "ip",
     "nft",
+    "linux.uml",
+    "insmod",
+    "dmsetup",
     "setpriv",
 ];
 /// QEMU's tools and their iSCSI driver.
@@ -38,9 +41,15 @@ const INSTALL_LIMIT: Duration = Duration::from_secs(600);
 pub(crate) struct Tools {
     /// `None`: the machine's own QEMU tools. Otherwise the root under which a matching pair was unpacked.
     qemu_root: Option<PathBuf>,
+    uml_shim: PathBuf,
 }
 
 impl Tools {
+    /// The library that user-mode Linux has to load first on today's processors.
+    pub(crate) fn uml_shim(&self) -> &Path {
+        &self.uml_shim
+    }
+
     /// A QEMU tool (`qemu-img`, `qemu-io`) that knows iSCSI, with the environment it needs, as words before its
     /// own arguments.
     pub(crate) fn qemu(&self, tool: &str) -> Vec<String> {
@@ -76,7 +85,24 @@ fn install() -> Result<Tools, String> {
         })?;
     }
     crate::net::sweep();
-    Ok(Tools { qemu_root: qemu()? })
+    crate::process::sweep();
+    Ok(Tools { qemu_root: qemu()?, uml_shim: uml_shim()? })
+}
+
+/// Compiles the library with the compiler that Rust links with.
+fn uml_shim() -> Result<PathBuf, String> {
+    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("xstate.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/xstate.c");
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|why| why.to_string())?;
+    let fresh = dir.path().join("xstate.so");
+    let mut command = Command::new("cc");
+    command.args(["-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o"]).arg(&fresh).args([source, "-ldl"]);
+    let done = run(command, INSTALL_LIMIT);
+    if !done.ok() {
+        return Err(done.show());
+    }
+    std::fs::rename(&fresh, &library).map_err(|why| why.to_string())?;
+    Ok(library)
 }
 
 fn qemu() -> Result<Option<PathBuf>, String> {

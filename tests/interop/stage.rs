@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use crate::braid::Braid;
-use crate::net::Net;
-use crate::target::{Endpoint, Kind, Target};
+use crate::target::{Endpoint, Kind, Site, Target};
 
 /// How the initiator reaches the target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,17 +21,9 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// On loopback.
-    pub(crate) fn new(kind: Kind, portals: usize, via: Via, size: u64) -> Self {
-        Self::around(Target::on_loopback(kind, portals, size), via)
-    }
-
-    /// With a link per path.
-    pub(crate) fn over(net: &Net, kind: Kind, via: Via, size: u64) -> Self {
-        Self::around(Target::behind(kind, net, size), via)
-    }
-
-    fn around(target: Target, via: Via) -> Self {
+    /// A target with a disk of `size` bytes, and what is in front of it.
+    pub(crate) fn new(kind: Kind, site: Site<'_>, via: Via, size: u64) -> Self {
+        let target = Target::start(kind, site, size);
         let braid = match via {
             Via::Direct => None,
             Via::Braid(mode) => Some(Braid::before(&target, mode)),

@@ -18,13 +18,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use crate::lio::Guest;
+use crate::net::Net;
 use crate::process::{Done, command, run, run_until_quiet, words};
 use crate::stage::{Stage, Via};
-use crate::target::Kind;
+use crate::target::{Kind, Site};
 use crate::wait::{Gate, HEAVY, PATIENCE};
 
 /// A test that is silent for so long hangs: the slowest test of a healthy run is silent for 7 s.
@@ -70,16 +72,24 @@ struct Suite {
     tests: Vec<String>,
 }
 
-/// Runs everything on both sides and compares.
-fn through_equals_direct(kind: Kind, mode: &'static str) {
+/// Runs everything directly and in each of the `ways` through Braid, which are a mode and a number of paths, and compares.
+fn through_equals_direct(kind: Kind, ways: &[(&'static str, usize)]) {
     crate::setup::tools();
     let suites = suites();
     let (direct, through) = thread::scope(|scope| {
-        let direct = scope.spawn(|| run_all(kind, Via::Direct, &suites));
-        let through = scope.spawn(|| run_all(kind, Via::Braid(mode), &suites));
-        (direct.join().expect("direct side"), through.join().expect("Braid's side"))
+        let suites = &suites;
+        let direct = scope.spawn(|| run_all(kind, 2, Via::Direct, suites));
+        let through: Vec<_> = ways
+            .iter()
+            .map(|&(mode, paths)| scope.spawn(move || run_all(kind, paths, Via::Braid(mode), suites)))
+            .collect();
+        let through: Vec<_> = through.into_iter().map(|side| side.join().expect("Braid's side")).collect();
+        (direct.join().expect("direct side"), through)
     });
-    let report = compare(&format!("{}/{mode}", kind.name()), &direct, &through);
+    let mut report = String::new();
+    for ((mode, paths), through) in ways.iter().zip(&through) {
+        report += &compare(&format!("{}/{mode}/{paths}", kind.name()), &direct, through);
+    }
     assert!(report.is_empty(), "through Braid is not as direct:\n{report}");
 }
 
@@ -103,7 +113,16 @@ fn suites() -> Vec<Suite> {
     suites
 }
 
-fn run_all(kind: Kind, via: Via, suites: &[Suite]) -> Outcomes {
+fn run_all(kind: Kind, paths: usize, via: Via, suites: &[Suite]) -> Outcomes {
+    if !kind.in_guest() {
+        return run_all_at(kind, Site::Alone(paths), via, suites);
+    }
+    let net = Net::with_taps(paths);
+    let guest = Arc::new(Guest::boot(&net));
+    run_all_at(kind, Site::In(&guest, paths), via, suites)
+}
+
+fn run_all_at(kind: Kind, site: Site<'_>, via: Via, suites: &[Suite]) -> Outcomes {
     let queue: Mutex<Vec<&Suite>> = Mutex::new(suites.iter().collect());
     let outcomes = Mutex::new(Outcomes::new());
     thread::scope(|scope| {
@@ -111,7 +130,7 @@ fn run_all(kind: Kind, via: Via, suites: &[Suite]) -> Outcomes {
             scope.spawn(|| {
                 while let Some(suite) = next(&queue) {
                     let _place = if kind == Kind::Istgt { SLOW.enter() } else { HEAVY.enter() };
-                    let found = run_suite(kind, via, suite);
+                    let found = run_suite(kind, site, via, suite);
                     outcomes.lock().expect("outcomes").extend(found);
                 }
             });
@@ -125,15 +144,15 @@ fn next<'a>(queue: &Mutex<Vec<&'a Suite>>) -> Option<&'a Suite> {
     queue.lock().expect("queue").pop()
 }
 
-fn run_suite(kind: Kind, via: Via, suite: &Suite) -> Outcomes {
-    let mut stage = Stage::new(kind, 2, via, DISK);
+fn run_suite(kind: Kind, site: Site<'_>, via: Via, suite: &Suite) -> Outcomes {
+    let mut stage = Stage::new(kind, site, via, DISK);
     let done = run_tests(&stage, &suite.name, None);
     let mut outcomes = parse(&done);
     if done.status.is_none() || done.crashed() {
         let last = suite.tests.iter().rposition(|test| outcomes.contains_key(&key(suite, test)));
         for test in suite.tests.iter().skip(last.map_or(0, |last| last + 1)) {
             if stage.casualty().is_some() {
-                stage = Stage::new(kind, 2, via, DISK);
+                stage = Stage::new(kind, site, via, DISK);
             }
             outcomes.extend(parse(&run_tests(&stage, &suite.name, Some(test))));
         }
@@ -162,7 +181,7 @@ fn run_tests(stage: &Stage, suite: &str, test: Option<&str>) -> Done {
     if suite == "MultipathIO" {
         line.push(stage.second_endpoint().url());
     }
-    run_until_quiet(command(None, &line), QUIET)
+    run_until_quiet(command(stage.endpoint().netns.as_deref(), &line), QUIET)
 }
 
 /// Reads CUnit's verbose output. A test without a verdict is the one in which the program hung or crashed.
@@ -268,17 +287,22 @@ fn compare(set: &str, direct: &Outcomes, through: &Outcomes) -> String {
 
 #[test]
 fn tgt() {
-    through_equals_direct(Kind::Tgt, "auto");
+    through_equals_direct(Kind::Tgt, &[("auto", 2), ("sessions", 4)]);
 }
 
 #[test]
 fn tgt_mcs() {
-    through_equals_direct(Kind::TgtMcs, "auto");
+    through_equals_direct(Kind::TgtMcs, &[("auto", 2)]);
 }
 
 #[test]
 fn istgt() {
-    through_equals_direct(Kind::Istgt, "auto");
+    through_equals_direct(Kind::Istgt, &[("auto", 2)]);
+}
+
+#[test]
+fn lio() {
+    through_equals_direct(Kind::LioThin, &[("sessions", 2), ("sessions", 4)]);
 }
 
 /// Verdicts of both sides, and the messages that only one of them has.

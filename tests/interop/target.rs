@@ -1,22 +1,27 @@
-//! Real targets as fixtures: tgt and istgt, each with a disk of its own in a file, several portals in one portal group,
+//! Real targets as fixtures: tgt, istgt and LIO, each with a disk of its own in a file, several portals in one portal group,
 //! and its own control socket, so that any number of them run side by side.
 //!
 //! What was learned about them:
 //!
 //! - tgt serves one connection per session unless MaxConnections is raised per target; LUN 0 is a controller, the disk is
 //!   LUN 1. `TGT_IPC_SOCKET` moves its control socket, so no control port number has to be agreed on.
+//!   UNMAP works with `thin_provisioning`, which is off as shipped.
 //! - istgt wants an `AuthFile` even without authentication, keeps 1.0 s for a leading login, listens with a backlog of
 //!   two, and prepends `NodeBase` to target names. Its disk is LUN 0.
+//! - LIO runs in a [`Guest`]; its disk is LUN 0.
 
 use std::fs::{self, File};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::lio::{Guest, Plan};
 use crate::net::{Net, PORT, loopback};
-use crate::process::{Daemon, command, run, words};
+use crate::process::{Daemon, command, run, temporary, words};
 use crate::wait::{PATIENCE, poll};
 
 const NODE: &str = "iqn.2026-11.net.braid";
@@ -55,6 +60,12 @@ pub(crate) enum Kind {
     TgtMcs,
     /// istgt with MaxConnections 8.
     Istgt,
+    /// LIO as it comes: one connection per session. The disk is a file.
+    Lio,
+    /// LIO on a block device that can be made to stall.
+    LioBlock,
+    /// LIO on a file in the guest's memory, thinly provisioned.
+    LioThin,
 }
 
 impl Kind {
@@ -64,6 +75,65 @@ impl Kind {
             Self::Tgt => "tgt",
             Self::TgtMcs => "tgt-mcs",
             Self::Istgt => "istgt",
+            Self::Lio => "lio",
+            Self::LioBlock => "lio-block",
+            Self::LioThin => "lio-thin",
+        }
+    }
+
+    /// Whether it serves several connections per session, in order.
+    pub(crate) fn several_connections(self) -> bool {
+        match self {
+            Self::Tgt | Self::Lio | Self::LioBlock | Self::LioThin => false,
+            Self::TgtMcs | Self::Istgt => true,
+        }
+    }
+
+    /// Whether it runs in a guest.
+    pub(crate) fn in_guest(self) -> bool {
+        match self {
+            Self::Lio | Self::LioBlock | Self::LioThin => true,
+            Self::Tgt | Self::TgtMcs | Self::Istgt => false,
+        }
+    }
+}
+
+/// Where a target runs, and with which portals.
+#[derive(Clone, Copy)]
+pub(crate) enum Site<'a> {
+    /// On addresses of its own, so many.
+    Alone(usize),
+    /// At the far end of each link.
+    Behind(&'a Net),
+    /// LIO only: in a guest that runs already, on this many of its addresses.
+    In(&'a Arc<Guest>, usize),
+}
+
+/// What has to run for a target.
+enum Runner {
+    Daemon(Daemon),
+    Guest(Arc<Guest>),
+}
+
+impl Runner {
+    fn alive(&mut self) -> bool {
+        match self {
+            Self::Daemon(daemon) => daemon.alive(),
+            Self::Guest(guest) => guest.alive(),
+        }
+    }
+
+    fn guest(&self) -> Option<&Guest> {
+        match self {
+            Self::Daemon(_) => None,
+            Self::Guest(guest) => Some(guest),
+        }
+    }
+
+    fn log(&self) -> String {
+        match self {
+            Self::Daemon(daemon) => daemon.log(),
+            Self::Guest(guest) => guest.log(),
         }
     }
 }
@@ -71,58 +141,86 @@ impl Kind {
 /// A running target.
 pub(crate) struct Target {
     kind: Kind,
-    daemon: Daemon,
+    runner: Runner,
     /// One endpoint per portal, in order.
     endpoints: Vec<Endpoint>,
     disk: PathBuf,
     _dir: TempDir,
+    /// The links of a guest that nobody else made.
+    _net: Option<Net>,
 }
 
 impl Target {
-    /// Starts a target with a fresh disk of `size` bytes, on loopback with `portals` portals.
-    pub(crate) fn on_loopback(kind: Kind, portals: usize, size: u64) -> Self {
-        let addresses: Vec<String> = (0..portals).map(|_| loopback()).collect();
-        Self::start(kind, &addresses, None, None, size)
+    /// Starts a target with a fresh disk of `size` bytes.
+    pub(crate) fn start(kind: Kind, site: Site<'_>, size: u64) -> Self {
+        crate::setup::tools();
+        match (kind, site) {
+            (Kind::Lio | Kind::LioBlock | Kind::LioThin, Site::In(guest, portals)) => {
+                Self::in_guest(kind, guest, portals, size)
+            }
+            (Kind::Lio | Kind::LioBlock | Kind::LioThin, Site::Behind(net)) => {
+                let guest = Arc::new(Guest::boot(net));
+                Self::in_guest(kind, &guest, guest.addresses().len(), size)
+            }
+            (Kind::Lio | Kind::LioBlock | Kind::LioThin, Site::Alone(portals)) => {
+                let net = Net::with_taps(portals);
+                let target = Self::start(kind, Site::Behind(&net), size);
+                Self { _net: Some(net), ..target }
+            }
+            (Kind::Tgt | Kind::TgtMcs | Kind::Istgt, Site::Alone(portals)) => {
+                let addresses: Vec<String> = (0..portals).map(|_| loopback()).collect();
+                Self::on_host(kind, &addresses, None, None, size)
+            }
+            (Kind::Tgt | Kind::TgtMcs | Kind::Istgt, Site::Behind(net)) => {
+                Self::on_host(kind, &net.addresses(), net.far(), Some(net.near()), size)
+            }
+            (Kind::Tgt | Kind::TgtMcs | Kind::Istgt, Site::In(..)) => panic!("{kind:?} needs no guest"),
+        }
     }
 
-    /// Starts it on the far side of `net`, with a portal on each link.
-    pub(crate) fn behind(kind: Kind, net: &Net, size: u64) -> Self {
-        Self::start(kind, &net.addresses(), Some(net.far()), Some(net.near()), size)
-    }
-
-    fn start(
+    fn on_host(
         kind: Kind,
         addresses: &[String],
         home: Option<&str>,
         seen_from: Option<&str>,
         size: u64,
     ) -> Self {
-        crate::setup::tools();
-        let dir = TempDir::with_prefix("braid-target-").expect("temporary directory");
-        let disk = dir.path().join("disk");
-        File::create(&disk).and_then(|file| file.set_len(size)).expect("disk file");
-        let portals: Vec<String> = addresses.iter().map(|address| format!("{address}:{PORT}")).collect();
+        let (dir, disk) = new_disk(size);
+        let portals = with_port(addresses);
         let (daemon, lun) = match kind {
             Kind::Tgt => (tgt(dir.path(), &disk, &portals, home, 1), 1),
             Kind::TgtMcs => (tgt(dir.path(), &disk, &portals, home, 8), 1),
             Kind::Istgt => (istgt(dir.path(), &disk, &portals, home), 0),
+            Kind::Lio | Kind::LioBlock | Kind::LioThin => panic!("LIO needs a guest"),
         };
-        let endpoint = |portal| Endpoint {
-            portal,
-            iqn: format!("{NODE}:disk"),
-            lun,
-            netns: seen_from.map(str::to_owned),
-        };
-        let mut target =
-            Self { kind, daemon, endpoints: portals.into_iter().map(endpoint).collect(), disk, _dir: dir };
+        let iqn = format!("{NODE}:disk");
+        let endpoints = endpoints(portals, &iqn, lun, seen_from);
+        let runner = Runner::Daemon(daemon);
+        let mut target = Self { kind, runner, endpoints, disk, _dir: dir, _net: None };
         target.wait_until_it_listens();
         target
     }
 
+    fn in_guest(kind: Kind, guest: &Arc<Guest>, portals: usize, size: u64) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        let (dir, disk) = new_disk(size);
+        let iqn = format!("{NODE}:disk-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let portals = with_port(guest.addresses().get(..portals).expect("so many links"));
+        let plan = Plan { iqn: &iqn, disk: &disk, size, portals: &portals };
+        match kind {
+            Kind::LioBlock => guest.add_stallable(&plan),
+            Kind::LioThin => guest.add_thin(&plan),
+            Kind::Lio | Kind::Tgt | Kind::TgtMcs | Kind::Istgt => guest.add(&plan),
+        }
+        let endpoints = endpoints(portals, &iqn, 0, Some(guest.netns()));
+        let runner = Runner::Guest(Arc::clone(guest));
+        Self { kind, runner, endpoints, disk, _dir: dir, _net: None }
+    }
+
     fn wait_until_it_listens(&mut self) {
         for endpoint in self.endpoints.clone() {
-            let up = poll(PATIENCE, || (connects(&endpoint) || !self.daemon.alive()).then_some(()));
-            assert!(up.is_some() && self.daemon.alive(), "no answer at {endpoint:?}\n{}", self.daemon.log());
+            let up = poll(PATIENCE, || (connects(&endpoint) || !self.runner.alive()).then_some(()));
+            assert!(up.is_some() && self.runner.alive(), "no answer at {endpoint:?}\n{}", self.runner.log());
         }
     }
 
@@ -143,8 +241,34 @@ impl Target {
 
     /// Still running?
     pub(crate) fn alive(&mut self) -> bool {
-        self.daemon.alive()
+        self.runner.alive()
     }
+
+    /// Keeps every command that reaches the disk inside it, or lets them all go on.
+    ///
+    /// # Panics
+    /// Unless it is a [`Kind::LioBlock`].
+    pub(crate) fn stall(&self, on: bool) {
+        let iqn = &self.endpoints.first().expect("a portal").iqn;
+        self.runner.guest().expect("a guest").stall(iqn, on);
+    }
+}
+
+/// A directory with an empty disk file in it.
+fn new_disk(size: u64) -> (TempDir, PathBuf) {
+    let dir = temporary();
+    let disk = dir.path().join("disk");
+    File::create(&disk).and_then(|file| file.set_len(size)).expect("disk file");
+    (dir, disk)
+}
+
+fn with_port(addresses: &[String]) -> Vec<String> {
+    addresses.iter().map(|address| format!("{address}:{PORT}")).collect()
+}
+
+fn endpoints(portals: Vec<String>, iqn: &str, lun: u8, netns: Option<&str>) -> Vec<Endpoint> {
+    let endpoint = |portal| Endpoint { portal, iqn: iqn.to_owned(), lun, netns: netns.map(str::to_owned) };
+    portals.into_iter().map(endpoint).collect()
 }
 
 /// Whether something accepts TCP connections there.
@@ -170,6 +294,7 @@ fn tgt(dir: &Path, disk: &Path, portals: &[String], netns: Option<&str>, connect
     }
     tgtadm(&socket, &format!("--op new --mode target --tid 1 -T {NODE}:disk"));
     tgtadm(&socket, &format!("--op new --mode logicalunit --tid 1 --lun 1 -b {}", disk.display()));
+    tgtadm(&socket, "--op update --mode logicalunit --tid 1 --lun 1 --params thin_provisioning=1");
     tgtadm(&socket, &format!("--op update --mode target --tid 1 -n MaxConnections -v {connections}"));
     tgtadm(&socket, "--op bind --mode target --tid 1 -I ALL");
     daemon

@@ -13,14 +13,12 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use tempfile::TempDir;
-
 use crate::braid::probe;
 use crate::load::{Load, REGION};
-use crate::process::{Done, command, run, words};
+use crate::process::{Done, command, run, temporary, words};
 use crate::setup::tools;
 use crate::stage::{Stage, Via};
-use crate::target::{Endpoint, Kind};
+use crate::target::{Endpoint, Kind, Site};
 use crate::wait::HEAVY;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -29,7 +27,7 @@ const DISK: u64 = 64 << 20;
 /// Every tool in turn against one stage.
 fn every_tool(kind: Kind, portals: usize, via: Via) {
     let _place = HEAVY.enter();
-    let stage = Stage::new(kind, portals, via, DISK);
+    let stage = Stage::new(kind, Site::Alone(portals), via, DISK);
     let endpoint = stage.endpoint();
     if (kind, via) != (Kind::Istgt, Via::Direct) {
         list(endpoint);
@@ -80,7 +78,7 @@ fn perf(endpoint: &Endpoint) {
 
 /// A random image there and back again, and as it lies on the disk.
 fn convert(endpoint: &Endpoint, disk: &Path) {
-    let dir = TempDir::with_prefix("braid-image-").expect("temporary directory");
+    let dir = temporary();
     let (there, back) = (dir.path().join("there"), dir.path().join("back"));
     let image = noise(usize::try_from(DISK).expect("small"));
     fs::File::create(&there).and_then(|mut file| file.write_all(&image)).expect("image");
@@ -139,7 +137,7 @@ fn patterns(endpoint: &Endpoint) {
 /// The load of the cut tests, with nothing cut; and the fan-out that Braid chose for it is the one that its probe of the
 /// target justifies, over every path.
 fn rounds(kind: Kind, portals: usize, via: Via) {
-    let stage = Stage::new(kind, portals, via, REGION);
+    let stage = Stage::new(kind, Site::Alone(portals), via, REGION);
     let mut load = Load::start(stage.endpoint());
     let mut rounds = |number| {
         for _ in 0..number {
@@ -152,7 +150,7 @@ fn rounds(kind: Kind, portals: usize, via: Via) {
         let (several, told) = probe(stage.target());
         let justified = if several { "mcs" } else { "sessions" };
         assert_eq!(now.fanout(), Some(justified), "{}\n{told}", now.show());
-        assert_eq!(several, kind != Kind::Tgt, "the probe must see what the target can do\n{told}");
+        assert_eq!(several, kind.several_connections(), "the probe must see what the target can do\n{told}");
         for path in stage.braid().paths() {
             assert!(now.connections(path) > 0.0 && now.bytes(path) > 0.0, "{path} is unused\n{}", now.show());
         }
@@ -194,4 +192,14 @@ fn braid_tgt_mcs_4() {
 #[test]
 fn braid_istgt_2() {
     every_tool(Kind::Istgt, 2, Via::Braid("auto"));
+}
+
+#[test]
+fn braid_lio_2() {
+    every_tool(Kind::Lio, 2, Via::Braid("auto"));
+}
+
+#[test]
+fn braid_lio_4() {
+    every_tool(Kind::Lio, 4, Via::Braid("auto"));
 }
