@@ -36,7 +36,10 @@ impl Session {
                         );
                     }
                 }
-                ConnState::LoggingOut(until) if now >= until => self.close_conn(id, How::Graceful, now),
+                ConnState::LoggingOut(until) if now >= until => {
+                    self.outputs.push_back(Output::Close(id, How::Graceful));
+                    self.disconnected(id, Cause::Protocol("logout unanswered".into()), now);
+                }
                 ConnState::LoggingOut(_) | ConnState::Opening | ConnState::Up => {}
             }
         }

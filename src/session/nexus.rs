@@ -391,10 +391,13 @@ impl Session {
         self.conns.retain(|c| c.id != id);
         self.note(Notice::PathDown { path, was_up: was_up && role != Role::Fencing, cause });
         self.path_failed(path, now);
-        if matches!(state, ConnState::LoggingOut(_)) {
+        let others = self.conns.iter().any(|c| c.nexus == nexus && c.state != ConnState::Opening);
+        let whole = !others || self.nexus(nexus).is_none_or(|n| n.window.all_acknowledged());
+        if matches!(state, ConnState::LoggingOut(_)) && whole {
             self.tmf_conns_lost(now);
             self.nexus_emptied(nexus, now);
         } else if was_up {
+            // A logout that never arrived leaves a hole in the session's numbers (R106).
             self.nexus_lost(nexus, path, now);
         } else if role != Role::Joining {
             self.set_nexus_state(nexus, NexusState::Down);

@@ -8,14 +8,17 @@
 //! # Limits
 //! - Two events with the same code may be one attention at the target: told once is enough, twice is not noticed.
 //! - What a further nexus reports may be, for all that anybody can tell, what home has told since that nexus last had nothing
-//!   to say: it need not be told again.
+//!   to say, or shortly before (Braid learns of that later than the target): it need not be told again.
 //! - An attention that looks like the greeting of a new session and meets it there is the greeting.
 //! - What a MODE SELECT of unknown outcome did may be told as somebody else's doing, and the other way round. A further
 //!   nexus that reports late what the initiator's own MODE SELECT did may be believed to report somebody else's.
 
 use crate::initiator::Reserving;
 use crate::scenario::Scenario;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Events of one kind so close that a report of one may be taken for a report of the other.
+const HARDLY_APART: Duration = Duration::from_secs(2);
 
 /// A unit attention that something gave a reason for: so often it may be told.
 #[derive(Clone, Debug)]
@@ -206,8 +209,9 @@ impl Conditions {
     /// cut each tells by itself.)
     pub(crate) fn reported(&mut self, event: u32, unit: usize, home: bool, since: Instant) {
         let heard = &self.heard;
-        let late =
-            |h: &Happened| heard.iter().any(|(u, code, at)| *u == unit && *code == h.code && *at >= since);
+        let late = |h: &Happened| {
+            heard.iter().any(|(u, code, at)| *u == unit && *code == h.code && *at + HARDLY_APART >= since)
+        };
         let known = self.happened.iter_mut().filter(|h| h.event == event && h.unit == unit && !h.told);
         known.filter(|h| home || h.code != POWER_ON && !late(h)).for_each(|h| h.owed = true);
     }
