@@ -184,8 +184,6 @@ mutants! {
     SilenceNotPinged = "silence-not-pinged",
     /// A read or write that the target has lost is waited for without end (P4; istgt).
     TaskTimeoutIgnored = "task-timeout-ignored",
-    /// A settling nexus waits without end for an answer to Braid's own command (P4; istgt).
-    SettlingWithoutEnd = "settling-without-end",
     /// More write data is asked for than the memory budget allows (P4).
     BudgetIgnored = "budget-ignored",
     /// The budget keeps even the oldest write from getting its data (P4).

@@ -59,9 +59,7 @@ impl Session {
     fn settles_late(&self, task: &Task, now: Instant) -> bool {
         let Some(run) = task.run.as_ref().filter(|_| task.only_nexus.is_some()) else { return false };
         let settling = self.nexus(run.nexus).is_some_and(|n| n.state == NexusState::Settling);
-        settling
-            && now >= run.sent_at + self.settling_patience(task)
-            && !broken!(self.rules, SettlingWithoutEnd)
+        settling && now >= run.sent_at + self.settling_patience(task)
     }
 
     /// The ORDERED command of a fence rightly waits for what the device is doing.
@@ -80,8 +78,7 @@ impl Session {
         let Some(conn) = self.conn(run.conn) else { return false };
         let patience = self.plan.task_timeout;
         let due = now >= run.sent_at + patience && should_be_quick(task);
-        let settling = task.only_nexus.is_some() && broken!(self.rules, SettlingWithoutEnd);
-        if !due || settling || broken!(self.rules, TaskTimeoutIgnored) {
+        if !due || broken!(self.rules, TaskTimeoutIgnored) {
             return false;
         }
         let silent = now >= conn.last_answer + patience;

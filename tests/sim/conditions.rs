@@ -9,7 +9,8 @@
 //! - Two events with the same code may be one attention at the target: told once is enough, twice is not noticed.
 //! - What a further nexus reports may be, for all that anybody can tell, what home has told since that nexus last had nothing
 //!   to say, or shortly before (Braid learns of that later than the target): it need not be told again.
-//! - An attention that looks like the greeting of a new session and meets it there is the greeting.
+//! - What the target reports to a command that the initiator ends at that moment may be lost with it.
+//! - An attention that looks like the greeting of a new session (29h/00h) may be taken for it.
 //! - What a MODE SELECT of unknown outcome did may be told as somebody else's doing, and the other way round. A further
 //!   nexus that reports late what the initiator's own MODE SELECT did may be believed to report somebody else's.
 
@@ -53,6 +54,8 @@ pub(crate) struct Belief {
     stale: bool,
     /// It changed mode pages itself in this session.
     changed_modes: bool,
+    /// It has ended tasks of the unit in this session.
+    managed: bool,
 }
 
 impl Belief {
@@ -173,6 +176,13 @@ impl Conditions {
         }
     }
 
+    /// It ends tasks of a unit, or of all.
+    pub(crate) fn manages(&mut self, unit: Option<usize>) {
+        for unit in unit.map_or_else(|| self.units(), |u| u..u + 1) {
+            self.beliefs[unit].managed = true;
+        }
+    }
+
     /// A MODE SELECT of its own was done.
     pub(crate) fn mode_selected(&mut self, unit: usize) {
         self.beliefs[unit].changed_modes = true;
@@ -213,7 +223,10 @@ impl Conditions {
             heard.iter().any(|(u, code, at)| *u == unit && *code == h.code && *at + HARDLY_APART >= since)
         };
         let known = self.happened.iter_mut().filter(|h| h.event == event && h.unit == unit && !h.told);
-        known.filter(|h| home || h.code != POWER_ON && !late(h)).for_each(|h| h.owed = true);
+        let managed = self.beliefs[unit].managed;
+        let clear =
+            |h: &&mut Happened| !managed && h.code != GREETING && (home || h.code != POWER_ON && !late(h));
+        known.filter(clear).for_each(|h| h.owed = true);
     }
 
     /// A unit attention was told.

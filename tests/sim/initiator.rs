@@ -649,6 +649,7 @@ impl Initiator {
         concerned.iter().for_each(|(_, op)| self.oracle.doubt(*op));
         let tag = self.tag();
         self.functions.insert(tag, Function { code, unit, concerned });
+        self.conditions.manages((code != tmf::TARGET_WARM_RESET).then_some(unit));
         if matches!(code, tmf::LOGICAL_UNIT_RESET | tmf::TARGET_WARM_RESET) {
             self.conditions.own_reset((code == tmf::LOGICAL_UNIT_RESET).then_some(unit));
         }
@@ -777,18 +778,21 @@ impl Initiator {
         }
     }
 
-    /// One nexus answers an ORDERED command after all that came before it, and before all that came later (P1, R241).
+    /// One nexus answers an ORDERED command, or one that may change the unit, after all that came before it, and before all
+    /// that came later (P1, R241, R244).
     fn judge_barriers(&self, done: &Pending) {
         let orderly = |p: &Pending| {
             let stateless = matches!(p.kind, Kind::Inquiry | Kind::Ready);
             !stateless && p.attribute != TaskAttribute::HeadOfQueue && !p.excused
         };
-        let is_ordered = |p: &Pending| p.attribute == TaskAttribute::Ordered;
+        let barrier =
+            |p: &Pending| matches!(p.kind, Kind::Vendor { .. } | Kind::ModeSelect | Kind::Reserve(_));
+        let is_ordered = |p: &Pending| p.attribute == TaskAttribute::Ordered || barrier(p);
         let earlier = |p: &&Pending| p.unit == done.unit && p.op < done.op && orderly(p);
         let passed = self.pending.values().filter(earlier).find(|p| is_ordered(p) || is_ordered(done));
         assert!(
             passed.is_none() || !orderly(done),
-            "P1: {done:?} was answered before {passed:?}, one of them ORDERED"
+            "P1: {done:?} was answered before {passed:?}, one of them a barrier"
         );
     }
 

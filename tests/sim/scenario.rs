@@ -254,9 +254,10 @@ impl Scenario {
             // A target that forgets while home settles and its device is busy for others.
             3 => {
                 self.persona = Persona::istgt();
-                self.persona.slow_once_in = 2;
-                if random.once_in(2) {
-                    self.fanout = Fanout::Sessions;
+                self.persona.slow_once_in = 1;
+                if !random.once_in(3) {
+                    (self.fanout, self.units, self.longest) = (Fanout::Sessions, 1, 2);
+                    self.think = 2 * MS;
                 }
                 for _ in 0..3 {
                     self.cluster(random.pick(&[0, 3, 6]), random);
