@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Seeds of the test command.
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 6000;
 /// Seeds that ever failed, one in a line, with what they had found.
 const KEPT: &str = include_str!("seeds.txt");
 /// Mutants with the seed that was last seen to catch them.

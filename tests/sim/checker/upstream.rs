@@ -725,7 +725,7 @@ impl Session {
             Pdu::DataIn(data) if !data.has_status => {}
             Pdu::ScsiResponse(_) | Pdu::DataIn(_) => self.ended(conn, pdu.itt()),
             Pdu::NopIn(nop) => {
-                if nop.ttt != Ttt::NONE && conn.closing.is_none() && self.over.is_none() {
+                if nop.ttt != Ttt::NONE {
                     conn.owed.push((nop.ttt, nop.lun));
                 }
                 if nop.itt != Itt::NONE {
