@@ -3,7 +3,7 @@
 use super::initiator::Initiator;
 use super::ops::{Op, Setup, Sizes, logged_in};
 use super::target::Line;
-use braid::iscsi::{CmdSn, Isid, Itt, Pdu, Receiver};
+use braid::iscsi::{CmdSn, Itt, Pdu, Receiver, Tsih};
 use braid::login::{LoginKind, LoginPlan};
 use braid::session::{Cause, ConnId, Event, Output, Session, SessionPlan};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// Most outputs of one event: every task of a full window may move all its data.
 const MOST_OUTPUTS: usize = 4096;
+/// Handles of sessions that are led later count from here, apart from the first one's.
+const FIRST_TSIH: u16 = 1000;
 /// Most deadlines on the way through one wait, and until a session has ended.
 const MOST_DEADLINES: usize = 4096;
 
@@ -43,8 +45,8 @@ pub(super) struct World {
     pub(super) closed: BTreeSet<ConnId>,
     /// Next CmdSN of each upstream session, named by its leading connection.
     pub(super) due: BTreeMap<ConnId, CmdSn>,
-    /// The living session of each ISID.
-    leading: BTreeMap<Isid, ConnId>,
+    /// Each session by its handle. (One ISID may have several, in as many portal groups.)
+    leading: BTreeMap<Tsih, ConnId>,
     downstream_closed: bool,
     pub(super) over: bool,
 }
@@ -68,19 +70,19 @@ impl World {
             over: false,
             plan,
         };
-        let home = world.plan.home_login.clone();
-        world.line_up(SessionPlan::HOME_CONN, &home, 16);
+        let (home, tsih) = (world.plan.home_login.clone(), world.plan.home.tsih);
+        world.line_up(SessionPlan::HOME_CONN, &home, tsih, 16);
         world.drain();
         world
     }
 
-    fn line_up(&mut self, conn: ConnId, plan: &LoginPlan, window: u32) {
+    fn line_up(&mut self, conn: ConnId, plan: &LoginPlan, tsih: Tsih, window: u32) {
         let leads = !matches!(plan.kind, LoginKind::Joining { .. });
         if leads {
-            self.leading.insert(plan.isid, conn);
+            self.leading.insert(tsih, conn);
             self.due.insert(conn, plan.cmd_sn);
         }
-        let session = self.leading[&plan.isid];
+        let session = self.leading[&tsih];
         self.lines.insert(conn, Line::new(session, window, self.sizes.connection().max_send_data_segment));
     }
 
@@ -204,7 +206,11 @@ impl World {
         let Opening { conn, plan } = opening;
         let window = 1 + u32::from(window % 32);
         let mut done = logged_in(&plan, self.sizes, tpgt, window);
-        self.line_up(conn, &plan, window);
+        done.tsih = match plan.kind {
+            LoginKind::Joining { tsih, .. } => tsih,
+            LoginKind::Leading | LoginKind::Discovery => Tsih(FIRST_TSIH + u16::try_from(conn.0).unwrap()),
+        };
+        self.line_up(conn, &plan, done.tsih, window);
         if let LoginKind::Joining { .. } = plan.kind {
             let session = self.lines[&conn].session;
             done.max_cmd_sn = self.due[&session].plus(window).minus(1);
