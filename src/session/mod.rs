@@ -14,7 +14,8 @@
 //! - `sequence`: CmdSN and StatSN of both sides.
 //! - `order`: which command waits for which. `select`: which path takes the next one.
 //! - `downstream`, `upstream`: what the initiator and the targets send. `tmf`: task management.
-//! - `nexus`: upstream sessions and connections. `leave`: logging them out. `identity`: whether two nexuses show the same unit.
+//! - `nexus`: upstream sessions and connections. `leave`: logging them out.
+//! - `unit`: logical units: who they are, whether two nexuses show the same one, what binds them to home.
 //! - `attention`: unit attentions, each told once.
 //! - `stuck`: commands that a living connection does not answer.
 //! - `recover`: a nexus is lost: moved commands, ghosts, fences. `predecessor`: ghosts of an earlier session.
@@ -35,7 +36,6 @@ mod check;
 mod data;
 mod downstream;
 mod finish;
-mod identity;
 mod leave;
 #[cfg(feature = "mutants")]
 pub mod mutant;
@@ -48,6 +48,7 @@ mod sequence;
 mod stuck;
 mod tasks;
 mod tmf;
+mod unit;
 mod upstream;
 
 pub use api::*;
@@ -94,10 +95,10 @@ pub struct Session {
     loads: Vec<PathLoad>,
     usable: Vec<bool>,
     selector: Selector,
-    units: BTreeMap<Lun, identity::Unit>,
+    units: BTreeMap<Lun, unit::Unit>,
     /// Units addressed for the first time, of which home has not been asked yet.
     strangers: Vec<Lun>,
-    checks: Vec<identity::Check>,
+    checks: Vec<unit::Check>,
     ghosts: Vec<recover::Ghost>,
     fences: Vec<recover::Fence>,
     /// When unanswered commands are looked at next; set while there may be some.

@@ -1,0 +1,225 @@
+//! What Braid asks a unit on a nexus, one question after the other.
+//!
+//! A question may meet a unit attention: see [`super::super::attention`].
+
+use super::Unit;
+use super::facts::Facts;
+use super::proof::Proof;
+use crate::iscsi::{Cdb, Lun, ScsiResponse};
+use crate::scsi::inquiry::{self, Capacity, Identity, Inquiry};
+use crate::scsi::sense::status;
+use crate::session::Session;
+use crate::session::api::Notice;
+use crate::session::nexus::{HOME, NexusId};
+use crate::session::tasks::{Origin, Task};
+use std::time::Instant;
+
+/// Questions in the order they are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Ready,
+    Inquiry,
+    Names,
+    Serial,
+    Capacity16,
+    Capacity10,
+    Keys,
+    Done,
+}
+
+/// How much is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// What no unit attention can come before.
+    Name,
+    Whole,
+}
+
+/// One unit being asked on one nexus.
+#[derive(Debug)]
+pub(in crate::session) struct Check {
+    pub(super) id: u64,
+    pub(super) nexus: NexusId,
+    pub(super) lun: Lun,
+    pub(super) step: Step,
+    pub(super) reach: Reach,
+    pub(super) facts: Facts,
+    /// Somebody holds a persistent registration: other nexuses than the registered one may be shut out or, worse, miss
+    /// a preemption.
+    pub(super) registered: bool,
+    /// Questions asked in vain (busy, aborted, unit attention).
+    repeats: u32,
+}
+
+/// So often one check repeats questions before it gives up.
+const MOST_REPEATS: u32 = 32;
+/// Longest answer taken, in bytes.
+const ANSWER: u16 = 1024;
+
+impl Session {
+    /// Clears the attention of a login, and asks everything.
+    pub(super) fn start_check(&mut self, nexus: NexusId, lun: Lun, now: Instant) {
+        let id = self.new_check(nexus, lun, Step::Ready, Reach::Whole);
+        self.ask(id, now);
+    }
+
+    pub(super) fn new_check(&mut self, nexus: NexusId, lun: Lun, step: Step, reach: Reach) -> u64 {
+        self.next_check += 1;
+        let id = self.next_check;
+        self.checks.push(Check {
+            id,
+            nexus,
+            lun,
+            step,
+            reach,
+            facts: Facts::default(),
+            registered: false,
+            repeats: 0,
+        });
+        id
+    }
+
+    /// Sends the question of a check's current step.
+    pub(in crate::session) fn ask(&mut self, id: u64, now: Instant) {
+        let Some(check) = self.checks.iter().find(|c| c.id == id) else { return };
+        let (nexus, lun) = (check.nexus, check.lun);
+        let (cdb, expected) = match check.step {
+            Step::Ready => (inquiry::test_unit_ready_cdb(), 0),
+            Step::Inquiry => (inquiry::inquiry_cdb(None, ANSWER), ANSWER),
+            Step::Names => (inquiry::inquiry_cdb(Some(inquiry::PAGE_IDENTIFICATION), ANSWER), ANSWER),
+            Step::Serial => (inquiry::inquiry_cdb(Some(inquiry::PAGE_SERIAL), ANSWER), ANSWER),
+            Step::Capacity16 => (inquiry::read_capacity_16_cdb(32), 32),
+            Step::Capacity10 => (inquiry::read_capacity_10_cdb(), 8),
+            Step::Keys => (inquiry::read_keys_cdb(ANSWER), ANSWER),
+            Step::Done => return,
+        };
+        let cdb = Cdb(cdb.into_iter().collect());
+        self.submit_own(Task::own(Origin::Check(id), nexus, lun, cdb, u32::from(expected), now), now);
+    }
+
+    /// An answer to a check's question.
+    pub(in crate::session) fn check_answered(
+        &mut self,
+        id: u64,
+        task: &Task,
+        response: &ScsiResponse,
+        now: Instant,
+    ) {
+        let attention = response.is_attention();
+        let sent_at = task.run.as_ref().map_or(now, |r| r.sent_at);
+        let Some(at) = self.checks.iter().position(|c| c.id == id) else { return };
+        let Some(check) = self.checks.get_mut(at) else { return };
+        let busy = matches!(response.status, status::BUSY | status::TASK_SET_FULL | status::TASK_ABORTED);
+        if attention || busy {
+            check.repeats += 1;
+            let (lun, nexus, worn_out) = (check.lun, check.nexus, check.repeats > MOST_REPEATS);
+            self.attention_met(nexus, lun, response, sent_at);
+            if nexus != HOME && attention {
+                self.unit_doubted(lun, nexus, now);
+            }
+            if worn_out {
+                let check = self.checks.remove(at);
+                self.check_failed(&check, "the unit stays busy", now);
+            } else {
+                self.ask(id, now);
+            }
+            return;
+        }
+        if check.step == Step::Ready && check.nexus == HOME {
+            let lun = check.lun;
+            if let Some(unit) = self.units.get_mut(&lun) {
+                unit.attentions.resolve(now);
+            }
+        }
+        let Some(check) = self.checks.get_mut(at) else { return };
+        check.take(&task.collected, response.status == status::GOOD);
+        if check.step == Step::Keys && check.nexus == HOME {
+            check.step = Step::Done;
+        }
+        if check.step == Step::Done {
+            let check = self.checks.remove(at);
+            self.check_done(check, now);
+        } else {
+            self.ask(id, now);
+        }
+    }
+
+    fn check_failed(&mut self, check: &Check, why: &str, now: Instant) {
+        let path = self.path_of(check.nexus);
+        self.note(Notice::IdentityMismatch { path, lun: check.lun.number(), what: why.into() });
+        if let Some(unit) = self.units.get_mut(&check.lun) {
+            unit.proofs.insert(check.nexus, Proof::Refused);
+            if check.nexus == HOME {
+                unit.attentions.resolve(now);
+            }
+        }
+        if check.nexus == HOME {
+            self.home_checked(now);
+        }
+    }
+
+    /// All questions are answered: learn, or compare.
+    fn check_done(&mut self, check: Check, now: Instant) {
+        if check.nexus == HOME {
+            self.home_learned(check, now);
+        } else {
+            self.compared(&check);
+        }
+    }
+
+    /// Home was reinstated: clears the attention of the new login on each unit, and makes sure that it still is the
+    /// same unit. Returns whether there is anything to wait for.
+    pub(in crate::session) fn check_home_again(&mut self, now: Instant) -> bool {
+        let luns: Vec<Lun> = self.units.keys().copied().collect();
+        for lun in luns {
+            self.reservation_lost(lun, now);
+            self.start_check(HOME, lun, now);
+        }
+        self.checks.iter().any(|c| c.nexus == HOME)
+    }
+
+    /// Home is back: it is asked about what further nexuses reported while it could not be.
+    pub(in crate::session) fn ask_about_doubts(&mut self, now: Instant) {
+        let doubted =
+            |(lun, unit): (&Lun, &Unit)| (unit.attentions.is_doubtful() && !unit.learning).then_some(*lun);
+        for lun in self.units.iter().filter_map(doubted).collect::<Vec<_>>() {
+            self.learn(lun, Reach::Whole, now);
+        }
+    }
+}
+
+impl Check {
+    /// Takes the answer of the current step and goes on to the next.
+    fn take(&mut self, data: &[u8], good: bool) {
+        let data = if good { data } else { &[] };
+        self.step = match self.step {
+            Step::Ready => Step::Inquiry,
+            Step::Inquiry => {
+                self.facts.inquiry = Inquiry::parse(data);
+                Step::Names
+            }
+            Step::Names => {
+                self.facts.names = Identity::parse(data);
+                Step::Serial
+            }
+            Step::Serial => {
+                self.facts.serial = inquiry::parse_serial(data);
+                if self.reach == Reach::Whole { Step::Capacity16 } else { Step::Done }
+            }
+            Step::Capacity16 => {
+                self.facts.capacity = Capacity::parse_16(data);
+                if self.facts.capacity.is_some() { Step::Keys } else { Step::Capacity10 }
+            }
+            Step::Capacity10 => {
+                self.facts.capacity = Capacity::parse_10(data);
+                Step::Keys
+            }
+            Step::Keys => {
+                let length = data.get(4..8).unwrap_or_default();
+                self.registered = length.iter().any(|b| *b != 0);
+                Step::Done
+            }
+            Step::Done => Step::Done,
+        };
+    }
+}

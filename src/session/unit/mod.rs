@@ -1,0 +1,189 @@
+//! The logical units that the initiator uses: what is known of each, and over which nexuses its commands may go.
+//!
+//! - `facts`: who a unit is. `inquire`: the questions that Braid asks. `proof`: whether a further nexus shows the same.
+//! - `reservation`: what binds a unit to the nexus that reserved it.
+//!
+//! Home is asked for a unit's name at its first command: should home move to another path, it must be the same unit there,
+//! and the session ends if that cannot be told. It is asked everything once the initiator uses the unit.
+
+mod facts;
+mod inquire;
+mod proof;
+mod reservation;
+
+pub(super) use inquire::Check;
+
+use super::Session;
+use super::api::{Notice, PathId};
+use super::attention::Attentions;
+use super::nexus::{HOME, NexusId, NexusState};
+use crate::iscsi::Lun;
+use crate::scsi::inquiry::{self, Identity};
+use facts::Facts;
+use inquire::{Reach, Step};
+use proof::Proof;
+use reservation::Binding;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// A logical unit that the initiator uses.
+#[derive(Debug, Default)]
+pub(in crate::session) struct Unit {
+    facts: Option<Facts>,
+    /// Home was asked everything, not just for the name.
+    known: bool,
+    learning: bool,
+    /// The initiator may have seen something of it where home is.
+    addressed: bool,
+    /// Plain block I/O went well.
+    used: bool,
+    binding: Binding,
+    proofs: BTreeMap<NexusId, Proof>,
+    attentions: Attentions,
+}
+
+/// Units beyond this number stay on home.
+const MOST_UNITS: usize = 1024;
+
+impl Session {
+    /// Whether plain block I/O for `lun` may go over `nexus`.
+    pub(in crate::session) fn unit_usable(&self, lun: Lun, nexus: NexusId) -> bool {
+        if nexus == HOME {
+            return true;
+        }
+        let Some(unit) = self.units.get(&lun) else { return false };
+        let free = unit.binding.is_free() || broken!(self.rules, ReservedUnitSpread);
+        let proof = unit.proofs.get(&nexus).copied().unwrap_or_default();
+        let unproved = proof != Proof::Refused && broken!(self.rules, IdentityUnproved);
+        free && (proof == Proof::Proved || unproved)
+    }
+
+    /// The initiator addressed a unit: when home is reinstated, its attention from that login must be cleared.
+    pub(in crate::session) fn unit_seen(&mut self, lun: Lun, now: Instant) {
+        if self.units.contains_key(&lun) {
+            return;
+        }
+        let room = self.units.len() < MOST_UNITS;
+        if room {
+            self.units.insert(lun, Unit::default());
+            self.strangers.push(lun);
+        }
+        self.fear_predecessor(lun, room, now);
+    }
+
+    /// Plain block I/O went well on home: the unit is in use and ready, and home can be asked who it is.
+    pub(in crate::session) fn unit_used(&mut self, lun: Lun, now: Instant) {
+        let Some(unit) = self.units.get_mut(&lun) else { return };
+        unit.used = true;
+        if !unit.known && !unit.learning {
+            self.learn(lun, Reach::Whole, now);
+        }
+    }
+
+    pub(in crate::session) fn attentions(&mut self, lun: Lun) -> Option<&mut Attentions> {
+        self.units.get_mut(&lun).map(|unit| &mut unit.attentions)
+    }
+
+    /// Units that the initiator addressed for the first time: home is asked for their names, so that they are known again
+    /// should home have to move. (No more than the name: the other questions may meet what the initiator must be told.)
+    pub(in crate::session) fn introduce(&mut self, now: Instant) {
+        if self.strangers.is_empty() || self.home_state() != NexusState::Up {
+            return;
+        }
+        for lun in std::mem::take(&mut self.strangers) {
+            let Some(unit) = self.units.get_mut(&lun) else { continue };
+            unit.addressed = true;
+            if self.plan.paths.len() > 1 && unit.facts.is_none() && !unit.learning {
+                self.learn(lun, Reach::Name, now);
+            }
+        }
+    }
+
+    /// Home has moved to another path: a unit that the initiator has addressed and that had not yet said who it is
+    /// cannot be told from another one there.
+    pub(in crate::session) fn home_moved(&mut self, path: PathId, now: Instant) {
+        let stranger = self.units.iter().find(|(_, u)| u.addressed && u.facts.is_none()).map(|(lun, _)| *lun);
+        if let Some(lun) = stranger {
+            let what = "home moved before the unit had said who it is".into();
+            self.note(Notice::IdentityMismatch { path, lun: lun.number(), what });
+            self.begin_finish(now);
+        }
+    }
+
+    fn learn(&mut self, lun: Lun, reach: Reach, now: Instant) {
+        let Some(unit) = self.units.get_mut(&lun) else { return };
+        unit.learning = true;
+        // The name is not asked twice.
+        let named = unit.facts.clone().filter(|_| !unit.known);
+        let step = match named {
+            _ if unit.attentions.is_doubtful() && reach == Reach::Whole => Step::Ready,
+            Some(_) => Step::Capacity16,
+            None => Step::Inquiry,
+        };
+        let id = self.new_check(HOME, lun, step, reach);
+        if let (Some(check), Some(facts)) = (self.checks.last_mut(), named) {
+            check.facts = facts;
+        }
+        self.ask(id, now);
+    }
+
+    /// Home told what the unit is, for the first time or again.
+    fn home_learned(&mut self, check: Check, now: Instant) {
+        let path = self.path_of(HOME);
+        let Some(unit) = self.units.get_mut(&check.lun) else { return };
+        unit.learning = false;
+        if unit.facts.as_ref().is_some_and(|known| known.replaced_by(&check.facts)) {
+            let what = "home shows another unit than before".into();
+            self.note(Notice::IdentityMismatch { path, lun: check.lun.number(), what });
+            // Nothing the initiator believes holds any more.
+            self.begin_finish(now);
+            return;
+        }
+        let known = unit.facts.as_ref().and_then(|f| f.capacity);
+        let capacity = check.facts.capacity.or(known);
+        unit.facts = Some(Facts { capacity, ..check.facts });
+        // Fences may have waited for the name.
+        self.changed = true;
+        unit.known |= check.reach == Reach::Whole;
+        if unit.used && !unit.known || unit.attentions.is_doubtful() {
+            self.learn(check.lun, Reach::Whole, now);
+            return;
+        }
+        for nexus in 1..self.nexuses.len() {
+            self.prove(nexus, check.lun, now);
+        }
+        self.home_checked(now);
+    }
+
+    /// Home goes into service when its last unit was checked again.
+    fn home_checked(&mut self, now: Instant) {
+        let settling = self.home_state() == NexusState::Settling;
+        if settling && !self.checks.iter().any(|c| c.nexus == HOME) {
+            self.nexus_ready(HOME, now);
+        }
+    }
+
+    /// The page on which a unit says who it is, if home has told anything of it that no other unit says.
+    pub(in crate::session) fn name_page(&self, lun: Lun) -> Option<u8> {
+        let facts = self.units.get(&lun)?.facts.as_ref()?;
+        let named = facts.names.as_ref().is_some_and(Identity::is_unique);
+        let serial = facts.serial.as_ref().map(|_| inquiry::PAGE_SERIAL);
+        if named { Some(inquiry::PAGE_IDENTIFICATION) } else { serial }
+    }
+
+    /// Whether this page says what home said.
+    pub(in crate::session) fn is_known_unit(&self, lun: Lun, page: &[u8]) -> bool {
+        let Some(facts) = self.units.get(&lun).and_then(|unit| unit.facts.as_ref()) else { return false };
+        match self.name_page(lun) {
+            Some(inquiry::PAGE_IDENTIFICATION) => facts.names == Identity::parse(page),
+            Some(_) => facts.serial == inquiry::parse_serial(page),
+            None => false,
+        }
+    }
+
+    /// The path a nexus is carried by, for notices.
+    pub(in crate::session) fn path_of(&self, nexus: NexusId) -> PathId {
+        let carried = self.conns.iter().find(|c| c.nexus == nexus).map(|c| c.path);
+        carried.unwrap_or_else(|| PathId(nexus.saturating_sub(1) % self.paths.len().max(1)))
+    }
+}
