@@ -57,7 +57,8 @@ pub fn report_luns_cdb(allocation: u32) -> Cdb {
     padded(&[0xa0, 0, 0, 0, 0, 0, a, b, c, d])
 }
 
-fn padded(bytes: &[u8]) -> Cdb {
+/// A CDB with the zeroes that a header wants behind it.
+pub(super) fn padded(bytes: &[u8]) -> Cdb {
     let mut cdb = Cdb::default();
     for (to, from) in cdb.iter_mut().zip(bytes) {
         *to = *from;
@@ -147,6 +148,31 @@ impl fmt::Display for Designator {
     }
 }
 
+/// A designation descriptor of VPD page 83h as it stands there.
+pub(super) struct RawDesignator<'a> {
+    /// What it names: 0 the logical unit, 1 the target port asked through, 2 the target device.
+    pub(super) association: u8,
+    pub(super) kind: u8,
+    pub(super) code_set: u8,
+    pub(super) bytes: &'a [u8],
+}
+
+/// The descriptors of VPD page 83h; none of another page. One that is cut off at the end is left out.
+pub(super) fn designators(page: &[u8]) -> impl Iterator<Item = RawDesignator<'_>> {
+    let mut rest = vpd_body(page, PAGE_IDENTIFICATION).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let ([code_set, kind, _, length], behind) = rest.split_first_chunk()?;
+        let (bytes, next) = behind.split_at_checked(usize::from(*length))?;
+        rest = next;
+        Some(RawDesignator {
+            association: kind >> 4 & 3,
+            kind: kind & 0x0f,
+            code_set: code_set & 0x0f,
+            bytes,
+        })
+    })
+}
+
 /// All names a logical unit gives itself in VPD page 83h; those of target ports and target devices, which differ from path
 /// to path, are left out. Two paths lead to the same unit only if these are equal.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -156,18 +182,12 @@ impl Identity {
     /// Reads VPD page 83h; none if it is another page. A designator cut off at the end is left out.
     #[must_use]
     pub fn parse(page: &[u8]) -> Option<Self> {
-        let mut rest = vpd_body(page, PAGE_IDENTIFICATION)?;
-        let mut names = BTreeSet::new();
-        while let Some(([code_set, kind, _, length], behind)) = rest.split_first_chunk() {
-            let Some((bytes, next)) = behind.split_at_checked(usize::from(*length)) else { break };
-            const LOGICAL_UNIT: u8 = 0;
-            if kind >> 4 & 3 == LOGICAL_UNIT {
-                let (kind, code_set) = (kind & 0x0f, code_set & 0x0f);
-                names.insert(Designator { kind, code_set, bytes: bytes.to_vec() });
-            }
-            rest = next;
-        }
-        Some(Self(names))
+        const LOGICAL_UNIT: u8 = 0;
+        vpd_body(page, PAGE_IDENTIFICATION)?;
+        let of_unit = designators(page).filter(|d| d.association == LOGICAL_UNIT);
+        let name =
+            |d: RawDesignator<'_>| Designator { kind: d.kind, code_set: d.code_set, bytes: d.bytes.to_vec() };
+        Some(Self(of_unit.map(name).collect()))
     }
 
     /// Whether there is a name that no other unit has; without one, an equal identity proves nothing.
