@@ -173,6 +173,8 @@ impl Session {
             outputs: VecDeque::new(),
             plan,
         };
+        #[cfg(feature = "mutants")]
+        session.mutate_as_all();
         session.build_nexuses(now);
         session.maintain(now);
         session

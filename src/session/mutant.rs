@@ -6,6 +6,7 @@
 use super::rules::Rules;
 use super::{FenceMethod, Session};
 use crate::scsi::Class;
+use std::sync::OnceLock;
 
 macro_rules! mutants {
     ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
@@ -33,6 +34,8 @@ macro_rules! mutants {
 mutants! {
     // What waits for what.
 
+    /// Nothing waits for anything: order keeping is off (P1). Benchmarks compare with it.
+    NothingWaits = "nothing-waits",
     /// A read does not wait for an earlier overlapping write: it may return old data (P1).
     ReadsPassWrites = "reads-pass-writes",
     /// A write does not wait for an earlier overlapping read: the read may return what came later (P1).
@@ -206,9 +209,24 @@ impl Mutant {
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|mutant| mutant.name() == name)
     }
+
+    /// Breaks it in every session that begins from now on in this process, for benchmarks; the first one told stays.
+    pub fn everywhere(self) {
+        EVERYWHERE.get_or_init(|| self);
+    }
 }
 
+/// What is broken in every new session.
+static EVERYWHERE: OnceLock<Mutant> = OnceLock::new();
+
 impl Session {
+    /// Breaks what is broken everywhere.
+    pub(super) fn mutate_as_all(&mut self) {
+        if let Some(mutant) = EVERYWHERE.get() {
+            self.mutate(*mutant);
+        }
+    }
+
     /// Breaks one rule from now on.
     pub fn mutate(&mut self, mutant: Mutant) {
         let rules = Rules { broken: Some(mutant) };

@@ -41,6 +41,10 @@ pub(crate) struct Workload {
     /// Commands in flight.
     pub(crate) depth: usize,
     pub(crate) placement: Placement,
+    /// A SYNCHRONIZE CACHE after so many commands; 0 for none.
+    pub(crate) flush_every: usize,
+    /// The next commands only once all are answered.
+    pub(crate) burst: bool,
 }
 
 /// What came of it.
@@ -207,15 +211,25 @@ impl Initiator {
         let mut sent: Vec<Option<Instant>> = vec![None; workload.depth];
         let mut free: Vec<u32> = (0..u32::try_from(workload.depth)?).collect();
         let start = Instant::now();
-        let mut over = false;
+        let (mut over, mut pausing, mut count) = (false, false, 0);
         loop {
-            while !over && self.max_cmd_sn.wrapping_sub(self.cmd_sn) < 1 << 31 {
+            while !over && !pausing && self.max_cmd_sn.wrapping_sub(self.cmd_sn) < 1 << 31 {
                 let Some(tag) = free.pop() else { break };
                 sent[tag as usize] = Some(Instant::now());
-                self.block_command(workload, tag)?;
+                count += 1;
+                if workload.flush_every > 0 && count % (workload.flush_every + 1) == 0 {
+                    self.flush(tag)?;
+                } else {
+                    self.block_command(workload, tag)?;
+                }
+                pausing = workload.burst && free.is_empty();
             }
             if free.len() == workload.depth {
-                break;
+                if over {
+                    break;
+                }
+                pausing = false;
+                continue;
             }
             if let Some(tag) = self.next_completion(workload)? {
                 let now = Instant::now();
@@ -265,6 +279,13 @@ impl Initiator {
         let immediate = if workload.write { self.immediate.min(workload.bytes as usize) } else { 0 };
         let flags = if workload.write { 0xa1 } else { 0xc1 };
         self.command(tag, flags, workload.bytes, &cdb, immediate)
+    }
+
+    /// Queues SYNCHRONIZE CACHE(10) for the whole disk.
+    fn flush(&mut self, tag: u32) -> Result<()> {
+        let mut cdb = [0; 16];
+        cdb[0] = 0x35;
+        self.command(tag, 0x80, 0, &cdb, 0)
     }
 
     fn command(

@@ -64,7 +64,7 @@ impl Row {
 }
 
 /// Lower quartile, median and upper quartile, each a figure that occurred.
-fn quartiles(mut figures: Vec<f64>) -> [f64; 3] {
+pub(crate) fn quartiles(mut figures: Vec<f64>) -> [f64; 3] {
     figures.sort_by(f64::total_cmp);
     let last = figures.len().saturating_sub(1);
     [1, 2, 3].map(|quarter| figures.get((last * quarter).div_ceil(4)).copied().unwrap_or(f64::NAN))

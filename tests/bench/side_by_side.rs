@@ -7,7 +7,7 @@
 //! Ratios are taken within a round; what is printed are medians over the rounds with their quartiles, as Markdown.
 //! Who runs on which core is laid down ([`placement`]): it matters more than what is measured.
 //!
-//! `--shaped` puts links of 1 Gbit/s (network namespaces, veth, tbf; needs root) between the target and everything else,
+//! `--order` shows what keeping order costs ([`order`]). `--shaped` puts links of 1 Gbit/s (network namespaces, veth, tbf; needs root) between the target and everything else,
 //! and shows what more links give over one.
 //!
 //! Nothing is asserted: it is a benchmark. Where the quartiles of a ratio lie on both sides of 1, it says nothing; on a
@@ -22,7 +22,9 @@
 )]
 
 mod child;
+mod delay;
 mod initiator;
+mod order;
 mod placement;
 mod relay;
 mod report;
@@ -30,16 +32,18 @@ mod shaped;
 mod target;
 
 use anyhow::{Context, Result, bail};
+use braid::session::mutant::Mutant;
 use child::{Process, free_address};
 use clap::{Parser, Subcommand};
 use initiator::{Initiator, Login, Workload};
 use placement::{Placement, Placer};
 use report::{Report, Row, Sample};
 use std::env::current_exe;
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 use target::Target;
 
@@ -52,10 +56,13 @@ struct Args {
     /// Links of 1 Gbit/s instead of bare loopback; needs root.
     #[arg(long)]
     shaped: bool,
+    /// What keeping order costs: random I/O against the same engine with order off, flushes against the direct way.
+    #[arg(long, conflicts_with_all = ["shaped", "target", "braid"])]
+    order: bool,
     /// What all ways lead to.
     #[arg(long, value_enum, default_value = "lab")]
     target: target::Kind,
-    /// Rounds per workload; 15, or 5 with --shaped, if not given.
+    /// Rounds per workload; 15, or 5 with --shaped or --order, if not given.
     #[arg(long)]
     rounds: Option<usize>,
     /// Numbers of paths that Braid is run with, with commas between; without a number: not at all.
@@ -77,13 +84,32 @@ enum Role {
     /// Relays TCP connections.
     #[command(hide = true)]
     Relay { listen: SocketAddr, to: SocketAddr },
+    /// Relays TCP connections, everything so many microseconds later.
+    #[command(hide = true)]
+    Delay {
+        one_way: u64,
+        #[arg(long, num_args = 1..)]
+        listen: Vec<SocketAddr>,
+        #[arg(long, num_args = 1..)]
+        to: Vec<SocketAddr>,
+    },
     /// Serves the lab's RAM disk.
     #[command(hide = true)]
     LabTarget { portals: Vec<SocketAddr> },
+    /// Is Braid.
+    #[command(hide = true)]
+    Braid {
+        /// With nothing waiting for anything.
+        #[arg(long)]
+        unordered: bool,
+        #[arg(last = true)]
+        args: Vec<OsString>,
+    },
 }
 
 const fn workload(name: &'static str, write: bool, random: bool, kib: u32, depth: usize) -> Workload {
-    Workload { name, write, random, bytes: kib << 10, depth, placement: Placement::Free }
+    let (bytes, placement) = (kib << 10, Placement::Free);
+    Workload { name, write, random, bytes, depth, placement, flush_every: 0, burst: false }
 }
 
 /// With a core of its own for everybody.
@@ -139,9 +165,26 @@ fn main() -> Result<()> {
     match (&args.role, &args.inside) {
         (Some(Role::Relay { listen, to }), _) => relay::serve(*listen, *to),
         (Some(Role::LabTarget { portals }), _) => target::serve_lab(portals),
+        (Some(Role::Delay { one_way, listen, to }), _) => {
+            delay::serve(Duration::from_micros(*one_way), listen, to)
+        }
+        (Some(Role::Braid { unordered, args }), _) => be_braid(*unordered, args),
+        (None, None) if args.order => order::measure(args.rounds.unwrap_or(5), args.quick),
         (None, None) if args.shaped => shaped(),
         (None, inside) => measure(&args, inside.as_deref()),
     }
+}
+
+/// Runs as Braid.
+fn be_braid(unordered: bool, args: &[OsString]) -> Result<()> {
+    if unordered {
+        Mutant::NothingWaits.everywhere();
+    }
+    let args = std::iter::once("braid".into()).chain(args.iter().cloned());
+    if braid::cli::main(args) != ExitCode::SUCCESS {
+        bail!("Braid failed");
+    }
+    Ok(())
 }
 
 /// Makes the links, and runs this program again on their near side.
@@ -252,17 +295,21 @@ fn ways(target: &Target, braids: &[u8], dir: &Path) -> Result<Vec<Way>> {
 
 /// Starts Braid over this many paths.
 fn braid(target: &Target, paths: usize, dir: &Path) -> Result<Way> {
+    let command = Command::new(env!("CARGO_BIN_EXE_braid"));
+    braid_command(&format!("braid {paths}"), command, &target.portals[..paths], dir)
+}
+
+/// Starts Braid over these portals, with the program that `command` names.
+fn braid_command(name: &str, mut command: Command, portals: &[SocketAddr], dir: &Path) -> Result<Way> {
     let (portal, admin) = (free_address()?, free_address()?);
-    let name = format!("braid {paths}");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_braid"));
     command.args(["run", "--listen", &portal.to_string(), "--admin", &admin.to_string()]);
     command.args(["--target", target::NAME]);
-    for portal in target.portals.iter().take(paths) {
+    for portal in portals {
         command.args(["--path", &portal.to_string()]);
     }
-    let mut process = Process::start(&name, dir, command)?;
+    let mut process = Process::start(name, dir, command)?;
     process.wait_for_listener(portal)?;
-    Ok(Way { name, portal, process: Some(process), paths: Some((admin, paths)) })
+    Ok(Way { name: name.to_owned(), portal, process: Some(process), paths: Some((admin, portals.len())) })
 }
 
 impl Way {
