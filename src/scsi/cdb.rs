@@ -22,6 +22,9 @@ pub struct Extent {
 }
 
 impl Extent {
+    /// All blocks there can be.
+    pub const ALL: Self = Self { lba: 0, blocks: u64::MAX };
+
     /// Whether the two have a block in common.
     #[must_use]
     pub const fn overlaps(&self, other: &Self) -> bool {
@@ -42,13 +45,16 @@ pub enum Class {
     /// Writes blocks so that running it twice equals once (WRITE, WRITE AND VERIFY, WRITE SAME ...). May go on any path
     /// and may run twice.
     Write(Extent),
-    /// Touches several or unknown ranges with data from the initiator but may run twice (UNMAP: ranges are in its data).
-    /// Overlaps everything; on home.
-    WriteAnywhere,
+    /// Writes ranges that its data name, somewhere within these blocks, so that running it twice equals once (UNMAP, WRITE
+    /// SCATTERED). Everything as far as the CDB alone can tell; see [`Command::narrow`]. On home.
+    WriteAnywhere(Extent),
     /// Writes blocks, but twice is not once (COMPARE AND WRITE, ORWRITE, XDWRITEREAD ...). On home.
     WriteOnce(Extent),
-    /// Makes earlier writes durable (SYNCHRONIZE CACHE, with IMMED as without). On home; may run twice.
-    Flush,
+    /// Makes earlier writes of these blocks durable (SYNCHRONIZE CACHE, with IMMED as without). On home; may run twice.
+    Flush(Extent),
+    /// Reports of these blocks what writes change, but not what they hold (GET LBA STATUS, REPORT ZONES). On home; may
+    /// run twice.
+    Survey(Extent),
     /// Reports state without changing it (READ CAPACITY, MODE SENSE, LOG SENSE, PR IN ...): waits for earlier barriers.
     /// On home; may run twice.
     Query,
@@ -62,17 +68,17 @@ pub enum Class {
 }
 
 impl Class {
-    /// The blocks it touches, where the CDB tells.
+    /// The blocks it concerns, where that can be told.
     #[must_use]
     pub const fn extent(&self) -> Option<Extent> {
         match self {
-            Self::Read(extent) | Self::Write(extent) | Self::WriteOnce(extent) => Some(*extent),
-            Self::WriteAnywhere
-            | Self::Flush
-            | Self::Query
-            | Self::Stateless
-            | Self::Reservation
-            | Self::Barrier => None,
+            Self::Read(extent)
+            | Self::Write(extent)
+            | Self::WriteAnywhere(extent)
+            | Self::WriteOnce(extent)
+            | Self::Flush(extent)
+            | Self::Survey(extent) => Some(*extent),
+            Self::Query | Self::Stateless | Self::Reservation | Self::Barrier => None,
         }
     }
 
@@ -82,8 +88,9 @@ impl Class {
         match self {
             Self::Read(_)
             | Self::Write(_)
-            | Self::WriteAnywhere
-            | Self::Flush
+            | Self::WriteAnywhere(_)
+            | Self::Flush(_)
+            | Self::Survey(_)
             | Self::Query
             | Self::Stateless => true,
             Self::WriteOnce(_) | Self::Reservation | Self::Barrier => false,
@@ -93,7 +100,7 @@ impl Class {
     /// Whether it changes blocks of the medium within the rules of block I/O (barriers aside).
     #[must_use]
     pub const fn writes(&self) -> bool {
-        matches!(self, Self::Write(_) | Self::WriteAnywhere | Self::WriteOnce(_))
+        matches!(self, Self::Write(_) | Self::WriteAnywhere(_) | Self::WriteOnce(_))
     }
 
     /// Whether it is plain block I/O that may take any path; everything else goes on home.
@@ -105,8 +112,8 @@ impl Class {
     /// Whether `later`, a command for the same logical unit that came after this one, must wait until this one has
     /// completed.
     ///
-    /// - Blocks: ranges that overlap, at least one side writing; ranges unknown to the CDB overlap everything.
-    /// - Flush: waits for all earlier writes, and later writes wait for it; reads and other flushes do not.
+    /// - Blocks: ranges that overlap, at least one side writing. So a flush waits for all earlier writes in its range, and
+    ///   later writes there wait for it; reads and other flushes do not.
     /// - Barrier and reservation: with everything but stateless commands, either way round.
     /// - Query: with barriers and reservations only. Stateless: with nothing.
     #[must_use]
@@ -114,14 +121,10 @@ impl Class {
         match (self, later) {
             (Self::Stateless, _) | (_, Self::Stateless) => false,
             (Self::Barrier | Self::Reservation, _) | (_, Self::Barrier | Self::Reservation) => true,
-            (Self::Query, _) | (_, Self::Query) => false,
-            (Self::Flush, other) | (other, Self::Flush) => other.writes(),
-            (Self::WriteAnywhere, _) | (_, Self::WriteAnywhere) => true,
-            (Self::Read(_), Self::Read(_)) => false,
-            (
-                Self::Read(a) | Self::Write(a) | Self::WriteOnce(a),
-                Self::Read(b) | Self::Write(b) | Self::WriteOnce(b),
-            ) => a.overlaps(b),
+            _ => match (self.extent(), later.extent()) {
+                (Some(a), Some(b)) => (self.writes() || later.writes()) && a.overlaps(&b),
+                _ => false,
+            },
         }
     }
 }
@@ -151,6 +154,24 @@ impl Command {
             None => Self { name: op.name, class: Class::Barrier, fua: false },
         }
     }
+
+    /// An UNMAP of which all of the data is there: what it touches lies within the ranges that are named in it (SBC-4
+    /// section 5.35, UNMAP block descriptors). Left as it is where the data are odd.
+    pub fn narrow(&mut self, data: &[u8]) {
+        const HEADER: usize = 8;
+        const DESCRIPTOR: usize = 16;
+        const LBA: table::Field = table::Field { at: 0, width: 8 };
+        const BLOCKS: table::Field = table::Field { at: 8, width: 4 };
+        let Some(descriptors) = data.get(HEADER..).filter(|_| self.name == "UNMAP") else { return };
+        let named = descriptors.chunks_exact(DESCRIPTOR).map(|d| (LBA.read(d), BLOCKS.read(d)));
+        let used = named.filter(|(_, blocks)| *blocks > 0);
+        let ends = used.map(|(lba, blocks)| (lba, lba.saturating_add(blocks)));
+        let hull = ends.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        let (lba, end) = hull.unwrap_or_default();
+        if let Class::WriteAnywhere(extent) = &mut self.class {
+            *extent = Extent { lba, blocks: end - lba };
+        }
+    }
 }
 
 /// The CDB cut to its own length (SPC-5 section 4.2.5.1); none if it ends early, has no known length, or asks in its
@@ -178,8 +199,9 @@ impl Effect {
             Self::Read(layout) => Class::Read(layout.extent(cdb)),
             Self::Write(layout) => Class::Write(layout.extent(cdb)),
             Self::WriteOnce(layout) => Class::WriteOnce(layout.extent(cdb)),
-            Self::WriteAnywhere(_) => Class::WriteAnywhere,
-            Self::Flush => Class::Flush,
+            Self::WriteAnywhere(_) => Class::WriteAnywhere(Extent::ALL),
+            Self::Flush(layout) => Class::Flush(layout.extent(cdb)),
+            Self::Survey(layout) => Class::Survey(layout.extent(cdb)),
             Self::Query => Class::Query,
             Self::Stateless => Class::Stateless,
             Self::Reservation => Class::Reservation,
@@ -197,7 +219,12 @@ impl Effect {
             | Self::WriteAnywhere(layout) => {
                 layout.fua.and_then(|at| cdb.get(at)).is_some_and(|byte| byte & FUA != 0)
             }
-            Self::Flush | Self::Query | Self::Stateless | Self::Reservation | Self::Barrier => false,
+            Self::Flush(_)
+            | Self::Survey(_)
+            | Self::Query
+            | Self::Stateless
+            | Self::Reservation
+            | Self::Barrier => false,
         }
     }
 }

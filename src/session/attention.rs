@@ -127,9 +127,10 @@ impl Deed {
             Class::Reservation => Some(Self::Reservation),
             Class::Read(_)
             | Class::Write(_)
-            | Class::WriteAnywhere
+            | Class::WriteAnywhere(_)
             | Class::WriteOnce(_)
-            | Class::Flush
+            | Class::Flush(_)
+            | Class::Survey(_)
             | Class::Query
             | Class::Stateless => None,
         }

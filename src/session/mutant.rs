@@ -5,7 +5,7 @@
 
 use super::rules::Rules;
 use super::{FenceMethod, Session};
-use crate::scsi::Class;
+use crate::scsi::{Class, Extent};
 use std::sync::OnceLock;
 
 macro_rules! mutants {
@@ -52,6 +52,10 @@ mutants! {
     FlushWaitsForNoWrite = "flush-waits-for-no-write",
     /// Writes do not wait for an earlier flush: at a power cut they may be there without what came before it (P1, R244).
     WritesPassFlush = "writes-pass-flush",
+    /// A flush of no number of blocks is taken for one of none, not of all to the end (P2, R244).
+    FlushToTheEndIsOfNone = "flush-to-the-end-is-of-none",
+    /// A flush waits only for writes to the first block of its range (P2, R244).
+    FlushOfFirstBlock = "flush-of-first-block",
     /// Unknown opcodes, MODE SELECT and the like are no barrier (P1, R244).
     BarriersFlow = "barriers-flow",
     /// A command that was aborted while it waited is released all the same, under a key that has another owner now (P1).
@@ -242,14 +246,23 @@ impl Rules {
     pub(super) fn overlooks(self, earlier: &Class, later: &Class) -> bool {
         let read = |class: &Class| matches!(class, Class::Read(_));
         let plain = |class: &Class| matches!(class, Class::Write(_) | Class::WriteOnce(_));
-        let either = |which: &Class| earlier == which || later == which;
+        let flush = |class: &Class| matches!(class, Class::Flush(_));
+        let beyond = |class: &Class, most| class.extent().is_some_and(|e| e.blocks > most);
+        let first = |class: &Class| class.extent().map(|e| Extent { blocks: 1, ..e });
+        let touches = |class: &Class, some: Option<Extent>| {
+            class.extent().zip(some).is_none_or(|(extent, some)| extent.overlaps(&some))
+        };
+        let anywhere = |class: &Class| matches!(class, Class::WriteAnywhere(_));
+        let either = |is: &dyn Fn(&Class) -> bool| is(earlier) || is(later);
         broken!(self, ReadsPassWrites) && earlier.writes() && read(later)
             || broken!(self, WritesPassReads) && read(earlier) && later.writes()
             || broken!(self, WritesPassWrites) && plain(earlier) && plain(later)
-            || broken!(self, UnmapOverlapsNothing) && either(&Class::WriteAnywhere) && !either(&Class::Flush)
-            || broken!(self, FlushWaitsForNoWrite) && *later == Class::Flush
-            || broken!(self, WritesPassFlush) && *earlier == Class::Flush
-            || broken!(self, BarriersFlow) && either(&Class::Barrier)
+            || broken!(self, UnmapOverlapsNothing) && either(&anywhere) && !either(&flush)
+            || broken!(self, FlushWaitsForNoWrite) && flush(later)
+            || broken!(self, FlushToTheEndIsOfNone) && flush(later) && beyond(later, u64::from(u32::MAX))
+            || broken!(self, FlushOfFirstBlock) && flush(later) && !touches(earlier, first(later))
+            || broken!(self, WritesPassFlush) && flush(earlier)
+            || broken!(self, BarriersFlow) && either(&|class| *class == Class::Barrier)
     }
 
     /// What is taken to complete a fence where `method` does.

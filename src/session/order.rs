@@ -48,7 +48,7 @@ impl Footprint {
     /// Whether `later` must wait until the ghost of `self` is fenced: it changes what the ghost would overwrite. Reads
     /// are not harmed as long as the ghost's own command runs again before it is answered; flushes never are.
     fn haunts(&self, later: &Self, reads_too: bool) -> bool {
-        let sees = reads_too && matches!(later.class, Class::Read(_) | Class::Query);
+        let sees = reads_too && matches!(later.class, Class::Read(_) | Class::Survey(_) | Class::Query);
         let harmed = sees || changes_medium(&later.class);
         self.lun == later.lun && harmed && self.class.conflicts_with(&later.class)
     }
@@ -58,11 +58,11 @@ impl Footprint {
 fn changes_medium(class: &Class) -> bool {
     match class {
         Class::Write(_)
-        | Class::WriteAnywhere
+        | Class::WriteAnywhere(_)
         | Class::WriteOnce(_)
         | Class::Reservation
         | Class::Barrier => true,
-        Class::Read(_) | Class::Flush | Class::Query | Class::Stateless => false,
+        Class::Read(_) | Class::Flush(_) | Class::Survey(_) | Class::Query | Class::Stateless => false,
     }
 }
 
@@ -268,6 +268,19 @@ mod tests {
     }
 
     #[test]
+    fn a_flush_waits_for_the_writes_in_its_range_and_they_for_it_r244() {
+        let mut order = Order::default();
+        let flush = |lba, blocks| simple(Class::Flush(Extent { lba, blocks }));
+        order.arrive(0, write(0));
+        order.arrive(1, write(64));
+        assert_eq!(order.arrive(2, flush(64, 8)), 1);
+        assert_eq!(order.arrive(3, flush(0, u64::MAX)), 2, "the writes, not the other flush");
+        assert_eq!(order.arrive(4, write(128)), 1, "behind the flush of everything");
+        assert_eq!(order.arrive(5, read(68)), 1, "reads care for the write only");
+        assert_eq!(order.leave(Holder::Task(1)), vec![2, 3, 5]);
+    }
+
+    #[test]
     fn ghosts_hold_back_newer_writes_only() {
         let mut order = Order::default();
         order.arrive(0, write(0));
@@ -278,7 +291,7 @@ mod tests {
         assert_eq!(order.blockers_of(1), 1);
         assert_eq!(order.arrive(3, write(0)), 3, "the ghost, the waiting write and the read");
         assert_eq!(order.arrive(4, write(64)), 0);
-        assert_eq!(order.arrive(5, simple(Class::Flush)), 3, "the writes, not the ghost");
+        assert_eq!(order.arrive(5, simple(Class::Flush(Extent::ALL))), 3, "the writes, not the ghost");
         assert_eq!(order.leave(Holder::Ghost(77)), vec![1, 3]);
     }
 

@@ -91,11 +91,13 @@ impl Session {
 fn should_be_quick(task: &Task) -> bool {
     let quick = match task.command.class {
         // A unit that is behind may rightly hold back an ORDERED one.
-        Class::Stateless | Class::Query => task.attribute != TaskAttribute::Ordered,
+        Class::Stateless | Class::Query | Class::Survey(_) => task.attribute != TaskAttribute::Ordered,
         Class::Read(_) | Class::Write(_) => !task.command.name.starts_with("WRITE SAME") && task.expected > 0,
-        Class::WriteAnywhere | Class::WriteOnce(_) | Class::Flush | Class::Reservation | Class::Barrier => {
-            false
-        }
+        Class::WriteAnywhere(_)
+        | Class::WriteOnce(_)
+        | Class::Flush(_)
+        | Class::Reservation
+        | Class::Barrier => false,
     };
     let has_all = !task.write || task.inbound.received() >= task.expected;
     let answered = task.run.as_ref().is_some_and(|r| r.solicited.is_empty());

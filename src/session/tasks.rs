@@ -101,7 +101,11 @@ pub(super) struct Task {
 impl Task {
     /// A task from the initiator's command.
     pub(super) fn from_initiator(command: &ScsiCommand, seq: u64, now: Instant) -> Self {
-        let meaning = Command::parse(&command.cdb.0);
+        let mut meaning = Command::parse(&command.cdb.0);
+        let whole = command.data.len() == command.expected_length as usize;
+        if whole && matches!(meaning.class, Class::WriteAnywhere(_)) {
+            meaning.narrow(&command.data.contiguous());
+        }
         let plain_block_io = matches!(meaning.class, Class::Read(_) | Class::Write(_))
             && command.attribute == TaskAttribute::Simple
             && command.bidi_read_length.is_none();
@@ -156,17 +160,29 @@ impl Task {
     pub(super) fn moves_nothing(&self) -> bool {
         let (name, nothing) = (self.command.name, self.expected == 0);
         match self.command.class {
-            Class::Read(_) => nothing || (!self.read && name.starts_with("READ")),
+            Class::Read(_) if name.starts_with("READ") => nothing || !self.read,
+            // Without data to compare with, VERIFY looks at the medium all the same.
+            Class::Read(_) if name.starts_with("VERIFY") => self.compares_data() && (nothing || !self.write),
+            // PRE-FETCH.
+            Class::Read(_) => true,
             // WRITE SAME may write without data.
             Class::Write(_) => (nothing || !self.write) && !name.starts_with("WRITE SAME"),
-            Class::WriteAnywhere
+            Class::WriteAnywhere(_)
             | Class::WriteOnce(_)
-            | Class::Flush
+            | Class::Flush(_)
+            | Class::Survey(_)
             | Class::Query
             | Class::Stateless
             | Class::Reservation
             | Class::Barrier => false,
         }
+    }
+
+    /// The byte check of VERIFY.
+    fn compares_data(&self) -> bool {
+        const BYTE_CHECK: u8 = 0x06;
+        let at = if self.command.name.ends_with("(32)") { 10 } else { 1 };
+        self.cdb.0.get(at).is_some_and(|byte| byte & BYTE_CHECK != 0)
     }
 
     /// Whether it may be sent again after its outcome became unknown.
@@ -178,17 +194,17 @@ impl Task {
     pub(super) fn leaves_ghost(&self) -> bool {
         match self.command.class {
             Class::Write(_)
-            | Class::WriteAnywhere
+            | Class::WriteAnywhere(_)
             | Class::WriteOnce(_)
             | Class::Reservation
             | Class::Barrier => true,
-            Class::Read(_) | Class::Flush | Class::Query | Class::Stateless => false,
+            Class::Read(_) | Class::Flush(_) | Class::Survey(_) | Class::Query | Class::Stateless => false,
         }
     }
 
     /// A flush with no write before it.
     pub(super) fn flushes_nothing(&self) -> bool {
-        self.command.class == Class::Flush && self.blockers == 0
+        matches!(self.command.class, Class::Flush(_)) && self.blockers == 0
     }
 
     /// Whether it lacks data for which no memory is booked.
@@ -328,5 +344,40 @@ impl Tasks {
             self.slab.iter().filter(|(_, t)| wanted(t)).map(|(k, t)| (t.seq, k)).collect();
         keys.sort_unstable();
         keys.into_iter().map(|(_, k)| k).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scsi::Extent;
+
+    fn task(cdb: &[u8], data: &[u8], expected_length: u32) -> Task {
+        let (cdb, data) = (Cdb(cdb.iter().copied().collect()), data.to_vec().into());
+        let (read, write) = (cdb.0[0] == 0x28, expected_length > 0 && cdb.0[0] != 0x28);
+        let command = ScsiCommand { read, write, cdb, data, expected_length, ..ScsiCommand::default() };
+        #[expect(clippy::disallowed_methods, reason = "an arbitrary origin")]
+        let now = Instant::now();
+        Task::from_initiator(&command, 1, now)
+    }
+
+    #[test]
+    fn verify_looks_at_the_medium_without_data_r244() {
+        let verify = |flags| [0x2f, flags, 0, 0, 0, 9, 0, 0, 1, 0];
+        assert!(!task(&verify(0), &[], 0).moves_nothing());
+        assert!(task(&verify(2), &[], 0).moves_nothing(), "nothing to compare with");
+        assert!(!task(&verify(2), &[], 512).moves_nothing());
+        assert!(task(&[0x28, 0, 0, 0, 0, 9, 0, 0, 1, 0], &[], 0).moves_nothing());
+        assert!(task(&[0x34, 0, 0, 0, 0, 9, 0, 0, 1, 0], &[], 0).moves_nothing(), "nobody sees a PRE-FETCH");
+    }
+
+    #[test]
+    fn unmap_that_came_with_all_its_data_overlaps_only_what_it_names() {
+        let mut data = [0; 24];
+        (data[15], data[19]) = (40, 8);
+        let cdb = [0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0];
+        let within = Class::WriteAnywhere(Extent { lba: 40, blocks: 8 });
+        assert_eq!(task(&cdb, &data, 24).command.class, within);
+        assert_eq!(task(&cdb, &data[..20], 24).command.class, Class::WriteAnywhere(Extent::ALL));
     }
 }

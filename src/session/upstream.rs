@@ -354,9 +354,10 @@ impl Session {
         match command.class {
             Class::Reservation => self.unit_reservation(lun, command.name),
             Class::Read(_) | Class::Write(_) => self.unit_used(lun, now),
-            Class::WriteAnywhere
+            Class::WriteAnywhere(_)
             | Class::WriteOnce(_)
-            | Class::Flush
+            | Class::Flush(_)
+            | Class::Survey(_)
             | Class::Query
             | Class::Stateless
             | Class::Barrier => {}

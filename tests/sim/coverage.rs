@@ -24,6 +24,8 @@ const WANTED: &[&str] = &[
     "fault: target closes in order",
     "fault: target loses power",
     "fault: target restarts",
+    "flush of a range",
+    "flush to the end",
     "initiator logs out and in again",
     "notice: all paths down",
     "notice: commands moved",

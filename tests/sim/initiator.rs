@@ -98,6 +98,8 @@ struct Build {
 #[derive(Debug)]
 pub(crate) struct Initiator {
     random: Random,
+    /// For what is drawn in some scenarios only.
+    extra: Random,
     scenario: Scenario,
     pub(crate) oracle: Oracle,
     pub(crate) conditions: Conditions,
@@ -154,6 +156,7 @@ pub(crate) fn stamped(stamp: Stamp, blocks: usize) -> Bytes {
 impl Initiator {
     pub(crate) fn new(scenario: &Scenario, random: Random) -> Self {
         Self {
+            extra: random.branch(1),
             random,
             oracle: Oracle::new(scenario.units, scenario.blocks),
             conditions: Conditions::new(scenario),
@@ -407,9 +410,8 @@ impl Initiator {
 
     fn flush(&mut self, now: Instant) {
         let unit = self.random.below(self.scenario.units);
-        let span = Span { unit, lba: 0, blocks: self.scenario.blocks };
-        let mut cdb = [0; 16];
-        cdb[0] = self.random.pick(&[0x35, 0x91]);
+        let opcode = self.random.pick(&[0x35, 0x91]);
+        let (span, cdb) = self.flush_range(unit, opcode);
         let build = Build { cdb, data: Bytes::new(), reads: 0 };
         let attribute = if self.attribute() == TaskAttribute::Ordered {
             TaskAttribute::Ordered
@@ -417,6 +419,22 @@ impl Initiator {
             TaskAttribute::Simple
         };
         self.send(Kind::Flush, span, Effect::Flush, attribute, build, now);
+    }
+
+    /// What a flush covers, and its CDB: all blocks, or some, or those from one on to the end.
+    fn flush_range(&mut self, unit: usize, opcode: u8) -> (Span, [u8; 16]) {
+        let all = self.scenario.blocks;
+        let mut cdb = [0; 16];
+        cdb[0] = opcode;
+        if !self.scenario.order.flush_ranges || self.extra.once_in(4) {
+            return (Span { unit, lba: 0, blocks: all }, cdb);
+        }
+        let lba = self.extra.below(all);
+        let count = self.extra.below(all - lba + 1);
+        let (lba_ends, count_ends) = if opcode == 0x35 { (5, 8) } else { (9, 13) };
+        (cdb[lba_ends], cdb[count_ends]) = (u8::try_from(lba).unwrap(), u8::try_from(count).unwrap());
+        self.coverage.hit(if count == 0 { "flush to the end" } else { "flush of a range" });
+        (Span { unit, lba, blocks: if count == 0 { all - lba } else { count } }, cdb)
     }
 
     fn swap(&mut self, now: Instant) {

@@ -70,7 +70,7 @@ pub(crate) enum Effect {
     Write { stamp: Stamp, fua: bool },
     /// Leaves the stamp in its block if that holds `compare` (COMPARE AND WRITE).
     Swap { stamp: Stamp, compare: Stamp },
-    /// Makes what was written before durable.
+    /// Makes what was written there before durable.
     Flush,
     /// Nothing that blocks show.
     Nothing,
@@ -393,13 +393,13 @@ impl Oracle {
         }
     }
 
-    /// Later writes wait for a flush: where one of them shows, the flush had been done, answered or not.
+    /// Later writes to its blocks wait for a flush: where one of them shows, the flush had been done, answered or not.
     fn flushes_seen(&mut self, visible: &impl Fn(usize, usize) -> Stamp) {
         let flush = |o: &&Op| o.effect == Effect::Flush && !o.doubtful;
         let flushes: Vec<u64> = self.ops.values().filter(flush).map(|o| o.seq).collect();
         for seq in flushes {
-            let unit = self.ops[&seq].span.unit;
-            let passed = (0..self.units[unit].len()).any(|lba| {
+            let Span { unit, lba, blocks } = self.ops[&seq].span;
+            let passed = (lba..lba + blocks).any(|lba| {
                 let (cell, stamp) = (&self.units[unit][lba], visible(unit, lba));
                 stamp != 0
                     && cell.since.iter().any(|v| v.stamp == stamp && v.seq > seq)

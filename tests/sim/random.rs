@@ -44,6 +44,11 @@ impl Random {
         least + Duration::from_micros(u64::try_from(extra).unwrap())
     }
 
+    /// A generator that depends on this one and `name`, without a draw from this one.
+    pub(crate) fn branch(&self, name: u64) -> Self {
+        Self::new(self.0 ^ name)
+    }
+
     /// A generator of its own, so that one part's draws do not shift another's.
     pub(crate) fn fork(&mut self) -> Self {
         Self::new(self.next())

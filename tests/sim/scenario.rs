@@ -12,6 +12,8 @@ use std::time::Duration;
 
 const US: Duration = Duration::from_micros(1);
 const MS: Duration = Duration::from_millis(1);
+/// Names the stream of [`OrderSetup`].
+const ORDER: u64 = 0x6f72_6465;
 
 /// One path.
 #[derive(Clone, Copy, Debug)]
@@ -133,6 +135,19 @@ pub(crate) struct Mix {
     pub(crate) head_of_queue: usize,
 }
 
+/// What concerns order alone; drawn apart from all the rest.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OrderSetup {
+    /// Flushes name the blocks that they are for.
+    pub(crate) flush_ranges: bool,
+}
+
+impl OrderSetup {
+    fn draw(mut random: Random) -> Self {
+        Self { flush_ranges: random.once_in(3) }
+    }
+}
+
 /// Everything about one seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
@@ -156,12 +171,14 @@ pub(crate) struct Scenario {
     /// Pause between the initiator's turns.
     pub(crate) think: Duration,
     pub(crate) mix: Mix,
+    pub(crate) order: OrderSetup,
     pub(crate) faults: Vec<Planned>,
 }
 
 impl Scenario {
     /// Draws one.
     pub(crate) fn draw(random: &mut Random) -> Self {
+        let order = OrderSetup::draw(random.branch(ORDER));
         let persona = draw_persona(random);
         // The probe would find the others out.
         let orders = persona.orders_across_connections();
@@ -202,6 +219,7 @@ impl Scenario {
             reuse_tags: random.once_in(2),
             think: random.pick(&[10 * US, 100 * US, 2 * MS]),
             mix: draw_mix(random),
+            order,
             faults: Vec::new(),
         };
         scenario.faults = scenario.draw_faults(random);

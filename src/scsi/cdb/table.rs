@@ -1,7 +1,7 @@
 //! The commands known: opcode and service action, name, effect, and where LBA and number of blocks sit (SPC-5, SBC-4,
 //! ZBC-2; of SSC and SMC the names only, as they are all barriers).
 
-use Effect::{Barrier, Flush, Query, Read, Reservation, Stateless, Write, WriteAnywhere, WriteOnce};
+use Effect::{Barrier, Flush, Query, Read, Reservation, Stateless, Survey, Write, WriteAnywhere, WriteOnce};
 
 /// A number in a CDB, most significant byte first.
 #[derive(Clone, Copy)]
@@ -69,9 +69,15 @@ const SIXTEEN_FUA: Layout = SIXTEEN.fua(1);
 const SIXTEEN_SHORT_COUNT: Layout = Layout::new((2, 8), (12, 2)).fua(1);
 /// COMPARE AND WRITE: one byte of block count, for each of its two halves.
 const COMPARE_AND_WRITE: Layout = Layout::new((2, 8), (13, 1)).fua(1);
+/// WRITE SCATTERED(16): its service action leaves no room in byte 1.
+const SCATTERED: Layout = Layout::new((4, 0), (8, 0)).fua(2);
+/// From the LBA named to the end, however much the answer has room for.
+const FROM_HERE: Layout = Layout::new((2, 8), (10, 0)).to_the_end();
 /// Variable length, 32 bytes.
 const LONG: Layout = Layout::new((12, 8), (28, 4));
 const LONG_FUA: Layout = LONG.fua(10);
+const LONG_FROM_HERE: Layout = Layout::new((12, 8), (20, 0)).to_the_end();
+
 /// What a command does; becomes a [`super::Class`] with the extent of the CDB at hand.
 #[derive(Clone, Copy)]
 pub(super) enum Effect {
@@ -80,7 +86,8 @@ pub(super) enum Effect {
     WriteOnce(Layout),
     /// Ranges are in the data; of the layout only FUA counts.
     WriteAnywhere(Layout),
-    Flush,
+    Flush(Layout),
+    Survey(Layout),
     Query,
     Stateless,
     Reservation,
@@ -153,7 +160,7 @@ const fn ten(opcode: u8, byte_1: u8) -> Option<Op> {
         0x2e => op("WRITE AND VERIFY(10)", Write(TEN)),
         0x2f => op("VERIFY(10)", Read(TEN)),
         0x34 => op("PRE-FETCH(10)", Read(TEN.to_the_end())),
-        0x35 => op("SYNCHRONIZE CACHE(10)", Flush),
+        0x35 => op("SYNCHRONIZE CACHE(10)", Flush(TEN.to_the_end())),
         0x37 => op("READ DEFECT DATA(10)", Query),
         0x38 => op("FORMAT WITH PRESET", Barrier),
         0x3b => op("WRITE BUFFER", Barrier),
@@ -206,7 +213,7 @@ const fn variable(action: u16) -> Option<Op> {
         0x000f => op("WRITE ATOMIC(32)", Write(LONG_FUA)),
         0x0010 => op("WRITE STREAM(32)", Write(LONG_FUA)),
         0x0011 => op("WRITE SCATTERED(32)", WriteAnywhere(LONG_FUA)),
-        0x0012 => op("GET LBA STATUS(32)", Query),
+        0x0012 => op("GET LBA STATUS(32)", Survey(LONG_FROM_HERE)),
         _ => None,
     }
 }
@@ -236,20 +243,22 @@ const fn sixteen(opcode: u8, action: u8) -> Option<Op> {
         (0x8e, _) => op("WRITE AND VERIFY(16)", Write(SIXTEEN)),
         (0x8f, _) => op("VERIFY(16)", Read(SIXTEEN)),
         (0x90, _) => op("PRE-FETCH(16)", Read(SIXTEEN.to_the_end())),
-        (0x91, _) => op("SYNCHRONIZE CACHE(16)", Flush),
+        (0x91, _) => op("SYNCHRONIZE CACHE(16)", Flush(SIXTEEN.to_the_end())),
         (0x93, _) => op("WRITE SAME(16)", Write(SIXTEEN.to_the_end())),
         (0x94, 0x01) => op("CLOSE ZONE", Barrier),
         (0x94, 0x02) => op("FINISH ZONE", Barrier),
         (0x94, 0x03) => op("OPEN ZONE", Barrier),
         (0x94, 0x04) => op("RESET WRITE POINTER", Barrier),
         (0x94, 0x10) => op("SEQUENTIALIZE ZONE", Barrier),
-        (0x95, 0x00) => op("REPORT ZONES", Query),
+        (0x95, 0x00) => op("REPORT ZONES", Survey(FROM_HERE)),
+        (0x95, 0x06) => op("REPORT REALMS", Survey(FROM_HERE)),
+        (0x95, 0x07) => op("REPORT ZONE DOMAINS", Survey(FROM_HERE)),
         (0x9a, _) => op("WRITE STREAM(16)", Write(SIXTEEN_SHORT_COUNT)),
         (0x9b, _) => op("READ BUFFER(16)", Query),
         (0x9c, _) => op("WRITE ATOMIC(16)", Write(SIXTEEN_SHORT_COUNT)),
         (0x9e, 0x10) => op("READ CAPACITY(16)", Query),
         (0x9e, 0x11) => op("READ LONG(16)", Barrier),
-        (0x9e, 0x12) => op("GET LBA STATUS(16)", Query),
+        (0x9e, 0x12) => op("GET LBA STATUS(16)", Survey(FROM_HERE)),
         (0x9e, 0x13) => op("REPORT REFERRALS", Query),
         (0x9e, 0x14) => op("STREAM CONTROL", Barrier),
         (0x9e, 0x15) => op("BACKGROUND CONTROL", Barrier),
@@ -257,7 +266,7 @@ const fn sixteen(opcode: u8, action: u8) -> Option<Op> {
         (0x9e, 0x17) => op("GET PHYSICAL ELEMENT STATUS", Query),
         (0x9e, 0x18) => op("REMOVE ELEMENT AND TRUNCATE", Barrier),
         (0x9f, 0x11) => op("WRITE LONG(16)", Barrier),
-        (0x9f, 0x12) => op("WRITE SCATTERED(16)", WriteAnywhere(SIXTEEN_FUA)),
+        (0x9f, 0x12) => op("WRITE SCATTERED(16)", WriteAnywhere(SCATTERED)),
         _ => None,
     }
 }

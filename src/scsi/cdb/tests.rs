@@ -13,6 +13,19 @@ fn once(lba: u64, blocks: u64) -> Class {
     Class::WriteOnce(Extent { lba, blocks })
 }
 
+fn flush(lba: u64, blocks: u64) -> Class {
+    Class::Flush(Extent { lba, blocks })
+}
+
+/// From a block to the end.
+fn survey(lba: u64) -> Class {
+    Class::Survey(Extent { lba, blocks: u64::MAX - lba })
+}
+
+const fn anywhere() -> Class {
+    Class::WriteAnywhere(Extent::ALL)
+}
+
 /// A CDB from hexadecimal text, padded with zeroes to the 16 bytes of an iSCSI header.
 fn cdb(hex: &str) -> Vec<u8> {
     let mut bytes: Vec<u8> =
@@ -50,6 +63,8 @@ fn block_commands_tell_their_blocks() {
         ("2f 06 00 00 00 01 00 00 02 00", "VERIFY(10)", read(1, 2), false),
         ("34 02 00 00 00 01 00 00 02 00", "PRE-FETCH(10)", read(1, 2), false),
         ("34 00 00 00 00 01 00 00 00 00", "PRE-FETCH(10)", read(1, end(1)), false),
+        ("35 00 00 00 00 01 00 00 02 00", "SYNCHRONIZE CACHE(10)", flush(1, 2), false),
+        ("35 02 00 00 00 01 00 00 00 00", "SYNCHRONIZE CACHE(10)", flush(1, end(1)), false),
         ("41 08 00 00 00 01 00 00 02 00", "WRITE SAME(10)", write(1, 2), false),
         ("41 00 00 00 00 01 00 00 00 00", "WRITE SAME(10)", write(1, end(1)), false),
         ("50 00 00 00 00 01 00 00 02 00", "XDWRITE(10)", once(1, 2), false),
@@ -71,6 +86,13 @@ fn block_commands_tell_their_blocks() {
         ("8e 02 00 00 00 00 00 00 00 08 00 00 00 03 00 00", "WRITE AND VERIFY(16)", write(8, 3), false),
         ("8f 06 00 00 00 00 00 00 00 08 00 00 00 03 00 00", "VERIFY(16)", read(8, 3), false),
         ("90 00 00 00 00 00 00 00 00 08 00 00 00 00 00 00", "PRE-FETCH(16)", read(8, end(8)), false),
+        ("91 02 00 00 00 00 00 00 00 08 00 00 00 03 00 00", "SYNCHRONIZE CACHE(16)", flush(8, 3), false),
+        ("91 00 00 00 00 00 00 00 00 08 00 00 00 00 00 00", "SYNCHRONIZE CACHE(16)", flush(8, end(8)), false),
+        ("95 00 00 00 00 00 00 00 00 08 00 00 00 03 00 00", "REPORT ZONES", survey(8), false),
+        ("9e 12 00 00 00 00 00 00 00 08 00 00 00 03 00 00", "GET LBA STATUS(16)", survey(8), false),
+        ("9f 12 08 00 00 08 00 01 00 00 00 03 00 00 00 00", "WRITE SCATTERED(16)", anywhere(), true),
+        ("9f 12 00 00 00 08 00 01 00 00 00 03 00 00 00 00", "WRITE SCATTERED(16)", anywhere(), false),
+        ("93 0d 00 00 00 00 00 00 00 08 00 00 00 03 00 00", "WRITE SAME(16)", write(8, 3), false),
         ("93 09 00 00 00 00 00 00 00 08 00 00 00 03 00 00", "WRITE SAME(16)", write(8, 3), false),
         ("93 00 00 00 00 00 00 00 00 08 00 00 00 00 00 00", "WRITE SAME(16)", write(8, end(8)), false),
         ("9a 08 00 00 00 00 00 00 00 08 00 07 00 03 00 00", "WRITE STREAM(16)", write(8, 3), true),
@@ -96,8 +118,8 @@ fn commands_of_32_bytes_tell_their_blocks() {
         (0x000e, "ORWRITE(32)", once(lba, 9), true),
         (0x000f, "WRITE ATOMIC(32)", write(lba, 9), true),
         (0x0010, "WRITE STREAM(32)", write(lba, 9), true),
-        (0x0011, "WRITE SCATTERED(32)", Class::WriteAnywhere, true),
-        (0x0012, "GET LBA STATUS(32)", Class::Query, false),
+        (0x0011, "WRITE SCATTERED(32)", anywhere(), true),
+        (0x0012, "GET LBA STATUS(32)", survey(lba), false),
         (0x0003, "XDREAD(32)", Class::Barrier, false),
         (0x0999, "UNKNOWN", Class::Barrier, false),
     ];
@@ -122,20 +144,18 @@ fn a_variable_length_cdb_of_another_length_is_a_barrier() {
 
 #[test]
 fn other_commands_have_their_class() {
-    use Class::{Barrier, Flush, Query, Reservation, Stateless, WriteAnywhere};
+    use Class::{Barrier, Query, Reservation, Stateless};
     let cases = [
         (Stateless, "00 | 03 | 12 | a0"),
-        (Flush, "35 | 35 02 | 91 | 91 02"),
-        (WriteAnywhere, "42 | 42 01 | 9f 12"),
+        (flush(0, u64::MAX), "35 | 35 02 | 91 | 91 02"),
+        (anywhere(), "42 | 42 01 | 9f 12"),
+        (survey(0), "95 00 | 95 06 | 95 07 | 9e 12"),
         (
             Reservation,
             "16 | 17 | 56 | 57 | 5f 00 | 5f 01 | 5f 02 | 5f 03 | 5f 04 | 5f 05 | 5f 06 | 5f 07 | 5f 08",
         ),
-        (
-            Query,
-            "1a | 1c | 25 | 37 | 3c | 4d | 5a | 5e 00 | 5e 01 | 5e 02 | 5e 03 | 84 00 | 84 03 | 8c | 95 00",
-        ),
-        (Query, "9b | 9e 10 | 9e 12 | 9e 13 | 9e 16 | 9e 17 | a2 00 | a3 05 | a3 0a | a3 2a | a3 0c | a3 8c"),
+        (Query, "1a | 1c | 25 | 37 | 3c | 4d | 5a | 5e 00 | 5e 01 | 5e 02 | 5e 03 | 84 00 | 84 03 | 8c"),
+        (Query, "9b | 9e 10 | 9e 13 | 9e 16 | 9e 17 | a2 00 | a3 05 | a3 0a | a3 2a | a3 0c | a3 8c"),
         (Query, "a3 0d | a3 0e | a3 0f | ab 01 | b7"),
         (
             Barrier,
@@ -143,7 +163,7 @@ fn other_commands_have_their_class() {
         ),
         (
             Barrier,
-            "83 11 | 83 1c | 94 01 | 94 02 | 94 03 | 94 04 | 9e 11 | 9e 14 | 9f 11 | a2 01 | a2 ef | a4 0a",
+            "83 11 | 83 1c | 94 01 | 94 02 | 94 03 | 94 04 | 94 10 | 9e 11 | 9e 14 | 9f 11 | a2 01 | a2 ef | a4 0a",
         ),
         (Barrier, "a4 0e | a4 0f | b5 00"),
     ];
@@ -160,8 +180,8 @@ fn other_commands_have_their_class() {
 fn what_is_unknown_is_a_barrier() {
     let unknown = Command { name: "UNKNOWN", class: Class::Barrier, fua: false };
     let cases = [
-        "02", "20", "5e 04", "60", "7e", "7f", "84 02", "9e 00", "9f 00", "a3 00", "a4 00", "ab 00", "c0",
-        "ff",
+        "02", "20", "5e 04", "60", "7e", "95 08", "7f", "84 02", "9e 00", "9f 00", "a3 00", "a4 00", "ab 00",
+        "c0", "ff",
     ];
     for hex in cases {
         assert_eq!(Command::parse(&cdb(hex)), unknown, "{hex}");
@@ -200,13 +220,14 @@ fn naca_and_link_make_any_command_a_barrier() {
 }
 
 /// Every class once, blocks at 10..20, with its letter in [`CONFLICTS`].
-fn classes(lba: u64) -> [(&'static str, Class); 9] {
+fn classes(lba: u64) -> [(&'static str, Class); 10] {
     [
         ("R", read(lba, 10)),
         ("W", write(lba, 10)),
-        ("A", Class::WriteAnywhere),
+        ("A", Class::WriteAnywhere(Extent { lba, blocks: 10 })),
         ("O", once(lba, 10)),
-        ("F", Class::Flush),
+        ("F", flush(lba, 10)),
+        ("V", Class::Survey(Extent { lba, blocks: 10 })),
         ("Q", Class::Query),
         ("S", Class::Stateless),
         ("P", Class::Reservation),
@@ -216,21 +237,22 @@ fn classes(lba: u64) -> [(&'static str, Class); 9] {
 
 /// Who waits for whom: a row per earlier command, a column per later one. `x` waits, `o` waits if the blocks overlap.
 const CONFLICTS: &str = "
-    . R W A O F Q S P B
-    R . o x o . . . x x
-    W o o x o x . . x x
-    A x x x x x . . x x
-    O o o x o x . . x x
-    F . x x x . . . x x
-    Q . . . . . . . x x
-    S . . . . . . . . .
-    P x x x x x x . x x
-    B x x x x x x . x x
+    . R W A O F V Q S P B
+    R . o o o . . . . x x
+    W o o o o o o . . x x
+    A o o o o o o . . x x
+    O o o o o o o . . x x
+    F . o o o . . . . x x
+    V . o o o . . . . x x
+    Q . . . . . . . . x x
+    S . . . . . . . . . .
+    P x x x x x x x . x x
+    B x x x x x x x . x x
 ";
 
 /// [`CONFLICTS`] as it comes out of `conflicts_with`.
 fn matrix() -> String {
-    let mut table = String::from("\n    . R W A O F Q S P B\n");
+    let mut table = String::from("\n    . R W A O F V Q S P B\n");
     for (letter, earlier) in classes(10) {
         table += &format!("    {letter}");
         for ((_, overlapping), (_, apart)) in classes(19).iter().zip(&classes(20)) {
@@ -255,13 +277,13 @@ fn conflicts_are_as_in_the_table() {
 fn what_may_run_twice_and_what_may_take_any_path() {
     let twice: Vec<_> =
         classes(0).iter().filter(|(_, class)| class.may_run_twice()).map(|(name, _)| *name).collect();
-    assert_eq!(twice, ["R", "W", "A", "F", "Q", "S"]);
+    assert_eq!(twice, ["R", "W", "A", "F", "V", "Q", "S"]);
     let any: Vec<_> =
         classes(0).iter().filter(|(_, class)| class.any_path()).map(|(name, _)| *name).collect();
     assert_eq!(any, ["R", "W"]);
     let blocks: Vec<_> =
         classes(0).iter().filter(|(_, class)| class.extent().is_some()).map(|(name, _)| *name).collect();
-    assert_eq!(blocks, ["R", "W", "O"]);
+    assert_eq!(blocks, ["R", "W", "A", "O", "F", "V"]);
 }
 
 #[test]
@@ -284,11 +306,39 @@ fn extents_overlap_only_where_they_share_a_block() {
     );
 }
 
+#[test]
+fn unmap_touches_what_its_data_name() {
+    let narrowed = |hex: &str, data: &[u8]| {
+        let mut command = Command::parse(&cdb(hex));
+        command.narrow(data);
+        command.class
+    };
+    let within = |lba, blocks| Class::WriteAnywhere(Extent { lba, blocks });
+    let mut data = vec![0; 8 + 3 * 16];
+    data[8 + 7] = 40;
+    data[8 + 11] = 8;
+    data[24 + 7] = 9;
+    // A descriptor of no blocks names nothing.
+    data[40 + 7] = 16;
+    data[40 + 11] = 1;
+    assert_eq!(narrowed("42", &data), within(16, 32));
+    assert_eq!(narrowed("42", &data[..30]), within(40, 8), "half a descriptor is none");
+    assert_eq!(narrowed("42", &data[..8]), within(0, 0), "nothing is named");
+    assert_eq!(narrowed("42", &data[..7]), anywhere());
+    data[8..16].fill(0xff);
+    data[16..20].fill(0xff);
+    assert_eq!(narrowed("42", &data[..24]), within(u64::MAX, 0), "beyond any medium");
+    assert_eq!(narrowed("9f 12", &data), anywhere(), "other data");
+    assert_eq!(narrowed("42 00 00 00 00 00 00 00 00 04", &data), Class::Barrier);
+}
+
 proptest! {
     #[test]
     fn parsing_never_panics_and_only_block_commands_leave_home(bytes in prop::collection::vec(any::<u8>(), 0..48)) {
         let command = Command::parse(&bytes);
-        prop_assert_eq!(command.class.any_path(), command.class.extent().is_some() && command.class.may_run_twice());
-        prop_assert!(!command.fua || command.class.extent().is_some() || command.class == Class::WriteAnywhere);
+        let plain = matches!(command.class, Class::Read(_) | Class::Write(_));
+        prop_assert_eq!(command.class.any_path(), plain);
+        prop_assert!(!plain || command.class.may_run_twice());
+        prop_assert!(!command.fua || command.class.extent().is_some());
     }
 }

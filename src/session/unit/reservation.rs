@@ -76,7 +76,7 @@ impl Session {
     fn end_what_relied_on_reservation(&mut self, lun: Lun, now: Instant) {
         let relied = |t: &Task| {
             let waits = t.lun == lun && t.run.is_none() && t.held_response.is_none();
-            let harmless = matches!(t.command.class, Class::Stateless | Class::Query);
+            let harmless = matches!(t.command.class, Class::Stateless | Class::Query | Class::Survey(_));
             waits && !harmless && matches!(t.origin, Origin::Initiator { .. })
         };
         for key in self.tasks.select(relied) {
