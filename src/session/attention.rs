@@ -9,11 +9,15 @@
 //! is lost before it is asked. So it is a **doubt** until home has been asked: where home has not told the same since
 //! the further nexus was last known to have nothing to say, the initiator is told what the further nexus said. What
 //! the initiator itself has done is no event.
+//!
+//! Home has been asked once it has answered a command that was sent after the doubt came up, and what it had said before
+//! that has come in: over a session of several connections that takes an echo on each.
 
 use super::Session;
+use super::api::ConnId;
 use super::nexus::{HOME, NexusId, NexusState};
 use super::tasks::{Origin, Task, TaskKey};
-use crate::iscsi::{Lun, ScsiResponse};
+use crate::iscsi::{Itt, Lun, ScsiResponse};
 use crate::scsi::sense::status;
 use crate::scsi::{Class, Command, Sense};
 use bytes::Bytes;
@@ -43,7 +47,16 @@ const CLEARED: u8 = 0x2f;
 struct Doubt {
     code: Code,
     sense: Bytes,
+    /// When it came up, or was reported last.
+    at: Instant,
     from: Vec<Doubter>,
+}
+
+/// Home has answered, and what it may have said before that over other connections is still to come in.
+#[derive(Debug)]
+struct Asked {
+    sent_at: Instant,
+    echoes: Vec<(ConnId, Itt)>,
 }
 
 /// A nexus that reported something, in answer to a command sent at a time, and since when that may have happened.
@@ -90,6 +103,7 @@ pub(super) struct Attentions {
     told: VecDeque<Told>,
     tellings: u64,
     doubts: Vec<Doubt>,
+    asked: Vec<Asked>,
     heard: BTreeMap<NexusId, Heard>,
     /// What the initiator itself did to the unit, and when last.
     deeds: Vec<(Deed, Instant)>,
@@ -176,6 +190,13 @@ impl Attentions {
         reported.push(Reported { code, sent_at, told });
     }
 
+    /// The same, of something that the initiator was not told of.
+    fn note_report_again(&mut self, nexus: NexusId, code: Code, sent_at: Instant) {
+        let reported = self.heard.get(&nexus).and_then(|h| h.reported.iter().find(|r| r.code == code));
+        let told = reported.map_or(0, |r| r.told);
+        self.note_report(nexus, code, sent_at, told);
+    }
+
     /// Whether it is the first of its kind that a login may cause.
     fn greets(&mut self, nexus: NexusId, code: Code) -> bool {
         let heard = self.heard.entry(nexus).or_default();
@@ -189,6 +210,9 @@ impl Attentions {
     /// A nexus was lost: the next one starts anew.
     pub(super) fn forget(&mut self, nexus: NexusId) {
         self.heard.remove(&nexus);
+        if nexus == HOME {
+            self.asked.clear();
+        }
     }
 
     /// The initiator did something to the unit.
@@ -206,12 +230,28 @@ impl Attentions {
 
     /// Whether home has to be asked.
     pub(super) fn is_doubtful(&self) -> bool {
-        !self.doubts.is_empty()
+        let was_asked = |d: &Doubt| self.asked.iter().any(|a| d.at <= a.sent_at);
+        self.doubts.iter().any(|d| !was_asked(d))
     }
 
-    /// Home has been asked, and has nothing more to say: what it has not told, it does not know.
-    pub(super) fn resolve(&mut self, now: Instant) {
-        for doubt in std::mem::take(&mut self.doubts) {
+    /// Home has been asked, wherever all echoes have come.
+    fn resolve_asked(&mut self, now: Instant) {
+        let (done, waiting) = std::mem::take(&mut self.asked).into_iter().partition(|a| a.echoes.is_empty());
+        self.asked = waiting;
+        let done: Vec<Asked> = done;
+        for asked in done {
+            self.resolve(asked.sent_at, now);
+        }
+    }
+
+    /// Home has answered a command that was sent at `sent_at`, and has nothing more to say: what it has not told of what
+    /// happened before, it does not know.
+    pub(super) fn resolve(&mut self, sent_at: Instant, now: Instant) {
+        let (old, young) =
+            std::mem::take(&mut self.doubts).into_iter().partition(|d: &Doubt| d.at <= sent_at);
+        self.doubts = young;
+        let old: Vec<Doubt> = old;
+        for doubt in old {
             let known = doubt.from.iter().any(|d| self.telling(d.nexus, doubt.code, d.since).is_some());
             if !known {
                 self.keep(doubt.sense, now);
@@ -330,23 +370,72 @@ impl Session {
             Deed::Reset | Deed::Clear => self.is_being_reset(lun),
             Deed::Parameters | Deed::Reservation | Deed::Other => self.tasks.iter().any(|(_, t)| changing(t)),
         };
-        let rules = self.rules;
+        let (now, rules, home, home_lost) = (self.now, self.rules, self.home_state(), self.home_lost_since);
+        // A stray is home's own port in another portal group: should home move there, it will not say this again.
+        let stray = self.is_stray(nexus);
         let Some(unit) = self.attentions(lun) else { return };
-        let greets = (OF_LOGIN.contains(&code) || code == POWER_ON) && unit.greets(nexus, code);
-        let since = unit.since(nexus, code, login);
+        let away = home != NexusState::Up && code == POWER_ON && stray;
+        let greets = (OF_LOGIN.contains(&code) || code == POWER_ON && !away) && unit.greets(nexus, code);
+        let since = if away { home_lost.unwrap_or(login) } else { unit.since(nexus, code, login) };
         if greets {
             unit.note_report(nexus, code, sent_at, 0);
         }
-        if own || greets || unit.is_own_doing(code, since) || broken!(rules, FurtherAttentionForgotten) {
+        if own || greets || broken!(rules, FurtherAttentionForgotten) {
+            return;
+        }
+        if unit.is_own_doing(code, since) {
+            unit.note_report_again(nexus, code, sent_at);
             return;
         }
         let by = Doubter { nexus, sent_at, since };
         if let Some(told) = unit.telling(nexus, code, since) {
             unit.note_report(nexus, code, sent_at, told);
         } else if let Some(doubt) = unit.doubts.iter_mut().find(|d| d.code == code) {
+            doubt.at = now;
             doubt.from.push(by);
         } else {
-            unit.doubts.push(Doubt { code, sense, from: vec![by] });
+            unit.doubts.push(Doubt { code, sense, at: now, from: vec![by] });
+        }
+    }
+
+    /// Home has answered a question that was sent at `sent_at`, over `conn`. What it said before over others comes in
+    /// before their echo.
+    pub(super) fn home_was_asked(&mut self, lun: Lun, conn: ConnId, sent_at: Instant, now: Instant) {
+        let covers = |d: &Doubt| d.at <= sent_at;
+        if !self.attentions(lun).is_some_and(|unit| unit.doubts.iter().any(covers)) {
+            return;
+        }
+        let mut others: Vec<ConnId> = Vec::new();
+        for (_, task) in self.tasks.iter().filter(|(_, t)| t.lun == lun) {
+            let over = task.run.as_ref().filter(|r| r.nexus == HOME && r.conn != conn).map(|r| r.conn);
+            others.extend(over.filter(|c| !others.contains(c)));
+        }
+        others.retain(|_| !broken!(self.rules, DoubtsEndEarly));
+        let echoes = others.into_iter().filter_map(|c| Some((c, self.ask_echo(c, now)?))).collect();
+        if let Some(unit) = self.attentions(lun) {
+            unit.asked.push(Asked { sent_at, echoes });
+            unit.resolve_asked(now);
+        }
+    }
+
+    /// Connections that are gone have nothing more to say.
+    pub(super) fn attention_conns_lost(&mut self, now: Instant) {
+        let alive: Vec<ConnId> = self.conns.iter().map(|c| c.id).collect();
+        for unit in self.all_attentions().filter(|unit| !unit.asked.is_empty()) {
+            for asked in &mut unit.asked {
+                asked.echoes.retain(|(conn, _)| alive.contains(conn));
+            }
+            unit.resolve_asked(now);
+        }
+    }
+
+    /// A ping was echoed.
+    pub(super) fn attention_echoed(&mut self, conn: ConnId, itt: Itt, now: Instant) {
+        for unit in self.all_attentions().filter(|unit| !unit.asked.is_empty()) {
+            for asked in &mut unit.asked {
+                asked.echoes.retain(|echo| *echo != (conn, itt));
+            }
+            unit.resolve_asked(now);
         }
     }
 }

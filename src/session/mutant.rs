@@ -132,6 +132,8 @@ mutants! {
     FurtherAttentionForgotten = "further-attention-forgotten",
     /// A unit attention on a further nexus is passed on, and then home's own as well (P3).
     FurtherAttentionPassedOn = "further-attention-passed-on",
+    /// Home counts as asked once one of its connections has answered, whatever the others still carry (P3).
+    DoubtsEndEarly = "doubts-end-early",
     /// A kept unit attention answers INQUIRY too (P3).
     AttentionOnInquiry = "attention-on-inquiry",
     /// Home carries commands before it has settled: the attention of its login reaches the initiator (P3).

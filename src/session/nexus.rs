@@ -321,6 +321,7 @@ impl Session {
                 slot.own_nexus = true;
                 slot.tpgt = negotiated.tpgt;
             }
+            self.group_known(path, now);
             return;
         }
         self.adopt(id, negotiated, now);

@@ -452,6 +452,7 @@ impl Session {
                 && !broken!(self.rules, LostResetAnswered);
             function.waits_for_home |= lost && function.is_reset();
         }
+        self.attention_conns_lost(now);
         self.finish_functions(now);
     }
 

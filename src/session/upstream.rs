@@ -7,7 +7,7 @@ use super::nexus::{Conn, ConnState, HOME};
 use super::order::Holder;
 use super::tasks::{Origin, Solicited, Task, TaskKey};
 use crate::iscsi::{
-    AsyncMessage, DataIn, Itt, Lun, NopIn, NopOut, Payload, Pdu, R2t, Reject, ScsiResponse, StatSn, Ttt,
+    AsyncMessage, DataIn, Itt, Lun, NopIn, NopOut, Payload, Pdu, R2t, Reject, ScsiResponse, StatSn, Ttt, tmf,
 };
 use crate::scsi::sense::status;
 use crate::scsi::{Class, Command};
@@ -211,7 +211,7 @@ impl Session {
                 conn.ping = None;
             }
             self.path_answered(id, now);
-            self.tmf_answered(id, nop.itt, crate::iscsi::tmf::COMPLETE, now);
+            self.echoed(id, nop.itt, now);
         }
         // Nothing follows a logout (R211).
         let stays = |c: &&Conn| !matches!(c.state, ConnState::LoggingOut(_));
@@ -232,6 +232,12 @@ impl Session {
             data: Payload::new(),
         };
         self.outputs.push_back(Output::ToTarget(id, Pdu::NopOut(answer)));
+    }
+
+    /// A ping came back.
+    fn echoed(&mut self, id: ConnId, itt: Itt, now: Instant) {
+        self.tmf_answered(id, itt, tmf::COMPLETE, now);
+        self.attention_echoed(id, itt, now);
     }
 
     fn async_message(&mut self, id: ConnId, message: &AsyncMessage, now: Instant) -> Result<(), Fault> {
@@ -273,10 +279,10 @@ impl Session {
         {
             conn.ping = None;
             // Whoever waited for the echo has it: the target answered.
-            self.tmf_answered(id, itt, crate::iscsi::tmf::COMPLETE, now);
+            self.echoed(id, itt, now);
             return Ok(());
         }
-        if self.tmf_answered(id, itt, crate::iscsi::tmf::REJECTED, now) {
+        if self.tmf_answered(id, itt, tmf::REJECTED, now) {
             return Ok(());
         }
         // A rejected command leaves a hole in CmdSN (R105): the session starts anew, the command runs again.

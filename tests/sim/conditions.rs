@@ -11,8 +11,9 @@
 //!   to say, or shortly before (Braid learns of that later than the target): it need not be told again.
 //! - What the target reports to a command that the initiator ends at that moment may be lost with it.
 //! - An attention that looks like the greeting of a new session (29h/00h) may be taken for it.
-//! - What a MODE SELECT of unknown outcome did may be told as somebody else's doing, and the other way round. A further
-//!   nexus that reports late what the initiator's own MODE SELECT did may be believed to report somebody else's.
+//! - What a MODE SELECT of unknown outcome did may be told as somebody else's doing. What a further nexus reports may be
+//!   the initiator's own MODE SELECT, if there was one since it last had nothing to say, and somebody else's may hide
+//!   behind it. One that reports late what the initiator's own did may be believed to report somebody else's.
 
 use crate::initiator::Reserving;
 use crate::scenario::Scenario;
@@ -52,8 +53,8 @@ pub(crate) struct Belief {
     losses_told: u32,
     /// A session of its own that is lost may still hold the unit.
     stale: bool,
-    /// It changed mode pages itself in this session.
-    changed_modes: bool,
+    /// It changed mode pages itself in this session, or may have: when it was told so last.
+    changed_modes: Option<Instant>,
     /// It has ended tasks of the unit in this session.
     managed: bool,
 }
@@ -171,7 +172,7 @@ impl Conditions {
 
     pub(crate) fn mode_changed(&mut self, event: u32, unit: usize) {
         self.happens(event, unit, MODE_CHANGED);
-        if self.beliefs[unit].changed_modes {
+        if self.beliefs[unit].changed_modes.is_some() {
             self.expect(unit, MODE_CHANGED);
         }
     }
@@ -184,13 +185,13 @@ impl Conditions {
     }
 
     /// A MODE SELECT of its own was done.
-    pub(crate) fn mode_selected(&mut self, unit: usize) {
-        self.beliefs[unit].changed_modes = true;
+    pub(crate) fn mode_selected(&mut self, unit: usize, now: Instant) {
+        self.beliefs[unit].changed_modes = Some(now);
     }
 
     /// A MODE SELECT of its own may have been done, by a nexus that is gone: who did what can no longer be told apart.
-    pub(crate) fn mode_maybe_changed(&mut self, unit: usize) {
-        self.beliefs[unit].changed_modes = true;
+    pub(crate) fn mode_maybe_changed(&mut self, unit: usize, now: Instant) {
+        self.beliefs[unit].changed_modes = Some(now);
         self.expect(unit, MODE_CHANGED);
         self.happened.retain(|h| h.unit != unit || h.code != MODE_CHANGED);
     }
@@ -216,16 +217,20 @@ impl Conditions {
     }
 
     /// The target told Braid of an event, over home or a further nexus, which had nothing to say at `since`. (Of a power
-    /// cut each tells by itself.)
-    pub(crate) fn reported(&mut self, event: u32, unit: usize, home: bool, since: Instant) {
+    /// cut each tells by itself.) A further nexus says the same of a MODE SELECT of the initiator's own, which may be
+    /// under way.
+    pub(crate) fn reported(&mut self, event: u32, unit: usize, home: bool, since: Instant, selecting: bool) {
         let heard = &self.heard;
+        let own = selecting || self.beliefs[unit].changed_modes.is_some_and(|at| at >= since);
         let late = |h: &Happened| {
             heard.iter().any(|(u, code, at)| *u == unit && *code == h.code && *at + HARDLY_APART >= since)
         };
         let known = self.happened.iter_mut().filter(|h| h.event == event && h.unit == unit && !h.told);
         let managed = self.beliefs[unit].managed;
-        let clear =
-            |h: &&mut Happened| !managed && h.code != GREETING && (home || h.code != POWER_ON && !late(h));
+        let clear = |h: &&mut Happened| {
+            let doubtful = h.code == POWER_ON || h.code == MODE_CHANGED && own || late(h);
+            !managed && h.code != GREETING && (home || !doubtful)
+        };
         known.filter(clear).for_each(|h| h.owed = true);
     }
 

@@ -232,6 +232,11 @@ impl Initiator {
         self.seen.iter().all(|seen| *seen)
     }
 
+    /// Whether a MODE SELECT of its own is under way.
+    pub(crate) fn is_selecting(&self, unit: usize) -> bool {
+        self.pending.values().any(|p| p.unit == unit && p.kind == Kind::ModeSelect)
+    }
+
     /// Whether nothing is open.
     pub(crate) fn is_idle(&self) -> bool {
         self.pending.is_empty() && self.functions.is_empty() && self.pings.is_empty()
@@ -771,7 +776,7 @@ impl Initiator {
         self.slowest = self.slowest.max(now.saturating_duration_since(pending.issued));
         assert_eq!(response.response, 0, "P3: the target failed");
         match response.status {
-            0 => self.good(&pending),
+            0 => self.good(&pending, now),
             2 => {
                 let sense = response.sense().and_then(|s| Sense::parse(&s));
                 let sense = sense.expect("R135: CHECK CONDITION without sense");
@@ -814,7 +819,7 @@ impl Initiator {
         );
     }
 
-    fn good(&mut self, pending: &Pending) {
+    fn good(&mut self, pending: &Pending, now: Instant) {
         self.judge_barriers(pending);
         self.seen[pending.unit] |= matches!(pending.kind, Kind::Read | Kind::Write);
         match pending.kind {
@@ -833,7 +838,7 @@ impl Initiator {
             kind => {
                 self.settle_once(kind, Once::Ran);
                 if kind == Kind::ModeSelect {
-                    self.conditions.mode_selected(pending.unit);
+                    self.conditions.mode_selected(pending.unit, now);
                 }
                 if let Kind::Reserve(what) = kind {
                     self.conditions.reserved(pending.unit, what);
@@ -868,7 +873,7 @@ impl Initiator {
                 self.coverage.hit("sense: outcome unknown");
                 self.conditions.outcome_unknown(unit, pending.kind.runs_once());
                 match pending.kind {
-                    Kind::ModeSelect => self.conditions.mode_maybe_changed(unit),
+                    Kind::ModeSelect => self.conditions.mode_maybe_changed(unit, now),
                     Kind::Reserve(_) => self.conditions.reservation_unknown(unit),
                     _ => {}
                 }

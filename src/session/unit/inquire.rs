@@ -127,8 +127,8 @@ impl Session {
         }
         if check.step == Step::Ready && check.nexus == HOME {
             let lun = check.lun;
-            if let Some(unit) = self.units.get_mut(&lun) {
-                unit.attentions.resolve(now);
+            if let Some(run) = &task.run {
+                self.home_was_asked(lun, run.conn, run.sent_at, now);
             }
         }
         let Some(check) = self.checks.get_mut(at) else { return };
@@ -150,7 +150,7 @@ impl Session {
         if let Some(unit) = self.units.get_mut(&check.lun) {
             unit.proofs.insert(check.nexus, Proof::Refused);
             if check.nexus == HOME {
-                unit.attentions.resolve(now);
+                unit.attentions.resolve(now, now);
             }
         }
         if check.nexus == HOME {

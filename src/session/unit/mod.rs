@@ -84,6 +84,10 @@ impl Session {
         self.units.get_mut(&lun).map(|unit| &mut unit.attentions)
     }
 
+    pub(in crate::session) fn all_attentions(&mut self) -> impl Iterator<Item = &mut Attentions> {
+        self.units.values_mut().map(|unit| &mut unit.attentions)
+    }
+
     /// Units that the initiator addressed for the first time: home is asked for their names, so that they are known again
     /// should home have to move. (No more than the name: the other questions may meet what the initiator must be told.)
     pub(in crate::session) fn introduce(&mut self, now: Instant) {

@@ -4,6 +4,7 @@
 //! engine's own invariants, StatSN and the command window downstream, and that nothing is sent to a connection that is
 //! closed.
 
+mod attention;
 mod commands;
 mod end;
 mod foreign;

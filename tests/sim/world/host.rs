@@ -238,7 +238,8 @@ impl World {
         let report = self.reports.swap_remove(at);
         if self.host.front.is_some() && self.host.front == self.front {
             let home = report.isid == HOME_ISID.0;
-            self.initiator.conditions.reported(report.event, report.unit, home, report.since);
+            let selecting = self.initiator.is_selecting(report.unit);
+            self.initiator.conditions.reported(report.event, report.unit, home, report.since, selecting);
         }
     }
 
