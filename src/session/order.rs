@@ -1,7 +1,7 @@
 //! Which command waits for which (DESIGN: order across paths), in its safe form: of two commands that conflict the later
 //! waits for the earlier to complete; barriers drain.
 //!
-//! Entries are kept per session in order of arrival: commands until they complete, and **ghosts**, writes that may
+//! Entries are kept per session: commands until they complete, and **ghosts**, writes that may
 //! still reach a target over a path that was given up, until their nexus is fenced. A ghost holds back only what could
 //! be harmed: newer commands that change what the ghost writes, and, if nobody will write the same again before, those
 //! that read it. What an earlier session may have left behind is a ghost on the whole unit.
@@ -75,7 +75,7 @@ struct Entry {
     dependents: Vec<TaskKey>,
 }
 
-/// Entries in order of arrival.
+/// Entries, in no order: what is there when a command arrives came before it.
 #[derive(Debug, Default)]
 pub(super) struct Order {
     pub(super) rules: Rules,
@@ -196,20 +196,22 @@ impl Order {
         self.entries.iter().filter_map(harmed).collect()
     }
 
+    /// A command ends while it still waits (aborted): it must not be released later under a reused key.
+    pub(super) fn stop_waiting(&mut self, key: TaskKey) {
+        if broken!(self.rules, AbortedWaiterReleased) {
+            return;
+        }
+        for entry in &mut self.entries {
+            entry.dependents.retain(|k| *k != key);
+        }
+    }
+
     /// Removes an entry and returns the commands that waited for it.
     pub(super) fn leave(&mut self, holder: Holder) -> Vec<TaskKey> {
         let Some(at) = self.entries.iter().position(|e| e.holder == holder) else {
             return Vec::new();
         };
-        let gone = self.entries.remove(at);
-        if let Holder::Task(key) = holder
-            && !broken!(self.rules, AbortedWaiterReleased)
-        {
-            // A command that ends while it still waits (aborted) must not be released later under a reused key.
-            for entry in &mut self.entries {
-                entry.dependents.retain(|k| *k != key);
-            }
-        }
+        let gone = self.entries.swap_remove(at);
         gone.dependents
     }
 
@@ -329,6 +331,7 @@ mod tests {
         let mut order = Order::default();
         order.arrive(0, write(0));
         order.arrive(1, write(0));
+        order.stop_waiting(1);
         order.leave(Holder::Task(1));
         assert!(order.leave(Holder::Task(0)).is_empty());
     }

@@ -442,6 +442,9 @@ impl Session {
         if task.losses > 0 {
             self.disown_ghosts(key, task.done);
         }
+        if task.blockers > 0 {
+            self.order.stop_waiting(key);
+        }
         let waiting = self.order.leave(Holder::Task(key));
         self.release(&waiting);
         self.open_window();
