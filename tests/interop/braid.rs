@@ -13,45 +13,63 @@ use crate::process::{Daemon, command, read, run, temporary, words};
 use crate::target::{Endpoint, Kind, Site, Target, connects};
 use crate::wait::{PATIENCE, poll};
 
-const ADMIN_PORT: u16 = 29260;
+/// Its second listener; the first has the port of all targets.
+const SECOND_PORT: u16 = 23261;
+/// On the addresses of the listeners.
+pub(crate) const ADMIN_PORT: u16 = 29260;
+
+/// How one is to be run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    /// `auto`, `mcs` or `sessions`.
+    pub(crate) mode: &'static str,
+    /// Commands go to the paths in turn, and it listens twice; else both are as they come.
+    pub(crate) in_turn: bool,
+}
 
 /// A running Braid in front of all portals of one target.
 pub(crate) struct Braid {
     daemon: Daemon,
     endpoint: Endpoint,
+    second: Endpoint,
     admin: String,
     paths: Vec<String>,
     dir: TempDir,
 }
 
 impl Braid {
-    /// Starts it in front of `target` and waits until it serves. `mode`: `auto`, `mcs` or `sessions`.
+    /// Starts it in front of `target` and waits until it serves.
     ///
     /// Where the mode needs a verdict on the target, Braid finds one in its state file: a probe takes seconds, and a
     /// session that begins earlier gets several sessions, so that the first one would be fanned out by chance.
-    pub(crate) fn before(target: &Target, mode: &str) -> Self {
-        Self::start(target, mode, (mode == "auto").then(|| verdict(target.kind())))
+    pub(crate) fn before(target: &Target, manner: Manner) -> Self {
+        Self::start(target, manner, (manner.mode == "auto").then(|| verdict(target.kind())))
     }
 
-    fn start(target: &Target, mode: &str, verdict: Option<&str>) -> Self {
+    fn start(target: &Target, Manner { mode, in_turn }: Manner, verdict: Option<&str>) -> Self {
         let behind = target.endpoints();
         let first = behind.first().expect("a target has a portal");
         let netns = first.netns.clone();
         let address = loopback();
         let dir = temporary();
-        let (listen, admin) = (format!("{address}:{PORT}"), format!("{address}:{ADMIN_PORT}"));
+        let at = |port: u16| format!("{address}:{port}");
+        let (listen, second, admin) = (at(PORT), at(SECOND_PORT), at(ADMIN_PORT));
         let state = state_file(dir.path());
         if let Some(verdict) = verdict {
             fs::write(&state, verdict).expect("state file");
         }
         let state = state.display().to_string();
         let mut line = words(&[env!("CARGO_BIN_EXE_braid"), "run", "--listen", &listen, "--admin", &admin]);
+        if in_turn {
+            line.extend(words(&["--policy", "round-robin", "--listen", &second]));
+        }
         line.extend(words(&["--target", &first.iqn, "--mode", mode, "--state-file", &state]));
         let paths: Vec<String> = behind.iter().map(|endpoint| endpoint.portal.clone()).collect();
         line.extend(paths.iter().flat_map(|path| ["--path".to_owned(), path.clone()]));
         let daemon = Daemon::start("braid", dir.path(), command(netns.as_deref(), &line));
-        let endpoint = Endpoint { portal: listen, ..first.clone() };
-        let mut braid = Self { daemon, endpoint, admin, paths, dir };
+        let listener = |portal: &String| Endpoint { portal: portal.clone(), ..first.clone() };
+        let (endpoint, second) = (listener(&listen), listener(if in_turn { &second } else { &listen }));
+        let mut braid = Self { daemon, endpoint, second, admin, paths, dir };
         let up = poll(PATIENCE, || (braid.ready() || !braid.alive()).then_some(()));
         assert!(up.is_some() && braid.alive(), "Braid does not serve\n{}", braid.log());
         braid
@@ -60,11 +78,17 @@ impl Braid {
     fn ready(&self) -> bool {
         self.get("/healthz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
             && connects(&self.endpoint)
+            && connects(&self.second)
     }
 
     /// Where the initiator finds it.
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Where it listens besides, if it does; else the same.
+    pub(crate) fn second_endpoint(&self) -> &Endpoint {
+        &self.second
     }
 
     /// The names of its paths, as the metrics label them, in the order of the target's portals.
@@ -111,7 +135,7 @@ fn verdict(kind: Kind) -> &'static str {
     let slot = VERDICTS.get(kind as usize).expect("a slot per kind");
     slot.get_or_init(|| {
         let target = Target::start(kind, Site::Alone(2), 1 << 20);
-        let braid = Braid::start(&target, "auto", None);
+        let braid = Braid::start(&target, Manner { mode: "auto", in_turn: false }, None);
         let probed = || Some(read(&state_file(braid.dir.path()))).filter(|text| !text.is_empty());
         poll(PATIENCE, probed).unwrap_or_else(|| panic!("no verdict on {}\n{}", kind.name(), braid.log()))
     })

@@ -3,7 +3,7 @@
 //! `cargo test` runs all of it, and installs what it needs ([`setup`]): so it wants root on a Debian-like system, because
 //! it also makes network namespaces ([`net`]) in which links are cut.
 //!
-//! - [`suite`]: the whole of `iscsi-test-cu`; through Braid must equal direct, test by test.
+//! - [`suite`]: the whole of `iscsi-test-cu`; through Braid must equal direct, test by test ([`outcome`]).
 //! - [`tools`]: `iscsi-ls`, `iscsi-inq`, `iscsi-perf`, `qemu-img`, `qemu-io`.
 //! - [`cuts`]: each path cut in turn under a verified load ([`load`]).
 //!
@@ -17,6 +17,7 @@ mod cuts;
 mod lio;
 mod load;
 mod net;
+mod outcome;
 mod process;
 mod setup;
 mod stage;

@@ -42,12 +42,18 @@ pub(crate) struct Tools {
     /// `None`: the machine's own QEMU tools. Otherwise the root under which a matching pair was unpacked.
     qemu_root: Option<PathBuf>,
     uml_shim: PathBuf,
+    warm_shim: PathBuf,
 }
 
 impl Tools {
     /// The library that user-mode Linux has to load first on today's processors.
     pub(crate) fn uml_shim(&self) -> &Path {
         &self.uml_shim
+    }
+
+    /// The library that makes `iscsi-test-cu` wait for all paths.
+    pub(crate) fn warm_shim(&self) -> &Path {
+        &self.warm_shim
     }
 
     /// A QEMU tool (`qemu-img`, `qemu-io`) that knows iSCSI, with the environment it needs, as words before its
@@ -86,17 +92,17 @@ fn install() -> Result<Tools, String> {
     }
     crate::net::sweep();
     crate::process::sweep();
-    Ok(Tools { qemu_root: qemu()?, uml_shim: uml_shim()? })
+    Ok(Tools { qemu_root: qemu()?, uml_shim: shim("xstate")?, warm_shim: shim("warm")? })
 }
 
-/// Compiles the library with the compiler that Rust links with.
-fn uml_shim() -> Result<PathBuf, String> {
-    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("xstate.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/xstate.c");
+/// Compiles a library to preload with the compiler that Rust links with.
+fn shim(name: &str) -> Result<PathBuf, String> {
+    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name).with_extension("so");
+    let source = format!("{}/tests/interop/{name}.c", env!("CARGO_MANIFEST_DIR"));
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|why| why.to_string())?;
-    let fresh = dir.path().join("xstate.so");
+    let fresh = dir.path().join("fresh.so");
     let mut command = Command::new("cc");
-    command.args(["-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o"]).arg(&fresh).args([source, "-ldl"]);
+    command.args(["-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o"]).arg(&fresh).args([&source, "-ldl"]);
     let done = run(command, INSTALL_LIMIT);
     if !done.ok() {
         return Err(done.show());

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::braid::Braid;
+use crate::braid::{Braid, Manner};
 use crate::target::{Endpoint, Kind, Site, Target};
 
 /// How the initiator reaches the target.
@@ -12,11 +12,18 @@ pub(crate) enum Via {
     Direct,
     /// Through Braid, over all portals, with this `--mode`.
     Braid(&'static str),
+    /// The same, with commands going to the paths in turn, and the second portal another listener of the same Braid.
+    InTurn(&'static str),
+    /// The first portal is such a Braid, the second the target's.
+    Beside(&'static str),
+    /// Each portal is such a Braid of its own.
+    Twice(&'static str),
 }
 
 /// Everything started, in the order in which it has to end.
 pub(crate) struct Stage {
-    braid: Option<Braid>,
+    via: Via,
+    braids: Vec<Braid>,
     target: Target,
 }
 
@@ -24,21 +31,42 @@ impl Stage {
     /// A target with a disk of `size` bytes, and what is in front of it.
     pub(crate) fn new(kind: Kind, site: Site<'_>, via: Via, size: u64) -> Self {
         let target = Target::start(kind, site, size);
-        let braid = match via {
-            Via::Direct => None,
-            Via::Braid(mode) => Some(Braid::before(&target, mode)),
+        let manners = match via {
+            Via::Direct => Vec::new(),
+            Via::Braid(mode) => vec![Manner { mode, in_turn: false }],
+            Via::InTurn(mode) | Via::Beside(mode) => vec![Manner { mode, in_turn: true }],
+            Via::Twice(mode) => vec![Manner { mode, in_turn: true }; 2],
         };
-        Self { braid, target }
+        let braids = manners.into_iter().map(|manner| Braid::before(&target, manner)).collect();
+        Self { via, braids, target }
     }
 
     /// Where the initiator goes.
     pub(crate) fn endpoint(&self) -> &Endpoint {
-        self.braid.as_ref().map_or_else(|| self.portal(0), Braid::endpoint)
+        self.braids.first().map_or_else(|| self.portal(0), Braid::endpoint)
     }
 
-    /// Where an initiator that wants two portals goes: to two of the target's, or twice to Braid.
+    /// Where an initiator that wants two portals goes besides.
     pub(crate) fn second_endpoint(&self) -> &Endpoint {
-        self.braid.as_ref().map_or_else(|| self.portal(1), Braid::endpoint)
+        match self.via {
+            Via::Direct | Via::Beside(_) => self.portal(1),
+            Via::Braid(_) | Via::InTurn(_) => self.braid().second_endpoint(),
+            Via::Twice(_) => self.braids.last().expect("two").endpoint(),
+        }
+    }
+
+    /// How the initiator reaches the target.
+    pub(crate) fn via(&self) -> Via {
+        self.via
+    }
+
+    /// How Braid must fan out here, as its metrics call it.
+    pub(crate) fn fanout(&self) -> &'static str {
+        let sessions = match self.via {
+            Via::Direct => true,
+            Via::Braid(mode) | Via::InTurn(mode) | Via::Beside(mode) | Via::Twice(mode) => mode == "sessions",
+        };
+        if sessions || !self.target.kind().several_connections() { "sessions" } else { "mcs" }
     }
 
     /// A portal of the target itself.
@@ -48,7 +76,12 @@ impl Stage {
 
     /// Braid; only on a stage that has it.
     pub(crate) fn braid(&self) -> &Braid {
-        self.braid.as_ref().expect("this stage has Braid")
+        self.braids.first().expect("this stage has Braid")
+    }
+
+    /// All there are.
+    pub(crate) fn braids(&self) -> &[Braid] {
+        &self.braids
     }
 
     /// The target.
@@ -66,6 +99,6 @@ impl Stage {
         if !self.target.alive() {
             return Some("the target died");
         }
-        self.braid.as_mut().is_some_and(|braid| !braid.alive()).then_some("Braid died")
+        self.braids.iter_mut().any(|braid| !braid.alive()).then_some("Braid died")
     }
 }

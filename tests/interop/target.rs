@@ -154,27 +154,25 @@ impl Target {
     /// Starts a target with a fresh disk of `size` bytes.
     pub(crate) fn start(kind: Kind, site: Site<'_>, size: u64) -> Self {
         crate::setup::tools();
-        match (kind, site) {
-            (Kind::Lio | Kind::LioBlock | Kind::LioThin, Site::In(guest, portals)) => {
-                Self::in_guest(kind, guest, portals, size)
-            }
-            (Kind::Lio | Kind::LioBlock | Kind::LioThin, Site::Behind(net)) => {
+        match (site, kind.in_guest()) {
+            (Site::In(guest, portals), true) => Self::in_guest(kind, guest, portals, size),
+            (Site::Behind(net), true) => {
                 let guest = Arc::new(Guest::boot(net));
                 Self::in_guest(kind, &guest, guest.addresses().len(), size)
             }
-            (Kind::Lio | Kind::LioBlock | Kind::LioThin, Site::Alone(portals)) => {
+            (Site::Alone(portals), true) => {
                 let net = Net::with_taps(portals);
                 let target = Self::start(kind, Site::Behind(&net), size);
                 Self { _net: Some(net), ..target }
             }
-            (Kind::Tgt | Kind::TgtMcs | Kind::Istgt, Site::Alone(portals)) => {
+            (Site::Alone(portals), false) => {
                 let addresses: Vec<String> = (0..portals).map(|_| loopback()).collect();
                 Self::on_host(kind, &addresses, None, None, size)
             }
-            (Kind::Tgt | Kind::TgtMcs | Kind::Istgt, Site::Behind(net)) => {
+            (Site::Behind(net), false) => {
                 Self::on_host(kind, &net.addresses(), net.far(), Some(net.near()), size)
             }
-            (Kind::Tgt | Kind::TgtMcs | Kind::Istgt, Site::In(..)) => panic!("{kind:?} needs no guest"),
+            (Site::In(..), false) => panic!("{kind:?} needs no guest"),
         }
     }
 
