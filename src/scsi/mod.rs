@@ -3,6 +3,7 @@
 //! - [`cdb`]: what a command touches, what it must wait for, whether it may run twice.
 //! - [`alua`]: through which ports a logical unit can be used, and how well.
 //! - [`inquiry`]: the few commands Braid sends on its own, and who a logical unit is by what they answer.
+//! - [`reservation`]: persistent reservations, asked for, answered and hidden.
 //! - [`sense`]: status codes and sense data.
 //!
 //! Nothing here fails on odd or short input: it is understood as far as it goes, and what is unknown is treated with the
@@ -11,6 +12,7 @@
 pub mod alua;
 pub mod cdb;
 pub mod inquiry;
+pub mod reservation;
 pub mod sense;
 
 pub use cdb::{Class, Command, Extent};

@@ -315,9 +315,7 @@ impl Session {
             // What was kept of the kind is told with it.
             unit.kept.retain(|kept| code_of(kept) != Some(code));
         }
-        if code.0 == RESETS {
-            self.reservation_ended(lun);
-        }
+        self.reservation_touched(lun, code);
     }
 
     /// A response waited for write data, and its command was ended meanwhile: what it reported is still to be told.
@@ -354,8 +352,16 @@ impl Session {
             return;
         }
         unit.keep(sense, now);
+        self.reservation_touched(lun, code);
+    }
+
+    /// Somebody else reset the unit, or changed its reservations.
+    fn reservation_touched(&mut self, lun: Lun, code: Code) {
         if code.0 == RESETS {
             self.reservation_ended(lun);
+        }
+        if code.0 == RESETS || Deed::behind(code) == Deed::Reservation {
+            self.registrations_doubted(lun);
         }
     }
 
@@ -387,6 +393,10 @@ impl Session {
             unit.note_report_again(nexus, code, sent_at);
             return;
         }
+        if deed == Deed::Reservation {
+            self.registrations_doubted(lun);
+        }
+        let Some(unit) = self.attentions(lun) else { return };
         let by = Doubter { nexus, sent_at, since };
         if let Some(told) = unit.telling(nexus, code, since) {
             unit.note_report(nexus, code, sent_at, told);

@@ -212,6 +212,7 @@ impl Session {
         self.expire_ghosts(now);
         self.check_health(now);
         self.give_up_in_time(now);
+        self.give_late_answers(now);
         self.dispatch(now);
         self.look_around(now);
     }
@@ -219,6 +220,7 @@ impl Session {
     /// What changes with the state of connections rather than with data.
     fn look_around(&mut self, now: Instant) {
         self.check_drains(now);
+        self.tend_registrations(now);
         self.maintain(now);
         self.progress_finish(now);
         self.dispatch(now);
@@ -238,6 +240,7 @@ impl Session {
             self.fence_deadline(),
             self.home_deadline(),
             self.finish_deadline(),
+            self.registration_deadline(),
         ];
         all.into_iter().flatten().filter(|at| *at > self.looked).min()
     }

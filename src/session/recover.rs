@@ -111,7 +111,7 @@ impl Session {
     pub(super) fn nexus_gone(&mut self, nexus: NexusId, now: Instant) {
         self.set_nexus_state(nexus, NexusState::Down);
         self.fences.retain(|f| f.nexus != nexus);
-        self.forget_checks(nexus);
+        self.forget_checks(nexus, now);
         for key in self.tasks.select(|t| t.only_nexus == Some(nexus)) {
             self.conclude(key, now);
         }
@@ -158,6 +158,10 @@ impl Session {
             return false;
         }
         if own {
+            if command.class == Class::Reservation {
+                let ghost = self.leave_own_ghost(nexus, lun, path, now);
+                self.registration_haunted(lun, nexus, ghost);
+            }
             self.conclude(task_key, now);
             return false;
         }
@@ -181,6 +185,10 @@ impl Session {
         }
         self.note(Notice::OutcomeUnknown { path });
         self.note_change(lun, &command);
+        if let Some(task) = self.tasks.get(task_key).filter(|_| command.class == Class::Reservation) {
+            let request = task.persistent_request();
+            self.persistent_doubted(lun, request, ghost.then_some(self.next_ghost));
+        }
         self.answer_unknown_outcome(task_key, now);
         false
     }
@@ -212,6 +220,14 @@ impl Session {
             inherited: false,
             owner: Some(key),
         });
+    }
+
+    /// A ghost of a command of Braid's own; nothing of the initiator's waits for it.
+    fn leave_own_ghost(&mut self, nexus: NexusId, lun: Lun, path: PathId, since: Instant) -> u64 {
+        self.next_ghost += 1;
+        let (id, owner) = (self.next_ghost, None);
+        self.ghosts.push(Ghost { id, nexus, lun, path, since, timed: false, inherited: false, owner });
+        id
     }
 
     /// A command that left ghosts has ended. Unless it is done, they may still change what is read.
@@ -256,6 +272,8 @@ impl Session {
         let (laid, left) = std::mem::take(&mut self.ghosts).into_iter().partition(|g| gone(g));
         self.ghosts = left;
         let laid: Vec<Ghost> = laid;
+        // Somebody may have waited for them without a place in the order.
+        self.changed |= !laid.is_empty();
         for ghost in laid {
             let waiting = self.order.leave(Holder::Ghost(ghost.id));
             self.release(&waiting);

@@ -34,7 +34,8 @@ impl Session {
         let needed = if task.losses > 0 { task.expected } else { task.expected.min(unsolicited) };
         let has_data = !task.write || (task.inbound.received() >= needed && !task.is_starving());
         let busy = task.queued || task.run.is_some() || task.held_response.is_some();
-        !busy && task.blockers == 0 && has_data && !self.is_held(task)
+        let held = self.is_held(task) || self.waits_for_registrations(task);
+        !busy && task.blockers == 0 && has_data && !held
     }
 
     /// Takes a command out of the queues.
@@ -111,13 +112,13 @@ impl Session {
     /// nexus and, after a loss, home) prefers its own nexus.
     fn choose_any(&mut self, key: TaskKey) -> Option<ConnId> {
         let task = self.tasks.get(key)?;
-        let (lun, bytes) = (task.lun, u64::from(task.expected));
+        let (lun, bytes, class) = (task.lun, u64::from(task.expected), task.command.class.clone());
         let mut usable = std::mem::take(&mut self.usable);
         usable.clear();
         usable.resize(self.paths.len(), false);
         for conn in &self.conns {
             if self.takes_commands(conn, conn.nexus)
-                && self.unit_usable(lun, conn.nexus)
+                && self.unit_usable(lun, conn.nexus, &class)
                 && let Some(slot) = usable.get_mut(conn.path.0)
             {
                 *slot = true;
@@ -126,14 +127,18 @@ impl Session {
         let chosen = self.selector.choose(&self.loads, &usable, bytes).map(PathId);
         self.usable = usable;
         let path = chosen?;
-        let fits =
-            |c: &&Conn| c.path == path && self.takes_commands(c, c.nexus) && self.unit_usable(lun, c.nexus);
+        let fits = |c: &&Conn| {
+            c.path == path && self.takes_commands(c, c.nexus) && self.unit_usable(lun, c.nexus, &class)
+        };
         self.conns.iter().filter(fits).max_by_key(|c| c.nexus).map(|c| c.id)
     }
 
     /// Sends a task as a new run over a connection.
     fn send(&mut self, key: TaskKey, conn: ConnId, now: Instant) {
         let itt = self.tasks.tag(key);
+        if let Some(nexus) = self.conn(conn).map(|c| c.nexus) {
+            self.widen(key, nexus);
+        }
         let Some(conn) = self.conns.iter().find(|c| c.id == conn) else { return };
         let Some(nexus) = self.nexuses.get_mut(conn.nexus) else { return };
         let Some(task) = self.tasks.get_mut(key) else { return };
@@ -152,10 +157,10 @@ impl Session {
             attribute: task.attribute,
             lun: task.lun,
             itt,
-            expected_length: task.expected,
+            expected_length: task.asked_length(),
             cmd_sn,
             exp_stat_sn: conn.exp_stat_sn,
-            cdb: task.cdb.clone(),
+            cdb: task.asked_cdb().clone(),
             bidi_read_length: task.bidi_read,
             data: if immediate > 0 { task.inbound.slice(0, immediate) } else { Payload::new() },
         };

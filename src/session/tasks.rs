@@ -8,7 +8,8 @@ use super::api::{ConnId, PathId};
 use super::data::{ReadProgress, WriteBuffer};
 use super::nexus::NexusId;
 use super::rules::Rules;
-use crate::iscsi::{Cdb, CmdSn, Itt, Lun, ScsiCommand, ScsiResponse, TaskAttribute, Ttt};
+use crate::iscsi::{Cdb, CmdSn, Itt, Lun, Payload, ScsiCommand, ScsiResponse, TaskAttribute, Ttt};
+use crate::scsi::reservation::Request;
 use crate::scsi::{Class, Command};
 use slab::Slab;
 use std::collections::VecDeque;
@@ -26,6 +27,8 @@ pub(super) enum Origin {
     Check(u64),
     /// A fence step of a nexus, for a logical unit.
     Fence(NexusId),
+    /// A question for registrations, or a change of one.
+    Registration,
 }
 
 /// An R2T of the target that is being answered.
@@ -92,8 +95,10 @@ pub(super) struct Task {
     pub(super) run: Option<Run>,
     /// A response that waits until the initiator has sent the data it owes (R138).
     pub(super) held_response: Option<Box<ScsiResponse>>,
-    /// Data-In of Braid's own tasks.
+    /// Data-In that is not passed on as it comes.
     pub(super) collected: Vec<u8>,
+    /// Sent with this CDB and length instead of its own: the answer is rewritten.
+    pub(super) wide: Option<(Cdb, u32)>,
     /// For Braid's own tasks: the nexus to use.
     pub(super) only_nexus: Option<NexusId>,
 }
@@ -137,6 +142,7 @@ impl Task {
             run: None,
             held_response: None,
             collected: Vec::new(),
+            wide: None,
             only_nexus: None,
         }
     }
@@ -153,6 +159,36 @@ impl Task {
         let command =
             ScsiCommand { read: expected > 0, lun, expected_length: expected, cdb, ..ScsiCommand::default() };
         Self { origin, only_nexus: Some(nexus), ..Self::from_initiator(&command, 0, now) }
+    }
+
+    /// A task of Braid's own that sends this data.
+    pub(super) fn own_write(
+        origin: Origin,
+        nexus: NexusId,
+        lun: Lun,
+        cdb: Cdb,
+        data: Vec<u8>,
+        now: Instant,
+    ) -> Self {
+        let mut task = Self::own(origin, nexus, lun, cdb, u32::try_from(data.len()).unwrap_or(u32::MAX), now);
+        (task.read, task.write) = (false, true);
+        task.inbound.begin(Payload::from(data), false);
+        task
+    }
+
+    /// The parameters, if it is a PERSISTENT RESERVE OUT that has them.
+    pub(super) fn persistent_request(&self) -> Option<Request> {
+        Request::parse(&self.cdb.0, &self.inbound.slice(0, 24).contiguous())
+    }
+
+    /// The CDB that it is sent with.
+    pub(super) fn asked_cdb(&self) -> &Cdb {
+        self.wide.as_ref().map_or(&self.cdb, |(cdb, _)| cdb)
+    }
+
+    /// The Expected Data Transfer Length that it is sent with.
+    pub(super) fn asked_length(&self) -> u32 {
+        self.wide.as_ref().map_or(self.expected, |(_, length)| *length)
     }
 
     /// Whether nothing of the medium is seen or changed by it, whatever its CDB says: the initiator expects no data, or
@@ -226,13 +262,13 @@ impl Task {
     pub(super) fn initiator_tag(&self) -> Itt {
         match self.origin {
             Origin::Initiator { itt, .. } => itt,
-            Origin::Check(_) | Origin::Fence(_) => Itt::NONE,
+            Origin::Check(_) | Origin::Fence(_) | Origin::Registration => Itt::NONE,
         }
     }
 
-    /// Bytes of read data the initiator expects.
+    /// Bytes of read data expected of the target.
     pub(super) fn read_length(&self) -> u32 {
-        if self.write { self.bidi_read.unwrap_or(0) } else { self.expected }
+        if self.write { self.bidi_read.unwrap_or(0) } else { self.asked_length() }
     }
 }
 

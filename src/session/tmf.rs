@@ -423,11 +423,15 @@ impl Session {
             t.run.is_some() && asked && function.sweeps(t)
         };
         for key in self.tasks.select(ended) {
-            let Some(origin) = self.tasks.get(key).map(|t| t.origin) else { continue };
+            let Some(task) = self.tasks.get(key) else { continue };
+            let (origin, lun, nexus) = (task.origin, task.lun, task.only_nexus);
             self.conclude(key, now);
             match origin {
                 Origin::Check(id) => self.ask(id, now),
                 Origin::Fence(nexus) => self.next_fence_step(nexus, now),
+                Origin::Registration => {
+                    self.registration_swept_away(lun, nexus.unwrap_or(HOME), now);
+                }
                 Origin::Initiator { .. } => {}
             }
         }

@@ -6,8 +6,9 @@ use super::api::{Cause, ConnId, How, Notice, Output};
 use super::nexus::{Conn, ConnState, HOME};
 use super::order::Holder;
 use super::tasks::{Origin, Solicited, Task, TaskKey};
+use super::unit::meets_registrations;
 use crate::iscsi::{
-    AsyncMessage, DataIn, Itt, Lun, NopIn, NopOut, Payload, Pdu, R2t, Reject, ScsiResponse, StatSn, Ttt, tmf,
+    AsyncMessage, DataIn, Itt, NopIn, NopOut, Payload, Pdu, R2t, Reject, ScsiResponse, StatSn, Ttt, tmf,
 };
 use crate::scsi::sense::status;
 use crate::scsi::{Class, Command};
@@ -132,7 +133,7 @@ impl Session {
             pdu.buffer_offset = delivered;
             pdu.data = pdu.data.slice(0, length.min(expected - delivered) as usize);
         }
-        if matches!(task.origin, Origin::Initiator { .. }) {
+        if matches!(task.origin, Origin::Initiator { .. }) && task.wide.is_none() {
             self.pass_on(key, &pdu, end == expected);
         } else {
             for chunk in pdu.data.chunks() {
@@ -146,7 +147,7 @@ impl Session {
     }
 
     /// Sends read data to the initiator, cut for it.
-    fn pass_on(&mut self, key: TaskKey, pdu: &DataIn, complete: bool) {
+    pub(super) fn pass_on(&mut self, key: TaskKey, pdu: &DataIn, complete: bool) {
         let session = &self.plan.downstream.session;
         let segment = self.plan.downstream.connection.max_send_data_segment.max(512);
         let (_, exp_cmd_sn, max_cmd_sn) = self.front.peek();
@@ -317,6 +318,9 @@ impl Session {
                     self.attention_met(nexus, lun, &response, sent_at);
                     self.unit_doubted(lun, nexus, now);
                 }
+                if conflict {
+                    self.registrations_doubted(lun);
+                }
                 self.move_to_home(key);
                 return;
             }
@@ -331,10 +335,13 @@ impl Session {
                     written: u64::from(task.inbound.received()),
                     took: now.saturating_duration_since(task.arrived),
                 };
-                if nexus == HOME {
-                    self.home_answered(lun, &command, &response, now);
+                let response = self.narrow(key, response);
+                let waits = nexus == HOME && self.home_answered(key, &command, &response, now);
+                if waits {
+                    self.hold_answer(key, response);
+                } else {
+                    self.respond(key, response, now);
                 }
-                self.respond(key, response, now);
                 self.note(completed);
             }
             Origin::Check(check) => {
@@ -347,18 +354,36 @@ impl Session {
                     self.fence_answered(nexus, &task, &response, now);
                 }
             }
+            Origin::Registration => {
+                if let Some(task) = self.tasks.remove(key) {
+                    self.held -= u64::from(task.inbound.received());
+                    self.registration_answered(&task, &response, now);
+                }
+            }
         }
     }
 
-    /// What home's answer to a command of the initiator says of the unit.
-    fn home_answered(&mut self, lun: Lun, command: &Command, response: &ScsiResponse, now: Instant) {
+    /// What home's answer to a command of the initiator says of the unit. Returns whether the initiator gets it later.
+    fn home_answered(
+        &mut self,
+        key: TaskKey,
+        command: &Command,
+        response: &ScsiResponse,
+        now: Instant,
+    ) -> bool {
+        let Some(lun) = self.tasks.get(key).map(|t| t.lun) else { return false };
         self.home_tells(lun, response);
         self.note_change(lun, command);
+        if response.status == status::RESERVATION_CONFLICT {
+            self.registrations_doubted(lun);
+        }
+        if command.class == Class::Reservation {
+            return self.reservation_answered(key, response, now);
+        }
         if response.response != 0 || response.status != status::GOOD {
-            return;
+            return false;
         }
         match command.class {
-            Class::Reservation => self.unit_reservation(lun, command.name),
             Class::Read(_) | Class::Write(_) => self.unit_used(lun, now),
             Class::WriteAnywhere(_)
             | Class::WriteOnce(_)
@@ -366,7 +391,17 @@ impl Session {
             | Class::Survey(_)
             | Class::Query
             | Class::Stateless
+            | Class::Reservation
             | Class::Barrier => {}
+        }
+        false
+    }
+
+    /// The initiator gets this answer later.
+    fn hold_answer(&mut self, key: TaskKey, response: ScsiResponse) {
+        if let Some(task) = self.tasks.get_mut(key) {
+            task.run = None;
+            task.held_response = Some(Box::new(response));
         }
     }
 
@@ -430,6 +465,10 @@ impl Session {
         let Some(task) = self.tasks.remove(key) else { return };
         if let Some(untold) = &task.held_response {
             self.attention_untold(task.lun, untold);
+        }
+        self.changed |= meets_registrations(&task);
+        if task.run.is_some() && matches!(task.origin, Origin::Initiator { .. }) {
+            self.persistent_doubted(task.lun, task.persistent_request(), None);
         }
         self.promised = self.promised.saturating_sub(task.booked());
         if let Some(run) = task.run

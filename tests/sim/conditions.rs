@@ -282,7 +282,7 @@ impl Conditions {
     /// reservation that it was given under.
     pub(crate) fn outcome_unknown(&self, unit: usize, runs_once: bool) {
         assert!(self.losses > 0, "P3: an outcome is unknown though nothing was lost");
-        assert!(runs_once || self.beliefs[unit].ever_reserved, "P3: it could have run again");
+        assert!(runs_once || self.beliefs[unit].held(), "P3: it could have run again");
     }
 
     /// Whether a reservation conflict has a reason.

@@ -44,8 +44,7 @@ pub(in crate::session) struct Check {
     pub(super) step: Step,
     pub(super) reach: Reach,
     pub(super) facts: Facts,
-    /// Somebody holds a persistent registration: other nexuses than the registered one may be shut out or, worse, miss
-    /// a preemption.
+    /// Somebody holds a persistent registration.
     pub(super) registered: bool,
     /// Questions asked in vain (busy, aborted, unit attention).
     repeats: u32,
@@ -173,6 +172,7 @@ impl Session {
         let luns: Vec<Lun> = self.units.keys().copied().collect();
         for lun in luns {
             self.reservation_lost(lun, now);
+            self.recall_registration(lun);
             self.start_check(HOME, lun, now);
         }
         self.checks.iter().any(|c| c.nexus == HOME)

@@ -1,28 +1,34 @@
 //! The logical units that the initiator uses: what is known of each, and over which nexuses its commands may go.
 //!
 //! - `facts`: who a unit is. `inquire`: the questions that Braid asks. `proof`: whether a further nexus shows the same.
-//! - `reservation`: what binds a unit to the nexus that reserved it.
+//! - `reservation`: what binds a unit to the nexus that reserved it. `registration`, `replicas`: persistent registrations,
+//!   the same on every nexus. `collapse`: what the initiator is shown of them.
 //!
 //! Home is asked for a unit's name at its first command: should home move to another path, it must be the same unit there,
 //! and the session ends if that cannot be told. It is asked everything once the initiator uses the unit.
 
+mod collapse;
 mod facts;
 mod inquire;
 mod proof;
+mod registration;
+mod replicas;
 mod reservation;
 
 pub(super) use inquire::Check;
+pub(super) use replicas::meets_registrations;
 
 use super::Session;
 use super::api::{Notice, PathId};
 use super::attention::Attentions;
 use super::nexus::{HOME, NexusId, NexusState};
 use crate::iscsi::Lun;
+use crate::scsi::Class;
 use crate::scsi::inquiry::{self, Identity};
 use facts::Facts;
 use inquire::{Reach, Step};
 use proof::Proof;
-use reservation::Binding;
+use registration::Registrations;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -37,7 +43,9 @@ pub(in crate::session) struct Unit {
     addressed: bool,
     /// Plain block I/O went well.
     used: bool,
-    binding: Binding,
+    /// Home holds it by RESERVE.
+    reserved: bool,
+    registrations: Registrations,
     proofs: BTreeMap<NexusId, Proof>,
     attentions: Attentions,
 }
@@ -46,13 +54,14 @@ pub(in crate::session) struct Unit {
 const MOST_UNITS: usize = 1024;
 
 impl Session {
-    /// Whether plain block I/O for `lun` may go over `nexus`.
-    pub(in crate::session) fn unit_usable(&self, lun: Lun, nexus: NexusId) -> bool {
+    /// Whether plain block I/O of a class for `lun` may go over `nexus`.
+    pub(in crate::session) fn unit_usable(&self, lun: Lun, nexus: NexusId, class: &Class) -> bool {
         if nexus == HOME {
             return true;
         }
         let Some(unit) = self.units.get(&lun) else { return false };
-        let free = unit.binding.is_free() || broken!(self.rules, ReservedUnitSpread);
+        let allowed = !unit.reserved && unit.registrations.allow(nexus, class);
+        let free = allowed || broken!(self.rules, ReservedUnitSpread);
         let proof = unit.proofs.get(&nexus).copied().unwrap_or_default();
         let unproved = proof != Proof::Refused && broken!(self.rules, IdentityUnproved);
         free && (proof == Proof::Proved || unproved)
@@ -162,7 +171,7 @@ impl Session {
     /// Home goes into service when its last unit was checked again.
     fn home_checked(&mut self, now: Instant) {
         let settling = self.home_state() == NexusState::Settling;
-        if settling && !self.checks.iter().any(|c| c.nexus == HOME) {
+        if settling && !self.checks.iter().any(|c| c.nexus == HOME) && !self.is_recalling() {
             self.nexus_ready(HOME, now);
         }
     }

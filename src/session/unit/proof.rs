@@ -19,7 +19,7 @@ pub(super) enum Proof {
     Unknown,
     Checking,
     Proved,
-    /// Another unit, or one with registrations that only home may use.
+    /// Another unit.
     Refused,
 }
 
@@ -58,7 +58,7 @@ impl Session {
     }
 
     /// Checks on a lost nexus end; what was proved there no longer holds.
-    pub(in crate::session) fn forget_checks(&mut self, nexus: NexusId) {
+    pub(in crate::session) fn forget_checks(&mut self, nexus: NexusId, now: Instant) {
         for check in self.checks.iter().filter(|c| c.nexus == nexus) {
             if let Some(unit) = self.units.get_mut(&check.lun) {
                 unit.learning = unit.learning && nexus != HOME;
@@ -69,6 +69,7 @@ impl Session {
             unit.proofs.remove(&nexus);
             unit.attentions.forget(nexus);
         }
+        self.registrations_lost(nexus, now);
     }
 
     /// A further nexus has told all that was asked: is it home's unit?
@@ -78,15 +79,13 @@ impl Session {
         let Some(unit) = self.units.get_mut(&check.lun) else { return };
         let Some(known) = &unit.facts else { return };
         let difference = known.difference(&check.facts);
-        let proof = if difference.is_some() || check.registered { Proof::Refused } else { Proof::Proved };
+        let proof = if difference.is_some() { Proof::Refused } else { Proof::Proved };
         unit.proofs.insert(check.nexus, proof);
+        if proof == Proof::Proved {
+            self.keys_seen(check.lun, check.nexus, check.registered);
+        }
         self.note(match difference {
             Some(what) => Notice::IdentityMismatch { path, lun, what },
-            None if check.registered => Notice::IdentityMismatch {
-                path,
-                lun,
-                what: "the unit has persistent reservations: it stays on home".into(),
-            },
             None => Notice::IdentityProved { path, lun },
         });
     }

@@ -1,50 +1,46 @@
-//! What binds a unit to the nexus that reserved it (SPC-4 section 5.13; RESERVE and RELEASE: SPC-2).
+//! Reservation commands of the initiator, and what binds a unit to home (RESERVE and RELEASE: SPC-2; persistent ones:
+//! [`super::registration`]).
 //!
-//! RESERVE binds the unit to home until RELEASE, a reset or the loss of home; a persistent registration for as long as
-//! the session lasts. If home is lost while it holds one, the initiator is told, and what relied on it does not run (P5).
+//! RESERVE binds the unit to home until RELEASE, a reset or the loss of home. If home is lost while it holds a reservation that
+//! the target does not keep for it, the initiator is told, and what relied on it does not run (P5).
 
-use crate::iscsi::Lun;
-use crate::scsi::sense::key;
+use crate::iscsi::{Lun, ScsiResponse};
+use crate::scsi::sense::{key, status};
 use crate::scsi::{Class, Sense};
 use crate::session::Session;
 use crate::session::attention::Deed;
-use crate::session::tasks::{Origin, Task};
+use crate::session::tasks::{Origin, Task, TaskKey};
 use bytes::Bytes;
 use std::time::Instant;
 
-/// What binds one unit to home.
-#[derive(Debug, Default)]
-pub(super) struct Binding {
-    /// By RESERVE.
-    reserved: bool,
-    /// By a persistent registration.
-    registered: bool,
-}
-
-impl Binding {
-    /// Whether plain block I/O may go over further nexuses.
-    pub(super) const fn is_free(&self) -> bool {
-        !self.reserved && !self.registered
-    }
-}
-
 impl Session {
-    /// A reservation command ended well (by its name): RESERVE binds the unit to home until RELEASE, a persistent
-    /// registration for as long as the session lasts.
-    pub(in crate::session) fn unit_reservation(&mut self, lun: Lun, name: &str) {
-        let Some(unit) = self.units.get_mut(&lun) else { return };
-        match name {
-            "RESERVE(6)" | "RESERVE(10)" => unit.binding.reserved = true,
-            "RELEASE(6)" | "RELEASE(10)" => unit.binding.reserved = false,
-            _ => unit.binding.registered = true,
+    /// Home answered a reservation command of the initiator. Returns whether the initiator gets the answer later.
+    pub(in crate::session) fn reservation_answered(
+        &mut self,
+        key: TaskKey,
+        response: &ScsiResponse,
+        now: Instant,
+    ) -> bool {
+        let Some(task) = self.tasks.get(key) else { return false };
+        let (lun, name) = (task.lun, task.command.name);
+        let good = response.response == 0 && response.status == status::GOOD;
+        if !good && Self::may_have_changed(response) {
+            self.persistent_doubted(lun, task.persistent_request(), None);
         }
+        let Some(unit) = self.units.get_mut(&lun).filter(|_| good) else { return false };
+        match name {
+            "RESERVE(6)" | "RESERVE(10)" => unit.reserved = true,
+            "RELEASE(6)" | "RELEASE(10)" => unit.reserved = false,
+            _ => return self.persistent_changed(key, now),
+        }
+        false
     }
 
     /// A unit (or all of them) was reset: RESERVE ended with it.
     pub(in crate::session) fn unit_reset(&mut self, lun: Option<Lun>) {
         let now = self.now;
         for (_, unit) in self.units.iter_mut().filter(|(l, _)| lun.is_none_or(|lun| lun == **l)) {
-            unit.binding.reserved = false;
+            unit.reserved = false;
             unit.attentions.note_deed(Deed::Reset, now);
         }
     }
@@ -52,23 +48,33 @@ impl Session {
     /// Somebody else reset the unit: RESERVE ended with it.
     pub(in crate::session) fn reservation_ended(&mut self, lun: Lun) {
         if let Some(unit) = self.units.get_mut(&lun) {
-            unit.binding.reserved = false;
+            unit.reserved = false;
         }
     }
 
-    /// Home was lost and is back: a reservation that went with it is over, and the initiator must know (P5).
+    /// Home was lost and is back: what it held by RESERVE is over.
     pub(super) fn reservation_lost(&mut self, lun: Lun, now: Instant) {
-        let rules = self.rules;
         let Some(unit) = self.units.get_mut(&lun) else { return };
-        if !unit.binding.reserved && !unit.binding.registered {
-            return;
-        }
-        let loss = Sense { key: key::UNIT_ATTENTION, asc: 0x29, ascq: 0x07 };
-        if !broken!(rules, ReservationLossUntold) {
-            unit.attentions.keep(Bytes::copy_from_slice(&loss.to_fixed()), now);
-        }
-        if std::mem::take(&mut unit.binding.reserved) {
+        if std::mem::take(&mut unit.reserved) {
+            self.tell_loss(lun, now);
             self.end_what_relied_on_reservation(lun, now);
+        }
+    }
+
+    /// Home is back without its registration, or without a sign of it; `held`: it may have held a reservation.
+    pub(super) fn registration_gone(&mut self, lun: Lun, held: bool, now: Instant) {
+        self.tell_loss(lun, now);
+        if held {
+            self.end_what_relied_on_reservation(lun, now);
+        }
+    }
+
+    /// The initiator must know that it lost what it had (P5).
+    fn tell_loss(&mut self, lun: Lun, now: Instant) {
+        let loss = Sense { key: key::UNIT_ATTENTION, asc: 0x29, ascq: 0x07 };
+        let told = !broken!(self.rules, ReservationLossUntold);
+        if let Some(unit) = self.units.get_mut(&lun).filter(|_| told) {
+            unit.attentions.keep(Bytes::copy_from_slice(&loss.to_fixed()), now);
         }
     }
 

@@ -12,6 +12,7 @@ mod loss;
 mod malformed;
 mod mcs;
 mod order;
+mod persistent;
 mod sessions;
 mod tmf;
 
@@ -647,7 +648,10 @@ pub(crate) const INQUIRY: [u8; 6] = [0x12, 0, 0, 0, 255, 0];
 fn is_question(pdu: &Pdu) -> bool {
     match pdu {
         Pdu::ScsiCommand(c) if c.cdb.0[5] == 0 => {
-            matches!((c.cdb.0[0], c.expected_length), (0x00, 0) | (0x12 | 0x5e, 96 | 1024) | (0x25 | 0x9e, _))
+            matches!(
+                (c.cdb.0[0], c.expected_length),
+                (0x00, 0) | (0x12 | 0x5e, 96 | 1024) | (0x25 | 0x9e, _) | (0x5e, 0xfffc)
+            )
         }
         _ => false,
     }
