@@ -24,7 +24,7 @@ mod value;
 pub use problem::{ConfigError, Place, Problem};
 
 use crate::path::select::Policy;
-use crate::session::FenceMethod;
+use crate::session::{Barriers, FenceMethod};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -83,6 +83,8 @@ pub struct Target {
     pub mode: Mode,
     /// Path choice.
     pub policy: Policy,
+    /// Who keeps ORDERED commands and flushes in order.
+    pub barriers: Barriers,
     /// How ghosts of a lost nexus are fenced.
     pub fence: FenceMethod,
     /// See [`crate::session::SessionPlan::fence_time`].
@@ -170,12 +172,13 @@ pub enum Digest {
 }
 
 impl Target {
-    /// The words for mode, policy and fence, as the configuration writes them.
+    /// The words for mode, policy, barriers and fence, as the configuration writes them.
     #[must_use]
-    pub fn words(&self) -> [&'static str; 3] {
+    pub fn words(&self) -> [&'static str; 4] {
         [
             value::name_of(value::MODES, &self.mode),
             value::name_of(value::POLICIES, &self.policy),
+            value::name_of(value::BARRIERS, &self.barriers),
             value::name_of(value::FENCES, &self.fence),
         ]
     }

@@ -5,7 +5,7 @@ use super::problem::{Place, Problem};
 use super::value::{self, Read};
 use super::{Config, Digest, Limits, Local, LogFormat, Mode, PathConfig, Target};
 use crate::path::select::Policy;
-use crate::session::FenceMethod;
+use crate::session::{Barriers, FenceMethod};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -100,6 +100,7 @@ fn defaults(name: String, paths: Vec<PathConfig>) -> Target {
         paths,
         mode: Mode::default(),
         policy: Policy::default(),
+        barriers: Barriers::default(),
         fence: FenceMethod::Auto,
         fence_time: S(30),
         queue_time: S(60),
@@ -123,6 +124,7 @@ fn defaults(name: String, paths: Vec<PathConfig>) -> Target {
 fn read_behaviour(keys: &mut Keys<'_>, target: &mut Target) {
     target.mode = keys.or("mode", target.mode, value::mode);
     target.policy = keys.or("policy", target.policy, value::policy);
+    target.barriers = keys.or("barriers", target.barriers, value::barriers);
     target.fence = keys.or("fence", target.fence, value::fence);
     target.fence_time =
         keys.or("fence_time", target.fence_time, |v| value::duration(v, Duration::ZERO, HOUR));

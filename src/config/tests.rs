@@ -70,6 +70,8 @@ fn keys_of_a_target() {
     assert_eq!(target_with("policy = \"round-robin\"").policy, Policy::RoundRobin);
     assert_eq!(target_with("policy = \"weighted\"").policy, Policy::Weighted);
     assert_eq!(target_with("policy = \"failover\"").policy, Policy::Failover);
+    assert_eq!(target_with("barriers = \"strict\"").barriers, Barriers::Strict);
+    assert_eq!(target_with("barriers = \"native\"").barriers, Barriers::Native);
     assert_eq!(target_with("fence = \"ordered\"").fence, FenceMethod::Ordered);
     assert_eq!(target_with("fence = \"reinstate\"").fence, FenceMethod::Reinstate);
     assert_eq!(target_with("fence = \"time\"").fence, FenceMethod::Time);

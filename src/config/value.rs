@@ -6,7 +6,7 @@
 use super::draft::Value;
 use super::{Config, Digest, LogFormat, Mode};
 use crate::path::select::Policy;
-use crate::session::FenceMethod;
+use crate::session::{Barriers, FenceMethod};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -165,6 +165,9 @@ pub(super) const POLICIES: &[(&str, Policy)] = &[
 ];
 
 /// Words for [`FenceMethod`].
+pub(super) const BARRIERS: &[(&str, Barriers)] =
+    &[("strict", Barriers::Strict), ("native", Barriers::Native)];
+
 pub(super) const FENCES: &[(&str, FenceMethod)] = &[
     ("auto", FenceMethod::Auto),
     ("reinstate", FenceMethod::Reinstate),
@@ -178,6 +181,10 @@ pub(super) fn mode(value: &Value) -> Read<Mode> {
 
 pub(super) fn policy(value: &Value) -> Read<Policy> {
     word(value, POLICIES)
+}
+
+pub(super) fn barriers(value: &Value) -> Read<Barriers> {
+    word(value, BARRIERS)
 }
 
 pub(super) fn fence(value: &Value) -> Read<FenceMethod> {

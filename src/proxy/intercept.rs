@@ -390,6 +390,7 @@ fn session_plan(
         home_login,
         fanout,
         policy: target.policy,
+        barriers: target.barriers,
         fence: target.fence,
         fence_time: target.fence_time,
         predecessor,

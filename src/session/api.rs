@@ -36,6 +36,18 @@ pub enum FenceMethod {
     Time,
 }
 
+/// Who makes ORDERED commands and cache flushes wait for what came before them, and what comes later for them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Barriers {
+    /// Braid: a barrier is sent once all that it must follow has completed. Only where the session has a single path,
+    /// whose loss takes all commands with it, the target keeps ORDERED commands in order.
+    #[default]
+    Strict,
+    /// The target, among commands of home's session; Braid, where another session is concerned. When one of several
+    /// connections of home's session is lost, a barrier may have passed commands that were lost with it.
+    Native,
+}
+
 /// One configured path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PathPlan {
@@ -62,6 +74,8 @@ pub struct SessionPlan {
     pub fanout: Fanout,
     /// Path choice.
     pub policy: Policy,
+    /// Barriers.
+    pub barriers: Barriers,
     /// Fence.
     pub fence: FenceMethod,
     /// How long after the loss of a nexus its commands may still run in the target. Newer writes that overlap one wait

@@ -171,9 +171,12 @@ impl Session {
         let Some(task) = self.tasks.get(key) else { return };
         let class = if task.moves_nothing() { Class::Stateless } else { task.command.class.clone() };
         let footprint = Footprint { lun: task.lun, class, attribute: task.attribute };
-        let blockers = self.order.arrive(key, footprint);
+        let verdict = self.order.arrive(key, footprint);
         if let Some(task) = self.tasks.get_mut(key) {
-            task.blockers = blockers;
+            task.blockers = verdict.blockers;
+            if verdict.follows {
+                task.follow();
+            }
         }
     }
 

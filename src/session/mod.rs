@@ -137,7 +137,7 @@ impl Session {
             text: TextCollector::new(),
             text_rest: Vec::new(),
             tasks: tasks::Tasks::default(),
-            order: order::Order::default(),
+            order: order::Order::new(order::Left::by(plan.barriers, plan.paths.len())),
             any_queue: VecDeque::new(),
             home_queue: VecDeque::new(),
             own_queue: VecDeque::new(),

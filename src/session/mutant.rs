@@ -56,6 +56,10 @@ mutants! {
     FlushToTheEndIsOfNone = "flush-to-the-end-is-of-none",
     /// A flush waits only for writes to the first block of its range (P2, R244).
     FlushOfFirstBlock = "flush-of-first-block",
+    /// What followed a command on the only path does not wait for it when it was lost and runs again (P1).
+    RecalledIsFollowed = "recalled-is-followed",
+    /// A barrier is sent behind a write whose data the target does not have yet, and passes it there (P1).
+    FollowsUnsentData = "follows-unsent-data",
     /// Unknown opcodes, MODE SELECT and the like are no barrier (P1, R244).
     BarriersFlow = "barriers-flow",
     /// A command that was aborted while it waited is released all the same, under a key that has another owner now (P1).

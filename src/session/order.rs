@@ -1,11 +1,18 @@
-//! Which command waits for which (DESIGN: order across paths), in its safe form: of two commands that conflict the later
-//! waits for the earlier to complete; barriers drain.
+//! Which command waits for which (DESIGN: order across paths): of two commands that conflict the later waits for the
+//! earlier to complete; barriers drain.
+//!
+//! Between a barrier and another command the later may instead wait only until the target has the earlier with all its data,
+//! in home's session, and then follow it there: the target keeps them in order by CmdSN and attribute (R241, R245). It does
+//! not while write data is still to come (TARGETS section 2), nor if the earlier is lost with one of several connections and
+//! the later is not. So this is done on a session's only path, and where [`Barriers::Native`] asks for it. What is lost
+//! and runs again waits anew ([`Order::recall`]). Commands that overlap always wait for completion.
 //!
 //! Entries are kept per session: commands until they complete, and **ghosts**, writes that may
 //! still reach a target over a path that was given up, until their nexus is fenced. A ghost holds back only what could
 //! be harmed: newer commands that change what the ghost writes, and, if nobody will write the same again before, those
 //! that read it. What an earlier session may have left behind is a ghost on the whole unit.
 
+use super::api::Barriers;
 use super::rules::Rules;
 use super::tasks::TaskKey;
 use crate::iscsi::{Lun, TaskAttribute};
@@ -20,6 +27,41 @@ pub(super) enum Holder {
     Ghost(u64),
 }
 
+/// How long a command waits for an earlier one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wait {
+    /// Not at all.
+    No,
+    /// Until the target has it, and keeps the two in order itself.
+    HandedOver,
+    /// Until it has completed.
+    Completed,
+}
+
+/// What a command that arrives or runs again waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Verdict {
+    /// Entries it waits for.
+    pub(super) blockers: u32,
+    /// It follows a command that the target still has: it must go to the same session.
+    pub(super) follows: bool,
+}
+
+/// Barriers that are left to the target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Left {
+    attributes: bool,
+    flushes: bool,
+}
+
+impl Left {
+    /// What a session leaves to its target.
+    pub(super) const fn by(barriers: Barriers, paths: usize) -> Self {
+        let native = matches!(barriers, Barriers::Native);
+        Self { attributes: native || paths == 1, flushes: native }
+    }
+}
+
 /// What a command means for the order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Footprint {
@@ -31,18 +73,37 @@ pub(super) struct Footprint {
 impl Footprint {
     /// Whether the attribute alone makes it a barrier (R241, R243).
     fn is_barrier(&self) -> bool {
-        matches!(self.attribute, TaskAttribute::Ordered | TaskAttribute::Untagged | TaskAttribute::Aca)
+        matches!(self.attribute, TaskAttribute::Ordered | TaskAttribute::Untagged)
     }
 
-    /// Whether `later` must wait until `self` has completed.
-    fn holds_back(&self, later: &Self, rules: Rules) -> bool {
-        if self.lun != later.lun || later.attribute == TaskAttribute::HeadOfQueue {
-            return false;
+    /// Whether it runs whatever is before it: HEAD OF QUEUE, and ACA, which is for a unit whose other commands are
+    /// blocked until the condition is cleared (SAM-5 section 5.10: waiting for them would be for ever).
+    fn is_urgent(&self) -> bool {
+        matches!(self.attribute, TaskAttribute::HeadOfQueue | TaskAttribute::Aca)
+    }
+
+    /// How long `later` must wait for `self`.
+    fn holds_back(&self, later: &Self, left: Left, rules: Rules) -> Wait {
+        if self.lun != later.lun || later.is_urgent() {
+            return Wait::No;
         }
+        let flushes = |f: &Self| matches!(f.class, Class::Flush(_));
+        let untagged = |f: &Self| f.attribute == TaskAttribute::Untagged;
         let before = self.is_barrier() && !broken!(rules, OrderedHoldsNothingBack);
         let behind = later.is_barrier() && !broken!(rules, OrderedWaitsForNothing);
         let conflict = self.class.conflicts_with(&later.class) && !rules.overlooks(&self.class, &later.class);
-        before || behind || conflict
+        let (flushing, writing) =
+            (flushes(self) || flushes(later), self.class.writes() || later.class.writes());
+        let left_conflict = left.flushes && flushing && writing;
+        // Untagged tasks run one at a time (R243).
+        if conflict && !left_conflict || untagged(self) && untagged(later) {
+            return Wait::Completed;
+        }
+        match (before || behind, conflict) {
+            (false, false) => Wait::No,
+            (true, _) if !left.attributes => Wait::Completed,
+            _ => Wait::HandedOver,
+        }
     }
 
     /// Whether `later` must wait until the ghost of `self` is fenced: it changes what the ghost would overwrite. Reads
@@ -69,39 +130,104 @@ fn changes_medium(class: &Class) -> bool {
 #[derive(Debug)]
 struct Entry {
     holder: Holder,
+    /// In order of arrival.
+    number: u64,
     footprint: Footprint,
     /// A ghost whose command does not run again: reads wait for it too.
     reads_too: bool,
     dependents: Vec<TaskKey>,
+    /// The target has it with all its data, in home's session, so that what follows it there stays behind it.
+    handed_over: bool,
+    /// Who waits only for that.
+    followers: Vec<TaskKey>,
+}
+
+impl Entry {
+    fn new(holder: Holder, footprint: Footprint, reads_too: bool, dependents: Vec<TaskKey>) -> Self {
+        let (number, handed_over, followers) = (0, false, Vec::new());
+        Self { holder, number, footprint, reads_too, dependents, handed_over, followers }
+    }
 }
 
 /// Entries, in no order: what is there when a command arrives came before it.
 #[derive(Debug, Default)]
 pub(super) struct Order {
     pub(super) rules: Rules,
+    left: Left,
+    arrived: u64,
     entries: Vec<Entry>,
 }
 
 impl Order {
-    /// Adds a command and returns for how many entries it has to wait.
-    pub(super) fn arrive(&mut self, key: TaskKey, footprint: Footprint) -> u32 {
-        let (mut blockers, rules) = (0, self.rules);
+    pub(super) fn new(left: Left) -> Self {
+        Self { left, ..Self::default() }
+    }
+
+    /// Adds a command and returns for what it has to wait.
+    pub(super) fn arrive(&mut self, key: TaskKey, footprint: Footprint) -> Verdict {
+        let (mut verdict, rules, left) = (Verdict::default(), self.rules, self.left);
         if broken!(rules, NothingWaits) {
-            return 0;
+            return verdict;
         }
         for entry in &mut self.entries {
-            let blocks = match entry.holder {
-                Holder::Task(_) => entry.footprint.holds_back(&footprint, rules),
-                Holder::Ghost(_) => entry.footprint.haunts(&footprint, entry.reads_too),
+            let wait = match entry.holder {
+                Holder::Task(_) => entry.footprint.holds_back(&footprint, left, rules),
+                Holder::Ghost(_) if entry.footprint.haunts(&footprint, entry.reads_too) => Wait::Completed,
+                Holder::Ghost(_) => Wait::No,
             };
-            if blocks {
-                entry.dependents.push(key);
-                blockers += 1;
+            match wait {
+                Wait::No => {}
+                Wait::HandedOver if entry.handed_over => verdict.follows = true,
+                Wait::HandedOver => {
+                    entry.followers.push(key);
+                    verdict.blockers += 1;
+                }
+                Wait::Completed => {
+                    entry.dependents.push(key);
+                    verdict.blockers += 1;
+                }
             }
         }
-        let holder = Holder::Task(key);
-        self.entries.push(Entry { holder, footprint, reads_too: false, dependents: Vec::new() });
-        blockers
+        self.arrived += 1;
+        let entry = Entry::new(Holder::Task(key), footprint, false, Vec::new());
+        self.entries.push(Entry { number: self.arrived, ..entry });
+        verdict
+    }
+
+    /// The target has all of a command, in home's session. Returns the commands that waited only for that.
+    pub(super) fn hand_over(&mut self, key: TaskKey) -> Vec<TaskKey> {
+        if self.left == Left::default() {
+            return Vec::new();
+        }
+        let Some(entry) = self.entries.iter_mut().find(|e| e.holder == Holder::Task(key)) else {
+            return Vec::new();
+        };
+        entry.handed_over = true;
+        std::mem::take(&mut entry.followers)
+    }
+
+    /// A command has left the target without having completed, and will run again: nothing that is not `running` there
+    /// follows it any more. Returns the commands that got one more entry to wait for.
+    pub(super) fn recall(&mut self, key: TaskKey, running: impl Fn(TaskKey) -> bool) -> Vec<TaskKey> {
+        let Some(at) = self.entries.iter().position(|e| e.holder == Holder::Task(key)) else {
+            return Vec::new();
+        };
+        let (left, rules) = (self.left, self.rules);
+        let Some(own) = self.entries.get_mut(at).filter(|e| e.handed_over) else { return Vec::new() };
+        own.handed_over = false;
+        let (number, footprint) = (own.number, own.footprint.clone());
+        let follows = |e: &Entry| match e.holder {
+            Holder::Task(k) if e.number > number && !running(k) => {
+                let waits = footprint.holds_back(&e.footprint, left, rules) == Wait::HandedOver;
+                (waits && !broken!(rules, RecalledIsFollowed)).then_some(k)
+            }
+            Holder::Task(_) | Holder::Ghost(_) => None,
+        };
+        let waiting: Vec<TaskKey> = self.entries.iter().filter_map(follows).collect();
+        if let Some(own) = self.entries.get_mut(at) {
+            own.followers.clone_from(&waiting);
+        }
+        waiting
     }
 
     /// The command left a ghost: what could be harmed and is not `running` waits for the ghost now. Returns the commands
@@ -114,8 +240,7 @@ impl Order {
     ) -> Vec<TaskKey> {
         let Some(footprint) = self.footprint(key) else { return Vec::new() };
         let waiting = self.harmed(key, &footprint, false, running);
-        let (holder, dependents) = (Holder::Ghost(ghost), waiting.clone());
-        self.entries.push(Entry { holder, footprint, reads_too: false, dependents });
+        self.entries.push(Entry::new(Holder::Ghost(ghost), footprint, false, waiting.clone()));
         waiting
     }
 
@@ -168,8 +293,7 @@ impl Order {
     /// A ghost on a whole unit, from before its first command.
     pub(super) fn inherit(&mut self, ghost: u64, lun: Lun) {
         let footprint = Footprint { lun, class: Class::Barrier, attribute: TaskAttribute::Simple };
-        let holder = Holder::Ghost(ghost);
-        self.entries.push(Entry { holder, footprint, reads_too: true, dependents: Vec::new() });
+        self.entries.push(Entry::new(Holder::Ghost(ghost), footprint, true, Vec::new()));
     }
 
     fn footprint(&self, key: TaskKey) -> Option<Footprint> {
@@ -203,6 +327,7 @@ impl Order {
         }
         for entry in &mut self.entries {
             entry.dependents.retain(|k| *k != key);
+            entry.followers.retain(|k| *k != key);
         }
     }
 
@@ -211,13 +336,15 @@ impl Order {
         let Some(at) = self.entries.iter().position(|e| e.holder == holder) else {
             return Vec::new();
         };
-        let gone = self.entries.swap_remove(at);
+        let mut gone = self.entries.swap_remove(at);
+        gone.dependents.append(&mut gone.followers);
         gone.dependents
     }
 
     /// Number of entries that hold back `key`; for the invariant check.
     pub(super) fn blockers_of(&self, key: TaskKey) -> u32 {
-        let count = self.entries.iter().filter(|e| e.dependents.contains(&key)).count();
+        let waits = |list: &[TaskKey]| usize::from(list.contains(&key));
+        let count: usize = self.entries.iter().map(|e| waits(&e.dependents) + waits(&e.followers)).sum();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 }
@@ -226,6 +353,15 @@ impl Order {
 mod tests {
     use super::*;
     use crate::scsi::Extent;
+
+    /// Who follows nothing, and waits for so many.
+    impl PartialEq<u32> for Verdict {
+        fn eq(&self, blockers: &u32) -> bool {
+            *self == Self { blockers: *blockers, follows: false }
+        }
+    }
+
+    const FOLLOWS: Verdict = Verdict { blockers: 0, follows: true };
 
     fn simple(class: Class) -> Footprint {
         Footprint { lun: Lun(0), class, attribute: TaskAttribute::Simple }
@@ -259,6 +395,70 @@ mod tests {
         let urgent = Footprint { attribute: TaskAttribute::HeadOfQueue, ..write(0) };
         assert_eq!(order.arrive(3, urgent), 0);
         assert_eq!(order.arrive(4, write(0)), 3, "read 0, the barrier and the urgent write");
+    }
+
+    #[test]
+    fn on_the_only_path_ordered_follows_what_the_target_has_r241_r245() {
+        let mut order = Order::new(Left::by(Barriers::Strict, 1));
+        let ordered = |lba| Footprint { attribute: TaskAttribute::Ordered, ..write(lba) };
+        order.arrive(0, write(0));
+        order.arrive(1, read(64));
+        assert_eq!(order.arrive(2, ordered(100)), 2);
+        assert_eq!(order.hand_over(0), vec![2]);
+        assert_eq!(order.hand_over(1), vec![2]);
+        assert_eq!(order.arrive(3, read(200)), 1, "the target does not have the barrier yet");
+        assert_eq!(order.hand_over(2), vec![3]);
+        assert_eq!(order.arrive(4, read(300)), FOLLOWS);
+        assert_eq!(
+            order.arrive(5, ordered(0)).blockers,
+            3,
+            "for the reads to be sent, and for the write to complete"
+        );
+        assert_eq!(order.arrive(6, simple(Class::Flush(Extent::ALL))).blockers, 3, "flushes for the writes");
+    }
+
+    #[test]
+    fn what_runs_again_follows_nothing_that_the_target_had_r245() {
+        let mut order = Order::new(Left::by(Barriers::Strict, 1));
+        let ordered = Footprint { attribute: TaskAttribute::Ordered, ..write(64) };
+        order.arrive(0, write(0));
+        order.hand_over(0);
+        assert_eq!(order.arrive(1, ordered), FOLLOWS);
+        order.hand_over(1);
+        assert_eq!(order.arrive(2, read(200)), FOLLOWS);
+        assert_eq!(order.arrive(3, read(300)), FOLLOWS);
+        assert!(order.recall(3, |_| false).is_empty(), "it has not been sent");
+        assert!(order.recall(2, |k| k < 2).is_empty(), "nothing is ordered behind a read");
+        assert_eq!(order.recall(1, |k| k < 1), vec![2, 3]);
+        assert_eq!(order.recall(0, |_| false), vec![1]);
+        assert_eq!((order.blockers_of(0), order.blockers_of(1), order.blockers_of(2)), (0, 1, 1));
+        assert_eq!(order.hand_over(0), vec![1]);
+        assert_eq!(order.leave(Holder::Task(1)), vec![2, 3]);
+    }
+
+    #[test]
+    fn with_several_paths_ordered_waits_for_completion_and_native_leaves_it_and_flushes() {
+        let ordered = Footprint { attribute: TaskAttribute::Ordered, ..read(64) };
+        let flush = simple(Class::Flush(Extent::ALL));
+        for (barriers, expected) in [(Barriers::Strict, 1), (Barriers::Native, 0)] {
+            let mut order = Order::new(Left::by(barriers, 2));
+            order.arrive(0, write(0));
+            order.hand_over(0);
+            assert_eq!(order.arrive(1, ordered.clone()).blockers, expected);
+            assert!(order.leave(Holder::Task(1)).is_empty());
+            assert_eq!(order.arrive(2, flush.clone()).blockers, expected);
+        }
+    }
+
+    #[test]
+    fn untagged_commands_run_one_at_a_time_and_aca_passes_r243() {
+        let mut order = Order::new(Left::by(Barriers::Strict, 1));
+        let with = |attribute, lba| Footprint { attribute, ..read(lba) };
+        order.arrive(0, with(TaskAttribute::Untagged, 0));
+        order.hand_over(0);
+        assert_eq!(order.arrive(1, with(TaskAttribute::Untagged, 8)), 1);
+        assert_eq!(order.arrive(2, with(TaskAttribute::Aca, 0)), 0);
+        assert_eq!(Order::default().arrive(0, with(TaskAttribute::Aca, 0)), 0);
     }
 
     #[test]

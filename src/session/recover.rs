@@ -177,6 +177,7 @@ impl Session {
             return false;
         }
         if twice && !worn_out {
+            self.recall(task_key);
             self.wait_for_ghosts(task_key);
             if !(again && broken!(self.rules, LostTwiceForgotten)) {
                 self.queue_if_ready(task_key);
@@ -257,7 +258,7 @@ impl Session {
     }
 
     /// These have one more entry of the order to wait for.
-    fn hold_back(&mut self, waiting: &[TaskKey]) {
+    pub(super) fn hold_back(&mut self, waiting: &[TaskKey]) {
         for key in waiting {
             let Some(task) = self.tasks.get_mut(*key) else { continue };
             task.blockers += 1;

@@ -55,11 +55,21 @@ impl Session {
     /// Sends what can be sent.
     pub(super) fn dispatch(&mut self, now: Instant) {
         self.dispatch_own(now);
+        self.dispatch_home(now);
+        self.dispatch_any(now);
+        // Some may have waited until those were sent.
+        self.dispatch_home(now);
+    }
+
+    fn dispatch_home(&mut self, now: Instant) {
         while let Some(key) = self.home_queue.front().copied() {
             let Some(conn) = self.choose_home(key) else { break };
             self.home_queue.pop_front();
             self.send(key, conn, now);
         }
+    }
+
+    fn dispatch_any(&mut self, now: Instant) {
         let (mut at, mut stuck) = (0, SmallVec::<[Lun; 4]>::new());
         while let Some(key) = self.any_queue.get(at).copied() {
             let Some(lun) = self.tasks.get(key).map(|t| t.lun) else { break };
@@ -174,6 +184,7 @@ impl Session {
             cmd_sn,
             sent_at: now,
             received: 0,
+            data_sent: if unsolicited { burst } else { immediate },
             next_sn: 0,
             solicited: VecDeque::new(),
             load,
@@ -193,6 +204,7 @@ impl Session {
             };
             send_data(&mut self.outputs, conn, task, range);
         }
+        self.handed_over(key);
     }
 
     /// Answers the target's R2Ts with what has arrived from the initiator.
@@ -221,13 +233,16 @@ impl Session {
             let data_sn = send_data(&mut self.outputs, conn, task, range);
             let Some(run) = task.run.as_mut() else { return };
             if let Some(asked) = run.solicited.front_mut() {
+                run.data_sent += to - asked.next;
                 asked.next = to;
                 asked.data_sn = if broken!(self.rules, DataSnRestarts) { 0 } else { data_sn };
                 if to == asked.end {
                     run.solicited.pop_front();
                 }
             }
-            if broken!(self.rules, WriteAnsweredOnceSent) && to == task.expected {
+            let all = to == task.expected;
+            self.handed_over(key);
+            if broken!(self.rules, WriteAnsweredOnceSent) && all {
                 self.completed(key, id, ScsiResponse::default(), self.now);
                 return;
             }

@@ -77,13 +77,19 @@ impl Session {
         let Some(run) = &task.run else { return false };
         let Some(conn) = self.conn(run.conn) else { return false };
         let patience = self.plan.task_timeout;
-        let due = now >= run.sent_at + patience && should_be_quick(task);
+        let due = now >= run.sent_at + patience && should_be_quick(task) && !self.follows_slow(task);
         if !due || broken!(self.rules, TaskTimeoutIgnored) {
             return false;
         }
         let silent = now >= conn.last_answer + patience;
         let overtaken = conn.newest_done >= run.sent_at + patience / 2;
         silent || overtaken
+    }
+
+    /// Whether the target may rightly hold a command back for an earlier one that takes its time.
+    fn follows_slow(&self, task: &Task) -> bool {
+        let slow = |t: &Task| t.lun == task.lun && t.seq < task.seq && t.run.is_some() && !should_be_quick(t);
+        task.follows && self.tasks.iter().any(|(_, t)| slow(t))
     }
 }
 

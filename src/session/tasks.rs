@@ -58,6 +58,8 @@ pub(super) struct Run {
     pub(super) next_sn: u32,
     /// R2Ts not fully answered yet, in order of receipt (R123).
     pub(super) solicited: VecDeque<Solicited>,
+    /// Bytes of write data sent.
+    pub(super) data_sent: u32,
     /// Bytes counted as load of the path.
     pub(super) load: u64,
 }
@@ -84,6 +86,8 @@ pub(super) struct Task {
     pub(super) queued: bool,
     /// Only home will do: not block I/O, or a further nexus had something to say that home must say itself.
     pub(super) home_only: bool,
+    /// It was sent behind commands that the target still had, and may rightly wait for them there.
+    pub(super) follows: bool,
     /// Times it was given up with a lost nexus.
     pub(super) losses: u32,
     /// It was answered with GOOD.
@@ -134,6 +138,7 @@ impl Task {
             blockers: 0,
             queued: false,
             home_only: !plain_block_io,
+            follows: false,
             losses: 0,
             done: false,
             inbound: WriteBuffer::default(),
@@ -241,6 +246,16 @@ impl Task {
     /// A flush with no write before it.
     pub(super) fn flushes_nothing(&self) -> bool {
         matches!(self.command.class, Class::Flush(_)) && self.blockers == 0
+    }
+
+    /// It goes where commands are that it follows.
+    pub(super) fn follow(&mut self) {
+        (self.follows, self.home_only) = (true, true);
+    }
+
+    /// Whether the target has all of it.
+    pub(super) fn is_whole_at_target(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| !self.write || run.data_sent >= self.expected)
     }
 
     /// Whether it lacks data for which no memory is booked.

@@ -351,6 +351,7 @@ impl Session {
         if let Some(task) = self.tasks.get_mut(key) {
             task.run = None;
         }
+        self.recall(key);
         true
     }
 

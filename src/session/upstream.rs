@@ -410,6 +410,7 @@ impl Session {
             task.run = None;
             task.home_only = true;
         }
+        self.recall(key);
         self.wait_for_ghosts(key);
         self.queue_if_ready(key);
     }
@@ -496,6 +497,30 @@ impl Session {
         if self.tasks.get(key).is_some_and(|t| t.queued || t.only_nexus.is_some()) {
             self.unqueue(key);
         }
+    }
+
+    /// The target has all of a command: what follows it there may go.
+    pub(super) fn handed_over(&mut self, key: TaskKey) {
+        let unsent = broken!(self.rules, FollowsUnsentData);
+        let whole =
+            |t: &&Task| (unsent || t.is_whole_at_target()) && t.run.as_ref().is_some_and(|r| r.nexus == HOME);
+        if self.tasks.get(key).filter(whole).is_none() {
+            return;
+        }
+        let followers = self.order.hand_over(key);
+        for follower in &followers {
+            if let Some(task) = self.tasks.get_mut(*follower) {
+                task.follow();
+            }
+        }
+        self.release(&followers);
+    }
+
+    /// A command will run again.
+    pub(super) fn recall(&mut self, key: TaskKey) {
+        let tasks = &self.tasks;
+        let waiting = self.order.recall(key, |k| tasks.runs(k));
+        self.hold_back(&waiting);
     }
 
     /// Entries of the order went away: whoever waited for nothing else may go.

@@ -5,7 +5,7 @@ use braid::iscsi::text::{KeyList, parse_boolean};
 use braid::iscsi::{Cid, CmdSn, Isid, StatSn, Tsih};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::path::select::Policy;
-use braid::session::{Fanout, FenceMethod, PathId, PathPlan, SessionPlan};
+use braid::session::{Barriers, Fanout, FenceMethod, PathId, PathPlan, SessionPlan};
 use std::time::Duration;
 
 pub(crate) const INITIATOR: &str = "iqn.2026-11.org.example:host";
@@ -83,6 +83,7 @@ pub(crate) fn plan() -> SessionPlan {
         fanout: Fanout::Sessions,
         policy: Policy::RoundRobin,
         fence: FenceMethod::Reinstate,
+        barriers: Barriers::Strict,
         fence_time: SECOND * 60,
         predecessor: None,
         queue_time: SECOND * 30,

@@ -15,6 +15,7 @@ use braid::iscsi::{
 use braid::login::Negotiated;
 use braid::scsi::Sense;
 use braid::scsi::sense::status;
+use braid::session::Barriers;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -158,7 +159,7 @@ impl Initiator {
         Self {
             extra: random.branch(1),
             random,
-            oracle: Oracle::new(scenario.units, scenario.blocks),
+            oracle: Oracle::new(scenario.units, scenario.blocks, scenario.order.barriers == Barriers::Native),
             conditions: Conditions::new(scenario),
             coverage: Coverage::default(),
             scenario: scenario.clone(),
@@ -810,7 +811,11 @@ impl Initiator {
         };
         let barrier =
             |p: &Pending| matches!(p.kind, Kind::Vendor { .. } | Kind::ModeSelect | Kind::Reserve(_));
-        let is_ordered = |p: &Pending| p.attribute == TaskAttribute::Ordered || barrier(p);
+        // What is left to the target may pass what was lost with a connection, or what the target itself forgot.
+        let setup = &self.scenario;
+        let forgotten = setup.paths.len() == 1 && setup.persona.forgets;
+        let left = setup.order.barriers == Barriers::Native || forgotten;
+        let is_ordered = |p: &Pending| p.attribute == TaskAttribute::Ordered && !left || barrier(p);
         let earlier = |p: &&Pending| p.unit == done.unit && p.op < done.op && orderly(p);
         let passed = self.pending.values().filter(earlier).find(|p| is_ordered(p) || is_ordered(done));
         assert!(

@@ -100,11 +100,20 @@ struct Op {
     before: Vec<Values>,
     /// Version of each block after it was issued.
     versions: Vec<u32>,
+    /// For a flush: the last command whose write it surely covers, of each block.
+    covers: Vec<u64>,
     head_of_queue: bool,
     /// The power was cut while it was open: what it did may be gone by the time it is answered.
     cut: bool,
     /// The initiator asked for its end.
     doubtful: bool,
+}
+
+impl Op {
+    fn writes_to(&self, unit: usize, lba: usize) -> bool {
+        let writes = matches!(self.effect, Effect::Write { .. } | Effect::Swap { .. });
+        writes && self.span.contains(unit, lba)
+    }
 }
 
 /// The judge of the medium.
@@ -115,16 +124,19 @@ pub(crate) struct Oracle {
     seq: u64,
     /// What HEAD OF QUEUE commands wrote.
     early: Vec<Stamp>,
+    /// Flushes are left to the target: they cover what was answered before they were issued, as for one nexus.
+    native: bool,
 }
 
 /// Names a command told to the oracle.
 pub(crate) type OpId = u64;
 
 impl Oracle {
-    pub(crate) fn new(units: usize, blocks: usize) -> Self {
+    pub(crate) fn new(units: usize, blocks: usize, native: bool) -> Self {
         let zero: Values = smallvec::smallvec![Value { stamp: 0, seq: 0 }];
         let cell = Cell { may: zero.clone(), floor: zero, since: Values::new(), version: 0 };
-        Self { units: vec![vec![cell; blocks]; units], ops: BTreeMap::new(), seq: 0, early: Vec::new() }
+        let units = vec![vec![cell; blocks]; units];
+        Self { units, ops: BTreeMap::new(), seq: 0, early: Vec::new(), native }
     }
 
     /// A command is issued.
@@ -133,8 +145,16 @@ impl Oracle {
         let seq = self.seq;
         let mut before: Vec<Values> = Vec::with_capacity(span.blocks);
         let mut versions = Vec::with_capacity(span.blocks);
+        let mut covers = Vec::new();
         for lba in span.lba..span.lba + span.blocks {
             let mut held = self.units[span.unit][lba].may.clone();
+            if effect == Effect::Flush {
+                let open = self.ops.values().filter(|_| self.native).find(|o| o.writes_to(span.unit, lba));
+                covers.push(open.map_or(seq, |o| o.seq - 1));
+                if let Some(open) = open {
+                    held.clone_from(&open.before[lba - open.span.lba]);
+                }
+            }
             if head_of_queue && effect == Effect::Read {
                 // It may run before writes that were issued earlier.
                 for op in self.ops.values().filter(|o| o.span.contains(span.unit, lba)) {
@@ -170,7 +190,7 @@ impl Oracle {
         }
         self.ops.insert(
             seq,
-            Op { span, effect, seq, before, versions, head_of_queue, cut: false, doubtful: false },
+            Op { span, effect, seq, before, versions, covers, head_of_queue, cut: false, doubtful: false },
         );
         seq
     }
@@ -299,7 +319,7 @@ impl Oracle {
 
     fn hardened(&mut self, flush: &Op) {
         for (at, covered) in flush.before.iter().enumerate() {
-            self.units[flush.span.unit][flush.span.lba + at].harden(covered, flush.seq);
+            self.units[flush.span.unit][flush.span.lba + at].harden(covered, flush.covers[at]);
         }
     }
 
@@ -395,7 +415,7 @@ impl Oracle {
 
     /// Later writes to its blocks wait for a flush: where one of them shows, the flush had been done, answered or not.
     fn flushes_seen(&mut self, visible: &impl Fn(usize, usize) -> Stamp) {
-        let flush = |o: &&Op| o.effect == Effect::Flush && !o.doubtful;
+        let flush = |o: &&Op| o.effect == Effect::Flush && !o.doubtful && !self.native;
         let flushes: Vec<u64> = self.ops.values().filter(flush).map(|o| o.seq).collect();
         for seq in flushes {
             let Span { unit, lba, blocks } = self.ops[&seq].span;

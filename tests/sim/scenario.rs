@@ -7,7 +7,7 @@ use crate::net::Quality;
 use crate::random::Random;
 use crate::target::Persona;
 use braid::path::select::Policy;
-use braid::session::{Fanout, FenceMethod};
+use braid::session::{Barriers, Fanout, FenceMethod};
 use std::time::Duration;
 
 const US: Duration = Duration::from_micros(1);
@@ -136,15 +136,18 @@ pub(crate) struct Mix {
 }
 
 /// What concerns order alone; drawn apart from all the rest.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct OrderSetup {
     /// Flushes name the blocks that they are for.
     pub(crate) flush_ranges: bool,
+    pub(crate) barriers: Barriers,
 }
 
 impl OrderSetup {
     fn draw(mut random: Random) -> Self {
-        Self { flush_ranges: random.once_in(3) }
+        let flush_ranges = random.once_in(3);
+        let barriers = if random.once_in(8) { Barriers::Native } else { Barriers::Strict };
+        Self { flush_ranges, barriers }
     }
 }
 

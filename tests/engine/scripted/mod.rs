@@ -26,7 +26,8 @@ use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionPa
 use braid::path::select::Policy;
 use braid::scsi::Sense;
 use braid::session::{
-    Cause, ConnId, Event, Fanout, FenceMethod, How, Notice, Output, PathId, PathPlan, Session, SessionPlan,
+    Barriers, Cause, ConnId, Event, Fanout, FenceMethod, How, Notice, Output, PathId, PathPlan, Session,
+    SessionPlan,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -116,6 +117,7 @@ pub(crate) fn plan(fanout: Fanout, paths: usize) -> SessionPlan {
         fanout,
         policy: Policy::RoundRobin,
         fence: FenceMethod::Reinstate,
+        barriers: Barriers::Strict,
         fence_time: SECOND * 60,
         predecessor: None,
         queue_time: SECOND * 30,

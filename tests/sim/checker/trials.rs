@@ -8,7 +8,7 @@ use braid::iscsi::{
 };
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::path::select::Policy;
-use braid::session::{ConnId, Fanout, FenceMethod, PathId, SessionPlan};
+use braid::session::{Barriers, ConnId, Fanout, FenceMethod, PathId, SessionPlan};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
@@ -250,6 +250,7 @@ impl Talk {
             fanout: Fanout::Mcs,
             policy: Policy::RoundRobin,
             fence: FenceMethod::Auto,
+            barriers: Barriers::Strict,
             fence_time: long,
             queue_time: long,
             ping_interval: long,

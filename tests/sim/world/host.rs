@@ -354,6 +354,7 @@ impl World {
             fanout: self.scenario.fanout,
             policy: self.scenario.policy,
             fence: self.scenario.fence,
+            barriers: self.scenario.order.barriers,
             fence_time: FENCE_TIME,
             predecessor: self.host.crashed,
             queue_time: Duration::from_secs(60),

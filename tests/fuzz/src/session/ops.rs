@@ -5,7 +5,7 @@ use braid::iscsi::text::KeyList;
 use braid::iscsi::{Cid, CmdSn, Isid, StatSn, Tsih};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::path::select::Policy;
-use braid::session::{Fanout, FenceMethod, PathId, PathPlan, SessionPlan};
+use braid::session::{Barriers, Fanout, FenceMethod, PathId, PathPlan, SessionPlan};
 use std::time::Duration;
 
 /// The session, as far as it differs from others.
@@ -267,6 +267,7 @@ impl Setup {
                 [usize::from(self.policy % 4)],
             fence: [FenceMethod::Auto, FenceMethod::Reinstate, FenceMethod::Ordered, FenceMethod::Time]
                 [usize::from(self.fence % 4)],
+            barriers: Barriers::Strict,
             fence_time: Duration::from_secs(30),
             queue_time: Duration::from_secs(60),
             ping_interval: Duration::from_secs(2),
