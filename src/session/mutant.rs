@@ -134,6 +134,8 @@ mutants! {
     OwnAttentionPassedOn = "own-attention-passed-on",
     /// A unit attention of a further nexus that home knows nothing of is dropped (P3).
     FurtherAttentionForgotten = "further-attention-forgotten",
+    /// Data that came before a unit attention of a further nexus are called good once home has run the read (P1).
+    TaintedReadAnsweredGood = "tainted-read-answered-good",
     /// A unit attention on a further nexus is passed on, and then home's own as well (P3).
     FurtherAttentionPassedOn = "further-attention-passed-on",
     /// Home counts as asked once one of its connections has answered, whatever the others still carry (P3).

@@ -185,6 +185,7 @@ impl Session {
             sent_at: now,
             received: 0,
             data_sent: if unsolicited { burst } else { immediate },
+            passed_on_before: task.outbound.delivered,
             next_sn: 0,
             solicited: VecDeque::new(),
             load,

@@ -54,6 +54,8 @@ pub(super) struct Run {
     pub(super) sent_at: Instant,
     /// Data-In bytes seen in this run; they come in order.
     pub(super) received: u32,
+    /// Bytes that the initiator had before it.
+    pub(super) passed_on_before: u32,
     /// Next DataSN expected (R126).
     pub(super) next_sn: u32,
     /// R2Ts not fully answered yet, in order of receipt (R123).
@@ -92,6 +94,8 @@ pub(super) struct Task {
     pub(super) losses: u32,
     /// It was answered with GOOD.
     pub(super) done: bool,
+    /// The initiator has data of a run that went wrong: they may be anything.
+    pub(super) tainted: bool,
     pub(super) inbound: WriteBuffer,
     /// Memory is booked for all its write data.
     pub(super) reserved: bool,
@@ -141,6 +145,7 @@ impl Task {
             follows: false,
             losses: 0,
             done: false,
+            tainted: false,
             inbound: WriteBuffer::default(),
             reserved: false,
             outbound: ReadProgress::default(),

@@ -405,9 +405,16 @@ impl Session {
         }
     }
 
+    /// Runs a command that did not run on a further nexus on home. Some targets send read data all the same, whatever was
+    /// in their memory (tgt, before a unit attention): the initiator has them, and cannot be sent others in their place.
+    /// Where the connection is lost after such data and before the status, nobody can know that they do not count.
     fn move_to_home(&mut self, key: TaskKey) {
-        if let Some(task) = self.tasks.get_mut(key) {
-            task.run = None;
+        let rules = self.rules;
+        if let Some(task) = self.tasks.get_mut(key)
+            && let Some(run) = task.run.take()
+        {
+            let passed_on = task.outbound.delivered > run.passed_on_before;
+            task.tainted |= passed_on && !broken!(rules, TaintedReadAnsweredGood);
             task.home_only = true;
         }
         self.recall(key);
@@ -415,8 +422,16 @@ impl Session {
         self.queue_if_ready(key);
     }
 
-    /// Answers the initiator and ends the task; waits with it while the initiator still owes data (R138).
-    pub(super) fn respond(&mut self, key: TaskKey, response: ScsiResponse, now: Instant) {
+    /// Answers the initiator and ends the task; waits with it while the initiator still owes data (R138). Data that may be
+    /// anything are never called good: the initiator is told why, or BUSY, and reads again.
+    pub(super) fn respond(&mut self, key: TaskKey, mut response: ScsiResponse, now: Instant) {
+        let Some((tainted, lun)) = self.tasks.get(key).map(|t| (t.tainted, t.lun)) else { return };
+        if tainted && response.response == 0 && response.status == status::GOOD {
+            response = match self.take_attention(lun) {
+                Some(sense) => ScsiResponse::check_condition(&sense),
+                None => ScsiResponse { status: status::BUSY, ..ScsiResponse::default() },
+            };
+        }
         let Some(task) = self.tasks.get_mut(key) else { return };
         task.run = None;
         task.done = response.response == 0 && response.status == status::GOOD;

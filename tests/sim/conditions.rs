@@ -257,6 +257,17 @@ impl Conditions {
         }
     }
 
+    /// Whether a connection of Braid's was lost in this session.
+    pub(crate) fn has_lost_connections(&self) -> bool {
+        self.losses > 0
+    }
+
+    /// A read was answered with BUSY: a further nexus had something to say.
+    pub(crate) fn busy(&self, unit: usize) {
+        let reason = self.reasons.iter().any(|r| r.unit == unit);
+        assert!(reason, "P3: unit {unit} is busy without a reason");
+    }
+
     /// What a reservation command did is not known.
     pub(crate) fn reservation_unknown(&mut self, unit: usize) {
         self.beliefs[unit].ever_registered = true;

@@ -21,6 +21,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 pub(crate) const BLOCK: usize = 512;
+/// What a target sends whose data do not count.
+pub(crate) const ANYTHING: u8 = 0xa5;
 /// Bytes of a data segment, both ways, and of bursts: small, so that every transfer comes in pieces.
 pub(crate) const SEGMENT: usize = 1024;
 pub(crate) const FIRST_BURST: u32 = 1536;
@@ -798,6 +800,12 @@ impl Initiator {
                 self.settle_once(pending.kind, Once::Unknown);
                 self.oracle.unknown(pending.op);
             }
+            // It has data that came before a unit attention, which Braid learned of too late.
+            status::BUSY if pending.kind == Kind::Read && self.scenario.persona.data_before_sense => {
+                self.coverage.hit("status: busy after data that may be anything");
+                self.conditions.busy(pending.unit);
+                self.oracle.unknown(pending.op);
+            }
             other => panic!("P3: status {other:#x} without a reason"),
         }
     }
@@ -824,10 +832,22 @@ impl Initiator {
         );
     }
 
+    /// A target that sends anything before sense data, and a path that was cut between the two: nobody can know.
+    fn met_worst_data(&self, read: &Pending) -> bool {
+        let anything = |block: &[u8]| block.iter().all(|byte| *byte == ANYTHING);
+        self.scenario.persona.data_before_sense
+            && self.conditions.has_lost_connections()
+            && read.got.chunks(BLOCK).any(anything)
+    }
+
     fn good(&mut self, pending: &Pending, now: Instant) {
         self.judge_barriers(pending);
         self.seen[pending.unit] |= matches!(pending.kind, Kind::Read | Kind::Write);
         match pending.kind {
+            Kind::Read if self.met_worst_data(pending) => {
+                self.coverage.hit("limit: data before sense, and a cut between the two");
+                self.oracle.unknown(pending.op);
+            }
             Kind::Read => {
                 let blocks = pending.got.chunks(BLOCK);
                 let stamps: Vec<Stamp> = blocks

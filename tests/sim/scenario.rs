@@ -14,6 +14,8 @@ const US: Duration = Duration::from_micros(1);
 const MS: Duration = Duration::from_millis(1);
 /// Names the stream of [`OrderSetup`].
 const ORDER: u64 = 0x6f72_6465;
+/// Names the stream that says whether tgt sends data before sense.
+const DATA_BEFORE_SENSE: u64 = 0x6761_7262;
 
 /// One path.
 #[derive(Clone, Copy, Debug)]
@@ -182,6 +184,7 @@ impl Scenario {
     /// Draws one.
     pub(crate) fn draw(random: &mut Random) -> Self {
         let order = OrderSetup::draw(random.branch(ORDER));
+        let data_before_sense = random.branch(DATA_BEFORE_SENSE).once_in(3);
         let persona = draw_persona(random);
         // The probe would find the others out.
         let orders = persona.orders_across_connections();
@@ -229,6 +232,7 @@ impl Scenario {
         if random.once_in(4) {
             scenario.take_theme(random);
         }
+        scenario.persona.data_before_sense = data_before_sense && scenario.persona.vendor == "IET";
         scenario
     }
 

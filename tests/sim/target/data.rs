@@ -4,6 +4,7 @@ use super::Target;
 use super::commands::{Op, Outcome};
 use super::device::{Asked, State, Task};
 use super::trigger::Trigger;
+use crate::initiator::ANYTHING;
 use braid::iscsi::{DataIn, DataOut, Payload, Pdu, R2t, ScsiCommand, ScsiResponse, Ttt};
 use braid::scsi::sense::status;
 
@@ -156,11 +157,18 @@ impl Target {
             }
         };
         let expected = if command.read { command.expected_length as usize } else { 0 };
+        let before_sense = code == status::CHECK_CONDITION && self.persona.data_before_sense && expected > 0;
+        let data = if before_sense {
+            self.count(Trigger::DataBeforeSense);
+            vec![ANYTHING; expected]
+        } else {
+            data
+        };
         let (overflow, underflow) = (data.len() > expected && command.read, data.len() < expected);
         let residual = u32::try_from(data.len().abs_diff(expected)).unwrap();
         let residual = if overflow || underflow { residual } else { 0 };
         let length = data.len().min(expected);
-        let collapse = length > 0 && length <= self.persona.collapses;
+        let collapse = length > 0 && length <= self.persona.collapses && !before_sense;
         let ending = ScsiResponse {
             overflow,
             underflow,

@@ -149,6 +149,9 @@ pub(crate) struct Persona {
     /// Additional sense of the attention after a reset, and whether the issuer gets it too (section 5).
     pub(crate) reset_attention: (u8, u8),
     pub(crate) reset_attention_to_all: bool,
+    /// Reads that end with CHECK CONDITION send data first, of the whole length, which are whatever was in memory (measured
+    /// later: tgt).
+    pub(crate) data_before_sense: bool,
     /// Tasks ended by another initiator are answered with TASK ABORTED.
     pub(crate) task_aborted_status: bool,
 
@@ -224,6 +227,7 @@ impl Persona {
             reset_closes_others: false,
             reset_attention: (0x29, 0x03),
             reset_attention_to_all: false,
+            data_before_sense: false,
             task_aborted_status: false,
             write_cache: true,
             returns_reservation: true,

@@ -47,6 +47,7 @@ triggers! {
     Collapsed "status in Data-In",
     Attention "unit attention reported",
     AttentionOnArrival "unit attention reported on arrival",
+    DataBeforeSense "data before CHECK CONDITION",
     Conflict "reservation conflict",
     MediaError "media error",
     AbortTook "abort took a task out",
