@@ -7,7 +7,7 @@
 //! stops answering.
 //!
 //! 1. Leading login over the first route, offering 8 connections; INQUIRY.
-//! 2. A second connection over the second route.
+//! 2. A second connection over the second route; none to a product that is known not to survive it.
 //! 3. Order: a command on the second connection whose predecessor is not sent yet. It must be answered only after the
 //!    predecessor has come over the first connection; then the same with the connections exchanged.
 //! 4. Loss: the idle second connection is reset, and the first is used and watched for longer than known targets take to
@@ -241,6 +241,10 @@ impl<'a> Probe<'a> {
         if self.verdict.max_connections < 2 {
             return false;
         }
+        if self.verdict.product.hazard().is_some() {
+            self.verdict.second = Second::Hazardous;
+            return false;
+        }
         self.verdict.second = match self.connect(Cid(2)).await {
             Ok((line, agreed)) => {
                 self.second = Some(line);
@@ -299,14 +303,14 @@ impl<'a> Probe<'a> {
         };
     }
 
-    /// Logs out what can be logged out, one connection after the other.
+    /// Logs out what can be logged out, one connection after the other, and with the last one the session.
     async fn finish(mut self) -> ProbeReport {
         let mut clean = !self.broken;
-        for line in self.second.into_iter().chain([self.first]) {
+        for (line, reason) in self.second.into_iter().map(|line| (line, 1)).chain([(self.first, 0)]) {
             if self.broken {
                 line.reset();
             } else {
-                clean &= line.log_out(&mut self.numbers, 1).await;
+                clean &= line.log_out(&mut self.numbers, reason).await;
             }
         }
         ProbeReport {

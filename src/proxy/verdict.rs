@@ -20,12 +20,23 @@ pub struct Product {
     pub revision: String,
 }
 
+impl Product {
+    /// Why a second connection is not even tried, if so. With LIO of Linux 6.1 sessions of several connections that end as
+    /// they should, of which one was just joining or leaving, have made the kernel panic in three different places.
+    #[must_use]
+    pub fn hazard(&self) -> Option<&'static str> {
+        (self.vendor == "LIO-ORG").then_some("LIO may crash when a session of several connections ends")
+    }
+}
+
 /// How a target treats a second connection of a session.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Second {
     /// It allows one connection only, so no second was tried.
     NotAllowed,
+    /// It may not survive one ([`Product::hazard`]), so none was tried.
+    Hazardous,
     /// It joined.
     Joined,
     /// It was refused for this reason.
@@ -98,7 +109,7 @@ impl Verdict {
     pub fn is_final(&self) -> bool {
         match (&self.second, self.order, self.loss) {
             (Second::NotAllowed, ..) => self.max_connections < 2,
-            (Second::Refused(_), ..) => true,
+            (Second::Refused(_) | Second::Hazardous, ..) => true,
             (Second::Unreachable(_) | Second::OtherGroup(_), ..) | (Second::Joined, Order::Unknown, _) => {
                 false
             }
@@ -110,8 +121,9 @@ impl Verdict {
     /// Why not, if not.
     #[must_use]
     pub fn objection(&self) -> Option<&'static str> {
-        match (&self.second, self.order, self.loss) {
+        let found = match (&self.second, self.order, self.loss) {
             (Second::NotAllowed, ..) => Some("the target allows one connection per session"),
+            (Second::Hazardous, ..) => Some("the target may crash"),
             (Second::Refused(_), ..) => Some("the target refuses a second connection"),
             (Second::Unreachable(_), ..) => Some("a second connection could not be made"),
             (Second::OtherGroup(_), ..) => Some("the portals are in different portal groups"),
@@ -123,7 +135,9 @@ impl Verdict {
             (.., Loss::Stuck) => Some("the session answers no more after the loss of a connection"),
             (.., Loss::Shrinks) => Some("no connection may join again after one was lost"),
             (Second::Joined, Order::Held, Loss::Rejoins | Loss::EndsSession) => None,
-        }
+        };
+        // Also of a verdict that an earlier Braid kept.
+        self.product.hazard().filter(|_| self.second != Second::NotAllowed).or(found)
     }
 }
 
@@ -291,6 +305,16 @@ mod tests {
             Verdict { loss: Loss::Shrinks, ..good },
         ];
         assert!(bad.iter().all(|verdict| !verdict.mcs_ok()));
+    }
+
+    #[test]
+    fn what_may_crash_is_left_alone_whatever_was_found_out() {
+        let mut lio = verdict("iqn.a", "1");
+        lio.product.vendor = "LIO-ORG".to_owned();
+        for second in [Second::Joined, Second::Hazardous] {
+            let found = Verdict { second, ..lio.clone() };
+            assert!(found.is_final() && !found.mcs_ok(), "{found:?}");
+        }
     }
 
     #[test]

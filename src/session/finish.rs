@@ -59,7 +59,9 @@ impl Session {
         }
         let up: Vec<_> = self.conns.iter().filter(|c| c.state == ConnState::Up).map(|c| c.id).collect();
         for id in up {
-            self.log_out(id, now);
+            if !self.closes_session_later(id) {
+                self.log_out(id, now);
+            }
         }
         if self.conns.is_empty() {
             self.outputs.push_back(Output::Finished);

@@ -1,8 +1,9 @@
-//! Connections that leave: no new commands, a logout once they are idle, the end once that is answered.
+//! Connections that leave: no new commands, a logout once they are idle, the end once that is answered. A session that ends
+//! is logged out over its last connection, when the others are gone (RFC 7143 section 11.14).
 
 use super::Session;
-use super::api::{Cause, ConnId, How, Output};
-use super::nexus::{Conn, ConnState, NexusId};
+use super::api::{Cause, ConnId, How, Notice, Output};
+use super::nexus::{Conn, ConnState, NexusId, Role};
 use super::tasks::Task;
 use crate::iscsi::{LogoutRequest, Pdu};
 use std::time::{Duration, Instant};
@@ -26,7 +27,8 @@ impl Session {
                     let busy = self.tasks.iter().any(|(_, t)| runs(t)) || self.owes_answer(id);
                     let idle = !busy || broken!(self.rules, LeavesWithCommands);
                     let window = self.nexus(conn.nexus).map(|n| n.window);
-                    if idle && window.is_some_and(|w| w.is_open() || w.all_acknowledged()) {
+                    let later = self.closes_session_later(id);
+                    if idle && !later && window.is_some_and(|w| w.is_open() || w.all_acknowledged()) {
                         self.log_out(id, now);
                     } else if now >= until {
                         self.fail_conn(
@@ -40,9 +42,21 @@ impl Session {
                     self.outputs.push_back(Output::Close(id, How::Graceful));
                     self.disconnected(id, Cause::Protocol("logout unanswered".into()), now);
                 }
-                ConnState::LoggingOut(_) | ConnState::Opening | ConnState::Up => {}
+                ConnState::LoggedOut(until) if now >= until => self.close_conn(id, How::Graceful, now),
+                ConnState::LoggingOut(_) | ConnState::LoggedOut(_) | ConnState::Opening | ConnState::Up => {}
             }
         }
+    }
+
+    /// Whether a connection is the last one that is not leaving while others still do. It waits until it is alone, to log the
+    /// session out: a session whose last connection left as a connection may live on at the target, reservations and all,
+    /// until Time2Retain has passed.
+    pub(super) fn closes_session_later(&self, id: ConnId) -> bool {
+        let Some(nexus) = self.conn(id).map(|c| c.nexus) else { return false };
+        let others = || self.conns.iter().filter(|c| c.nexus == nexus && c.id != id);
+        let leaving = others().any(|c| matches!(c.state, ConnState::LoggingOut(_) | ConnState::LoggedOut(_)));
+        let staying = others().any(|c| matches!(c.state, ConnState::Up | ConnState::Draining(_)));
+        leaving && !staying && !broken!(self.rules, SessionLeftOpen)
     }
 
     /// Logs a connection out: the session if it is the nexus' only one, else the connection itself, and never another
@@ -69,6 +83,52 @@ impl Session {
         if alone {
             self.call_off_logins(nexus, now);
         }
+    }
+
+    /// A logout was answered. Where the session is to be logged out next, over another connection, that waits until the target
+    /// has closed this one: LIO's kernel panics when it closes a session while it is still closing one of its connections.
+    pub(super) fn logged_out(&mut self, id: ConnId, now: Instant) {
+        let Some(conn) = self.conn(id) else { return };
+        let ConnState::LoggingOut(until) = conn.state else { return };
+        let nexus = conn.nexus;
+        let others = self.conns.iter().any(|c| c.nexus == nexus && c.id != id);
+        if !(self.finishing.is_some() && others) {
+            self.close_conn(id, How::Graceful, now);
+        } else if let Some(conn) = self.conn_mut(id) {
+            conn.state = ConnState::LoggedOut(until);
+        }
+    }
+
+    /// Closes a connection that carries nothing.
+    pub(super) fn close_conn(&mut self, id: ConnId, how: How, now: Instant) {
+        let Some(conn) = self.conn(id) else { return };
+        let (nexus, path, role) = (conn.nexus, conn.path, conn.role);
+        let noted = conn.state != ConnState::Opening && conn.role != Role::Fencing;
+        // At the end of the session every path goes: that is no loss.
+        if noted && self.finishing.is_none() {
+            let cause = Cause::Logout;
+            self.note(Notice::PathDown { path, was_up: true, cause });
+        }
+        self.conns.retain(|c| c.id != id);
+        self.outputs.push_back(Output::Close(id, how));
+        self.changed = true;
+        if self.finishing.is_none() && role != Role::Fencing {
+            self.path_failed(path, now);
+        }
+        self.tmf_conns_lost(now);
+        self.nexus_emptied(nexus, now);
+    }
+
+    /// A connection of this nexus ended as it should; without any the nexus is down, and nothing can join it any more.
+    pub(super) fn nexus_emptied(&mut self, nexus: NexusId, now: Instant) {
+        if self.conns.iter().any(|c| c.nexus == nexus && c.state != ConnState::Opening) {
+            return;
+        }
+        for id in self.conns.iter().filter(|c| c.nexus == nexus).map(|c| c.id) {
+            self.outputs.push_back(Output::Close(id, How::Reset));
+        }
+        self.conns.retain(|c| c.nexus != nexus);
+        self.nexus_gone(nexus, now);
     }
 
     /// A session that is asked to close takes no connection any more (R211).

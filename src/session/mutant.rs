@@ -211,6 +211,8 @@ mutants! {
     LeavesWithCommands = "leaves-with-commands",
     /// A logout names another connection than the one it is sent over, which healthy targets take down (P4).
     LogoutNamesAnother = "logout-names-another",
+    /// The last connections of a session leave as connections, side by side: nobody closes the session (R210).
+    SessionLeftOpen = "session-left-open",
     /// A target's ping stays unanswered (R225).
     PingUnanswered = "ping-unanswered",
 }

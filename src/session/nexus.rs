@@ -85,6 +85,8 @@ pub(super) enum ConnState {
     Draining(Instant),
     /// Logout sent; closed when answered, at the latest at the deadline.
     LoggingOut(Instant),
+    /// Logged out while the session ends; closed when the target has closed it, at the latest at the deadline.
+    LoggedOut(Instant),
 }
 
 /// One upstream connection.
@@ -382,6 +384,10 @@ impl Session {
         let Some(conn) = self.conn(id) else { return };
         let (path, nexus, role, state) = (conn.path, conn.nexus, conn.role, conn.state);
         self.changed = true;
+        if matches!(state, ConnState::LoggedOut(_)) {
+            self.close_conn(id, How::Graceful, now);
+            return;
+        }
         let was_up = state != ConnState::Opening;
         if !was_up && role == Role::Joining && matches!(cause, Cause::Login(_)) {
             // The target does not take it into the session (R46): the path gets a nexus of its own.
@@ -406,7 +412,7 @@ impl Session {
     }
 
     /// The next attempt over this path waits.
-    fn path_failed(&mut self, path: PathId, now: Instant) {
+    pub(super) fn path_failed(&mut self, path: PathId, now: Instant) {
         let still_up = self.conns.iter().any(|c| c.path == path && c.state == ConnState::Up);
         if let Some(slot) = self.paths.get_mut(path.0) {
             slot.up = still_up;
@@ -430,38 +436,6 @@ impl Session {
     pub(super) fn fail_conn(&mut self, id: ConnId, cause: Cause, now: Instant) {
         self.outputs.push_back(Output::Close(id, How::Reset));
         self.disconnected(id, cause, now);
-    }
-
-    /// Closes a connection that carries nothing.
-    pub(super) fn close_conn(&mut self, id: ConnId, how: How, now: Instant) {
-        let Some(conn) = self.conn(id) else { return };
-        let (nexus, path, role) = (conn.nexus, conn.path, conn.role);
-        let noted = conn.state != ConnState::Opening && conn.role != Role::Fencing;
-        // At the end of the session every path goes: that is no loss.
-        if noted && self.finishing.is_none() {
-            let cause = Cause::Logout;
-            self.note(Notice::PathDown { path, was_up: true, cause });
-        }
-        self.conns.retain(|c| c.id != id);
-        self.outputs.push_back(Output::Close(id, how));
-        self.changed = true;
-        if self.finishing.is_none() && role != Role::Fencing {
-            self.path_failed(path, now);
-        }
-        self.tmf_conns_lost(now);
-        self.nexus_emptied(nexus, now);
-    }
-
-    /// A connection of this nexus ended as it should; without any the nexus is down, and nothing can join it any more.
-    fn nexus_emptied(&mut self, nexus: NexusId, now: Instant) {
-        if self.conns.iter().any(|c| c.nexus == nexus && c.state != ConnState::Opening) {
-            return;
-        }
-        for id in self.conns.iter().filter(|c| c.nexus == nexus).map(|c| c.id) {
-            self.outputs.push_back(Output::Close(id, How::Reset));
-        }
-        self.conns.retain(|c| c.nexus != nexus);
-        self.nexus_gone(nexus, now);
     }
 
     /// Tag for a control PDU (ping, task management, logout).
@@ -554,7 +528,9 @@ impl Session {
         };
         for conn in &self.conns {
             consider(match (conn.state, conn.ping) {
-                (ConnState::Draining(at) | ConnState::LoggingOut(at), _) => Some(at),
+                (ConnState::Draining(at) | ConnState::LoggingOut(at) | ConnState::LoggedOut(at), _) => {
+                    Some(at)
+                }
                 (ConnState::Opening, _) => None,
                 (ConnState::Up, _) if self.paused => None,
                 (ConnState::Up, Some((_, at))) => Some(conn.last_heard.max(at) + self.plan.ping_timeout),

@@ -2,7 +2,7 @@
 //! the write buffer, and everything else is Braid's own business.
 
 use super::Session;
-use super::api::{Cause, ConnId, How, Notice, Output};
+use super::api::{Cause, ConnId, Notice, Output};
 use super::nexus::{Conn, ConnState, HOME};
 use super::order::Holder;
 use super::tasks::{Origin, Solicited, Task, TaskKey};
@@ -79,9 +79,7 @@ impl Session {
                 Ok(())
             }
             Pdu::LogoutResponse(_) => {
-                if self.conn(id).is_some_and(|c| matches!(c.state, ConnState::LoggingOut(_))) {
-                    self.close_conn(id, How::Graceful, now);
-                }
+                self.logged_out(id, now);
                 Ok(())
             }
             Pdu::AsyncMessage(message) => self.async_message(id, &message, now),
@@ -215,7 +213,7 @@ impl Session {
             self.echoed(id, nop.itt, now);
         }
         // Nothing follows a logout (R211).
-        let stays = |c: &&Conn| !matches!(c.state, ConnState::LoggingOut(_));
+        let stays = |c: &&Conn| !matches!(c.state, ConnState::LoggingOut(_) | ConnState::LoggedOut(_));
         let Some(conn) = self.conn(id).filter(stays) else { return };
         if nop.ttt == Ttt::NONE || broken!(self.rules, PingUnanswered) {
             return;

@@ -131,7 +131,7 @@ fn state_file(dir: &Path) -> PathBuf {
 
 /// What Braid writes into its state file after it has probed such a target; found out once per run.
 fn verdict(kind: Kind) -> &'static str {
-    static VERDICTS: [OnceLock<String>; 6] = [const { OnceLock::new() }; 6];
+    static VERDICTS: [OnceLock<String>; 7] = [const { OnceLock::new() }; 7];
     let slot = VERDICTS.get(kind as usize).expect("a slot per kind");
     slot.get_or_init(|| {
         let target = Target::start(kind, Site::Alone(2), 1 << 20);

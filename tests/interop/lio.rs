@@ -41,6 +41,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) size: u64,
     /// Addresses and ports.
     pub(crate) portals: &'a [String],
+    /// MaxConnections.
+    pub(crate) connections: u8,
 }
 
 /// A running guest.
@@ -192,8 +194,10 @@ fn recipe(plan: &Plan<'_>, store: &str, control: &str) -> String {
          ln -s $store $group/lun/lun_0/unit\n\
          echo 0 >$group/attrib/authentication\n\
          echo 1 >$group/attrib/generate_node_acls\n\
-         echo 0 >$group/attrib/demo_mode_write_protect\n",
+         echo 0 >$group/attrib/demo_mode_write_protect\n\
+         echo {connections} >$group/param/MaxConnections\n",
         iqn = plan.iqn,
+        connections = plan.connections,
         serial = serial(plan.iqn),
     );
     for portal in plan.portals {

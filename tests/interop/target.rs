@@ -66,6 +66,8 @@ pub(crate) enum Kind {
     LioBlock,
     /// LIO on a file in the guest's memory, thinly provisioned.
     LioThin,
+    /// LIO with MaxConnections 8, which its kernel does not survive for long. The disk is a file.
+    LioMcs,
 }
 
 impl Kind {
@@ -78,13 +80,14 @@ impl Kind {
             Self::Lio => "lio",
             Self::LioBlock => "lio-block",
             Self::LioThin => "lio-thin",
+            Self::LioMcs => "lio-mcs",
         }
     }
 
-    /// Whether it serves several connections per session, in order.
+    /// Whether it serves several connections per session, in order, and survives it.
     pub(crate) fn several_connections(self) -> bool {
         match self {
-            Self::Tgt | Self::Lio | Self::LioBlock | Self::LioThin => false,
+            Self::Tgt | Self::Lio | Self::LioBlock | Self::LioThin | Self::LioMcs => false,
             Self::TgtMcs | Self::Istgt => true,
         }
     }
@@ -92,7 +95,7 @@ impl Kind {
     /// Whether it runs in a guest.
     pub(crate) fn in_guest(self) -> bool {
         match self {
-            Self::Lio | Self::LioBlock | Self::LioThin => true,
+            Self::Lio | Self::LioBlock | Self::LioThin | Self::LioMcs => true,
             Self::Tgt | Self::TgtMcs | Self::Istgt => false,
         }
     }
@@ -189,7 +192,7 @@ impl Target {
             Kind::Tgt => (tgt(dir.path(), &disk, &portals, home, 1), 1),
             Kind::TgtMcs => (tgt(dir.path(), &disk, &portals, home, 8), 1),
             Kind::Istgt => (istgt(dir.path(), &disk, &portals, home), 0),
-            Kind::Lio | Kind::LioBlock | Kind::LioThin => panic!("LIO needs a guest"),
+            Kind::Lio | Kind::LioBlock | Kind::LioThin | Kind::LioMcs => panic!("LIO needs a guest"),
         };
         let iqn = format!("{NODE}:disk");
         let endpoints = endpoints(portals, &iqn, lun, seen_from);
@@ -204,11 +207,12 @@ impl Target {
         let (dir, disk) = new_disk(size);
         let iqn = format!("{NODE}:disk-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let portals = with_port(guest.addresses().get(..portals).expect("so many links"));
-        let plan = Plan { iqn: &iqn, disk: &disk, size, portals: &portals };
+        let connections = if kind == Kind::LioMcs { 8 } else { 1 };
+        let plan = Plan { iqn: &iqn, disk: &disk, size, portals: &portals, connections };
         match kind {
             Kind::LioBlock => guest.add_stallable(&plan),
             Kind::LioThin => guest.add_thin(&plan),
-            Kind::Lio | Kind::Tgt | Kind::TgtMcs | Kind::Istgt => guest.add(&plan),
+            Kind::Lio | Kind::LioMcs | Kind::Tgt | Kind::TgtMcs | Kind::Istgt => guest.add(&plan),
         }
         let endpoints = endpoints(portals, &iqn, 0, Some(guest.netns()));
         let runner = Runner::Guest(Arc::clone(guest));

@@ -203,3 +203,9 @@ fn braid_lio_2() {
 fn braid_lio_4() {
     every_tool(Kind::Lio, 4, Via::Braid("auto"));
 }
+
+/// It grants several connections, and gets several sessions.
+#[test]
+fn braid_lio_mcs_2() {
+    every_tool(Kind::LioMcs, 2, Via::Braid("auto"));
+}

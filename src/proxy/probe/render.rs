@@ -29,6 +29,7 @@ pub fn render(report: &ProbeReport) -> String {
 fn second_text(second: &Second) -> String {
     match second {
         Second::NotAllowed => "not tried: one connection allowed".to_owned(),
+        Second::Hazardous => "not tried: the target may crash".to_owned(),
         Second::Joined => "joined".to_owned(),
         Second::Refused(why) => format!("refused: {why}"),
         Second::Unreachable(why) => format!("not made: {why}"),
@@ -74,8 +75,8 @@ mod tests {
     fn the_table_says_what_was_found() {
         let product = Product {
             tpgt: Some(1),
-            vendor: "LIO-ORG".to_owned(),
-            product: "RAMDISK".to_owned(),
+            vendor: "VENDOR".to_owned(),
+            product: "DISK".to_owned(),
             revision: "4.0".to_owned(),
         };
         let verdict = Verdict {
@@ -95,7 +96,7 @@ mod tests {
         let table = render(&report);
         let expected = [
             "target               iqn.a\n",
-            "product              LIO-ORG RAMDISK 4.0\n",
+            "product              VENDOR DISK 4.0\n",
             "MaxConnections       8 granted (8 offered)\n",
             "lost connection      ends the session after 2.0 s\n",
             "several connections  yes, up to 8 in one session\n",

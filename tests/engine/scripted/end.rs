@@ -38,15 +38,32 @@ fn an_idle_session_is_logged_out_connection_by_connection_r210() {
 
 #[test]
 fn connections_of_one_session_leave_one_by_one_r210() {
-    let mut rig = Rig::mcs(2);
-    rig.settle();
-    rig.handle(Event::Stop);
-    for (conn, cid) in [(0, 0), (1, 1)] {
-        let logout = rig.sent_logout(conn);
-        assert_eq!((logout.reason, logout.cid), (1, Cid(cid)));
-        rig.answer_logout(conn);
+    for closed_by_target in [true, false] {
+        let mut rig = Rig::mcs(3);
+        rig.settle();
+        rig.handle(Event::Stop);
+        for conn in [0, 1] {
+            let logout = rig.sent_logout(conn);
+            assert_eq!((logout.reason, logout.cid.0), (1, u16::try_from(conn).unwrap()));
+        }
+        rig.quiet();
+        rig.answer_logout(0);
+        rig.answer_logout(1);
+        // The last one waits until the target has closed the others, and closes the session.
+        rig.cut(0);
+        rig.quiet();
+        if closed_by_target {
+            rig.cut(1);
+        } else {
+            rig.pass(SECOND * 2);
+        }
+        let logout = rig.sent_logout(2);
+        assert_eq!((logout.reason, logout.cid), (0, Cid(2)));
+        assert_eq!(rig.finished, 0);
+        rig.answer_logout(2);
+        assert_eq!(rig.finished, 1);
+        assert!(rig.closed.iter().all(|(_, how)| *how == How::Graceful));
     }
-    assert_eq!(rig.finished, 1);
 }
 
 #[test]

@@ -545,7 +545,9 @@ impl Sight<'_> {
         self.rule(210, l.reason <= 2, "a reserved logout reason")?;
         let own = l.cid == self.conn.cid;
         let healthy = self.others().any(|c| c.cid == l.cid && c.state == State::Up);
-        self.rule(210, l.reason == 0 || own || !healthy, "a logout of a healthy connection over another")
+        self.rule(210, l.reason == 0 || own || !healthy, "a logout of a healthy connection over another")?;
+        let stays = self.others().any(|c| c.state == State::Up && c.closing.is_none());
+        self.rule(210, l.reason == 0 || !own || stays, "the last connection leaves its session open")
     }
 
     fn snack(&mut self, s: &SnackRequest) -> Verdict {

@@ -161,6 +161,7 @@ const LOGINS: &[(u16, Change)] = &[
     ),
     (210, spoil!("leave", LogoutRequest, l => l.reason = 3)),
     (210, spoil!("leave", LogoutRequest, l => l.cid = Cid(7))),
+    (210, After("away", |t| t.asks("last leaves", 0, logout(1, 7)))),
     (211, After("leave", |t| t.asks("late", 1, ping(5)))),
     (211, After("away", |t| t.asks("leave all", 0, logout(0, 7)))),
     (218, After("echo", |t| t.tells("go", 0, event(1, 0)))),
