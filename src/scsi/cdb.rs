@@ -155,6 +155,26 @@ impl Command {
         }
     }
 
+    /// Read as a command to a device of another type than a disk: what all types share (SPC-5) means the same, and everything
+    /// else may be anything.
+    pub fn on_other_device(&mut self, cdb: &[u8]) {
+        // TEST UNIT READY, REQUEST SENSE, INQUIRY, MODE SENSE, RECEIVE DIAGNOSTIC RESULTS, READ BUFFER, LOG SENSE,
+        // PERSISTENT RESERVE IN, READ ATTRIBUTE, REPORT LUNS, MAINTENANCE IN.
+        let shared = [0x00, 0x03, 0x12, 0x1a, 0x1c, 0x3c, 0x4d, 0x5a, 0x5e, 0x8c, 0xa0, 0xa3];
+        let reservation = self.class == Class::Reservation;
+        if !reservation && !cdb.first().is_some_and(|opcode| shared.contains(opcode)) {
+            self.class = Class::Barrier;
+        }
+    }
+
+    /// Read as a command to a zoned disk (ZBC-2): its zones are written in order, so that no write passes another, and
+    /// none runs twice.
+    pub const fn on_zoned_disk(&mut self) {
+        if self.class.writes() {
+            self.class = Class::WriteOnce(Extent::ALL);
+        }
+    }
+
     /// An UNMAP of which all of the data is there: what it touches lies within the ranges that are named in it (SBC-4
     /// section 5.35, UNMAP block descriptors). Left as it is where the data are odd.
     pub fn narrow(&mut self, data: &[u8]) {
@@ -174,22 +194,35 @@ impl Command {
     }
 }
 
+/// Whether the CONTROL byte asks for an auto contingent allegiance should the command fail (SAM-5 section 5.10).
+#[must_use]
+pub fn has_naca(cdb: &[u8]) -> bool {
+    const NACA: u8 = 0x04;
+    let control = layout(cdb).and_then(|(_, control)| cdb.get(control));
+    control.is_some_and(|byte| byte & NACA != 0)
+}
+
 /// The CDB cut to its own length (SPC-5 section 4.2.5.1); none if it ends early, has no known length, or asks in its
 /// CONTROL byte for something that binds it to its neighbours (NACA, or the obsolete LINK and FLAG).
 fn usable_length(cdb: &[u8]) -> Option<&[u8]> {
     const BINDING: u8 = 0x07;
+    let (length, control) = layout(cdb)?;
+    let cdb = cdb.get(..length)?;
+    (cdb.get(control)? & BINDING == 0).then_some(cdb)
+}
+
+/// Length of a CDB, and where its CONTROL byte is.
+fn layout(cdb: &[u8]) -> Option<(usize, usize)> {
     /// ADDITIONAL CDB LENGTH of the only variable-length form that is known.
     const ADDITIONAL_OF_32: u8 = 32 - 8;
-    let (length, control) = match cdb.first()? {
+    Some(match cdb.first()? {
         0x00..=0x1f => (6, 5),
         0x20..=0x5f => (10, 9),
         0x80..=0x9f => (16, 15),
         0xa0..=0xbf => (12, 11),
         0x7f if *cdb.get(7)? == ADDITIONAL_OF_32 => (32, 1),
         0x60..=0x7f | 0xc0..=0xff => return None,
-    };
-    let cdb = cdb.get(..length)?;
-    (cdb.get(control)? & BINDING == 0).then_some(cdb)
+    })
 }
 
 impl Effect {

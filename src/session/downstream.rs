@@ -117,6 +117,7 @@ impl Session {
         let announced = command.write && !command.final_;
         self.held += command.data.len() as u64;
         task.inbound.begin(command.data, announced);
+        self.suit(&mut task);
         let key = self.tasks.insert(task);
         self.open_window();
         if self.report_attention(key, now) {

@@ -60,6 +60,10 @@ mutants! {
     RecalledIsFollowed = "recalled-is-followed",
     /// A barrier is sent behind a write whose data the target does not have yet, and passes it there (P1).
     FollowsUnsentData = "follows-unsent-data",
+    /// Every unit is taken for a disk: what is lost of a tape's or a zoned disk's writes is written again (P5).
+    EveryUnitIsADisk = "every-unit-is-a-disk",
+    /// A unit on which an ACA condition may be is spread over nexuses (P3, R162).
+    NacaSpread = "naca-spread",
     /// Unknown opcodes, MODE SELECT and the like are no barrier (P1, R244).
     BarriersFlow = "barriers-flow",
     /// A command that was aborted while it waited is released all the same, under a key that has another owner now (P1).

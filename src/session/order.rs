@@ -296,6 +296,13 @@ impl Order {
         self.entries.push(Entry::new(Holder::Ghost(ghost), footprint, true, Vec::new()));
     }
 
+    /// A command means something else than was thought, for what comes later.
+    pub(super) fn reclassify(&mut self, key: TaskKey, class: Class) {
+        if let Some(entry) = self.entries.iter_mut().find(|e| e.holder == Holder::Task(key)) {
+            entry.footprint.class = class;
+        }
+    }
+
     fn footprint(&self, key: TaskKey) -> Option<Footprint> {
         self.entries.iter().find(|e| e.holder == Holder::Task(key)).map(|e| e.footprint.clone())
     }

@@ -18,6 +18,7 @@ use super::api::{Cause, FenceMethod, How, Notice, Output, PathId};
 use super::nexus::{Conn, ConnState, HOME, NexusId, NexusState, Role};
 use super::order::Holder;
 use super::tasks::{Origin, Task, TaskKey};
+use super::unit::Repeat;
 use crate::iscsi::{Cdb, Lun, ScsiResponse, TaskAttribute, Tsih};
 use crate::scsi::inquiry::Inquiry;
 use crate::scsi::sense::{key, status};
@@ -147,7 +148,6 @@ impl Session {
         let spared = broken!(self.rules, OnlyPlainWritesHaunt) && !matches!(class, Class::Write(_));
         let ghost = task.leaves_ghost() && !broken!(self.rules, NoGhosts) && !spared;
         let own = !matches!(task.origin, Origin::Initiator { .. });
-        let twice = task.may_run_twice() || broken!(self.rules, RunAgainWhatMustNot);
         let again = task.losses > 1;
         let made_up = again && class.writes() && broken!(self.rules, LostTwiceAnsweredGood);
         let worn_out = task.losses > MOST_LOSSES;
@@ -176,11 +176,15 @@ impl Session {
             self.respond(task_key, ScsiResponse::default(), now);
             return false;
         }
-        if twice && !worn_out {
+        let repeat = self.tasks.get(task_key).map_or(Repeat::No, |task| self.repeat(task, nexus));
+        let repeat = if broken!(self.rules, RunAgainWhatMustNot) { Repeat::Yes } else { repeat };
+        if repeat != Repeat::No && !worn_out {
             self.recall(task_key);
-            self.wait_for_ghosts(task_key);
+            if let Some(task) = self.tasks.get_mut(task_key) {
+                task.undecided = repeat == Repeat::Undecided;
+            }
             if !(again && broken!(self.rules, LostTwiceForgotten)) {
-                self.queue_if_ready(task_key);
+                self.run_again(task_key);
             }
             return true;
         }
@@ -570,6 +574,7 @@ impl Session {
         self.fence_living(nexus, now);
         if nexus == HOME {
             self.home_lost_since = None;
+            self.decide_lost(now);
             self.reissue_resets(now);
             self.ask_about_doubts(now);
         } else {

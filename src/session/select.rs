@@ -35,7 +35,7 @@ impl Session {
         let has_data = !task.write || (task.inbound.received() >= needed && !task.is_starving());
         let busy = task.queued || task.run.is_some() || task.held_response.is_some();
         let held = self.is_held(task) || self.waits_for_registrations(task);
-        !busy && task.blockers == 0 && has_data && !held
+        !busy && !task.undecided && task.blockers == 0 && has_data && !held
     }
 
     /// Takes a command out of the queues.
@@ -74,7 +74,11 @@ impl Session {
         while let Some(key) = self.any_queue.get(at).copied() {
             let Some(lun) = self.tasks.get(key).map(|t| t.lun) else { break };
             // A unit that no path can take now does not hold up the others.
-            let conn = if stuck.contains(&lun) { None } else { self.choose_any(key) };
+            let conn = match self.is_single_file(lun) {
+                _ if stuck.contains(&lun) => None,
+                true => self.choose_home(key),
+                false => self.choose_any(key),
+            };
             let Some(conn) = conn else {
                 if !stuck.contains(&lun) {
                     stuck.push(lun);
@@ -111,10 +115,14 @@ impl Session {
             })
     }
 
-    /// The connection of home with the least to do.
+    /// The connection of home with the least to do; for units whose commands go one behind the other always the same.
     fn choose_home(&self, key: TaskKey) -> Option<ConnId> {
-        self.tasks.get(key)?;
-        let load = |c: &&Conn| self.loads.get(c.path.0).map_or(0, |l| l.commands);
+        let task = self.tasks.get(key)?;
+        let single_file = self.is_single_file(task.lun);
+        let load = |c: &&Conn| match single_file {
+            true => c.id.0,
+            false => self.loads.get(c.path.0).map_or(0, |l| l.commands),
+        };
         self.conns.iter().filter(|c| self.takes_commands(c, HOME)).min_by_key(load).map(|c| c.id)
     }
 

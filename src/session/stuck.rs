@@ -78,6 +78,7 @@ impl Session {
         let Some(conn) = self.conn(run.conn) else { return false };
         let patience = self.plan.task_timeout;
         let due = now >= run.sent_at + patience && should_be_quick(task) && !self.follows_slow(task);
+        let due = due && !self.may_be_blocked(task.lun);
         if !due || broken!(self.rules, TaskTimeoutIgnored) {
             return false;
         }

@@ -90,6 +90,8 @@ pub(super) struct Task {
     pub(super) home_only: bool,
     /// It was sent behind commands that the target still had, and may rightly wait for them there.
     pub(super) follows: bool,
+    /// It was lost, and waits until it is known whether it may run twice.
+    pub(super) undecided: bool,
     /// Times it was given up with a lost nexus.
     pub(super) losses: u32,
     /// It was answered with GOOD.
@@ -143,6 +145,7 @@ impl Task {
             queued: false,
             home_only: !plain_block_io,
             follows: false,
+            undecided: false,
             losses: 0,
             done: false,
             tainted: false,

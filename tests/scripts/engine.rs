@@ -65,6 +65,7 @@ impl Stage for Preparing {
             setup::change_downstream(&mut words, &mut self.plan.downstream)?;
         } else if words.begin("setup targets") {
             setup::change_upstream(&mut words, &mut self.plan.home)?;
+            self.targets.device_type = words.number_or("type", self.targets.device_type)?;
             self.targets.window = words.number_or("window", self.targets.window)?;
             if let Some(vendor) = words.value("vendor") {
                 self.targets.vendor = vendor.to_owned();

@@ -28,6 +28,8 @@ pub(crate) struct Targets {
     /// Commands that a session may have beyond ExpCmdSN.
     pub(crate) window: u32,
     pub(crate) vendor: String,
+    /// Peripheral device type of the units.
+    pub(crate) device_type: u8,
 }
 
 /// The numbers of a target's PDU.
@@ -36,7 +38,7 @@ type Numbers = (StatSn, CmdSn, CmdSn);
 impl Targets {
     pub(crate) fn new() -> Self {
         let (lines, expected) = (BTreeMap::new(), BTreeMap::new());
-        Self { lines, expected, window: TARGET_WINDOW, vendor: "IET".into() }
+        Self { lines, expected, window: TARGET_WINDOW, vendor: "IET".into(), device_type: 0 }
     }
 
     pub(crate) fn is_open(&self, conn: u32) -> bool {
@@ -253,7 +255,7 @@ impl Targets {
         let last = u8::from(foreign);
         match cdb {
             [0x12, 0, ..] => {
-                let mut data = vec![0; 8];
+                let mut data = vec![self.device_type, 0, 0, 0, 0, 0, 0, 0];
                 data.extend_from_slice(format!("{:8}{:16}{:4}", self.vendor, "VIRTUAL-DISK", "1").as_bytes());
                 data
             }

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 const WANTED: &[&str] = &[
     "closed: by reset",
     "closed: in order",
+    "command with NACA",
     "fault: all paths down",
     "fault: braid's host dies",
     "fault: braid's process dies",

@@ -3,6 +3,10 @@
 //! It tells the oracle of every command in the order of CmdSN, builds data from stamps, checks what it gets byte by
 //! byte, and judges every condition it is told: was there a reason for it that a single nexus would have had too (P3)?
 
+mod kind;
+
+pub(crate) use kind::Reserving;
+
 use crate::conditions::Conditions;
 use crate::coverage::Coverage;
 use crate::oracle::{Effect, OpId, Oracle, Span, Stamp};
@@ -17,6 +21,7 @@ use braid::scsi::Sense;
 use braid::scsi::sense::status;
 use braid::session::Barriers;
 use bytes::Bytes;
+use kind::Kind;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -27,44 +32,6 @@ pub(crate) const ANYTHING: u8 = 0xa5;
 pub(crate) const SEGMENT: usize = 1024;
 pub(crate) const FIRST_BURST: u32 = 1536;
 pub(crate) const MAX_BURST: u32 = 4096;
-
-/// What a command is, as far as judging its answer goes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    Read,
-    Write,
-    Swap {
-        stamp: Stamp,
-    },
-    /// An opcode nobody knows, which must not run twice.
-    Vendor {
-        stamp: Stamp,
-    },
-    Flush,
-    /// One that never reports a unit attention.
-    Inquiry,
-    Query,
-    Ready,
-    ModeSelect,
-    Reserve(Reserving),
-}
-
-/// Reservation commands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Reserving {
-    Reserve6,
-    Release6,
-    Register,
-    Hold(u8),
-    Unhold(u8),
-    Clear,
-}
-
-impl Kind {
-    fn runs_once(self) -> bool {
-        matches!(self, Self::Swap { .. } | Self::Vendor { .. } | Self::ModeSelect | Self::Reserve(_))
-    }
-}
 
 #[derive(Debug)]
 struct Pending {
@@ -77,6 +44,8 @@ struct Pending {
     reads: usize,
     got: Vec<u8>,
     attribute: TaskAttribute,
+    /// With NACA set.
+    naca: bool,
     /// Somebody else's reset took it away: no answer will come.
     excused: bool,
     issued: Instant,
@@ -261,7 +230,7 @@ impl Initiator {
     }
 
     fn settle_once(&mut self, kind: Kind, once: Once) {
-        if let Kind::Swap { stamp } | Kind::Vendor { stamp } = kind {
+        if let Kind::WriteOnce { stamp } | Kind::Swap { stamp } | Kind::Vendor { stamp } = kind {
             self.once.push((stamp, once));
         }
     }
@@ -583,7 +552,14 @@ impl Initiator {
         now: Instant,
     ) {
         let tag = self.tag();
-        let Build { cdb, data, reads } = build;
+        let Build { mut cdb, data, reads } = build;
+        let kind = kind.on_device(self.scenario.persona.device_type, effect);
+        let plain = matches!(cdb[0], 0x28 | 0x2a);
+        let naca = self.scenario.order.naca && plain && self.extra.once_in(16);
+        if naca {
+            cdb[9] |= 4;
+            self.coverage.hit("command with NACA");
+        }
         let op = self.oracle.issue(span, effect, attribute == TaskAttribute::HeadOfQueue);
         let pending = Pending {
             op,
@@ -594,6 +570,7 @@ impl Initiator {
             reads,
             got: Vec::new(),
             attribute,
+            naca,
             excused: false,
             issued: now,
         };
@@ -817,8 +794,9 @@ impl Initiator {
             let stateless = matches!(p.kind, Kind::Inquiry | Kind::Ready);
             !stateless && p.attribute != TaskAttribute::HeadOfQueue && !p.excused
         };
-        let barrier =
-            |p: &Pending| matches!(p.kind, Kind::Vendor { .. } | Kind::ModeSelect | Kind::Reserve(_));
+        let barrier = |p: &Pending| {
+            p.naca || matches!(p.kind, Kind::Vendor { .. } | Kind::ModeSelect | Kind::Reserve(_))
+        };
         // What is left to the target may pass what was lost with a connection, or what the target itself forgot.
         let setup = &self.scenario;
         let forgotten = setup.paths.len() == 1 && setup.persona.forgets;
@@ -842,7 +820,8 @@ impl Initiator {
 
     fn good(&mut self, pending: &Pending, now: Instant) {
         self.judge_barriers(pending);
-        self.seen[pending.unit] |= matches!(pending.kind, Kind::Read | Kind::Write);
+        let block_io = matches!(pending.kind, Kind::Read | Kind::Write | Kind::WriteOnce { .. });
+        self.seen[pending.unit] |= block_io;
         match pending.kind {
             Kind::Read if self.met_worst_data(pending) => {
                 self.coverage.hit("limit: data before sense, and a cut between the two");
@@ -896,7 +875,9 @@ impl Initiator {
             }
             (0xb, 0x29, 7) => {
                 self.coverage.hit("sense: outcome unknown");
-                self.conditions.outcome_unknown(unit, pending.kind.runs_once());
+                let device_type = self.scenario.persona.device_type;
+                let once = pending.naca || pending.kind.runs_once_on(device_type);
+                self.conditions.outcome_unknown(unit, once);
                 match pending.kind {
                     Kind::ModeSelect => self.conditions.mode_maybe_changed(unit, now),
                     Kind::Reserve(_) => self.conditions.reservation_unknown(unit),

@@ -143,13 +143,19 @@ pub(crate) struct OrderSetup {
     /// Flushes name the blocks that they are for.
     pub(crate) flush_ranges: bool,
     pub(crate) barriers: Barriers,
+    /// Some commands have NACA set.
+    pub(crate) naca: bool,
+    /// Peripheral device type of the units.
+    device_type: u8,
 }
 
 impl OrderSetup {
     fn draw(mut random: Random) -> Self {
         let flush_ranges = random.once_in(3);
         let barriers = if random.once_in(8) { Barriers::Native } else { Barriers::Strict };
-        Self { flush_ranges, barriers }
+        let naca = random.once_in(10);
+        let device_type = if random.once_in(12) { random.pick(&[0x01, 0x01, 0x0e, 0x14]) } else { 0 };
+        Self { flush_ranges, barriers, naca, device_type }
     }
 }
 
@@ -232,6 +238,11 @@ impl Scenario {
         if random.once_in(4) {
             scenario.take_theme(random);
         }
+        if scenario.persona.forgets {
+            // What may take its time, or must not run twice, is never told from what the target has forgotten.
+            (scenario.order.naca, scenario.order.device_type) = (false, 0);
+        }
+        scenario.persona.device_type = scenario.order.device_type;
         scenario.persona.data_before_sense = data_before_sense && scenario.persona.vendor == "IET";
         scenario
     }

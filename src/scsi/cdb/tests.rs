@@ -307,6 +307,35 @@ fn extents_overlap_only_where_they_share_a_block() {
 }
 
 #[test]
+fn other_devices_share_only_what_all_have() {
+    let other = |hex: &str| {
+        let mut command = Command::parse(&cdb(hex));
+        command.on_other_device(&cdb(hex));
+        command.class
+    };
+    for hex in ["00", "03", "12", "1a", "5a", "4d", "5e 00", "8c", "a0", "a3 0a", "16", "5f"] {
+        assert_eq!(other(hex), Command::parse(&cdb(hex)).class, "{hex}");
+    }
+    // READ, WRITE, LOCATE, READ POSITION, INITIALIZE ELEMENT STATUS WITH RANGE and others of tapes and changers.
+    for hex in
+        ["08", "0a", "28", "2b", "34", "37", "35", "42", "88", "8a", "91", "92", "95", "9e 10", "25", "07"]
+    {
+        assert_eq!(other(hex), Class::Barrier, "{hex}");
+    }
+    let mut zoned = [Command::parse(&cdb("28")), Command::parse(&cdb("2a")), Command::parse(&cdb("42"))];
+    zoned.iter_mut().for_each(Command::on_zoned_disk);
+    assert_eq!(zoned[0].class, read(0, 0));
+    assert_eq!((&zoned[1].class, &zoned[2].class), (&once(0, u64::MAX), &once(0, u64::MAX)));
+}
+
+#[test]
+fn naca_is_found_where_the_control_byte_is() {
+    assert!(has_naca(&cdb("00 00 00 00 00 04")) && !has_naca(&cdb("00 04")));
+    assert!(has_naca(&cdb("28 00 00 00 00 00 00 00 00 04")) && !has_naca(&cdb("28 00 00 00 00 04")));
+    assert!(!has_naca(&[0x28]) && !has_naca(&[]) && !has_naca(&[0xc0; 16]));
+}
+
+#[test]
 fn unmap_touches_what_its_data_name() {
     let narrowed = |hex: &str, data: &[u8]| {
         let mut command = Command::parse(&cdb(hex));

@@ -131,7 +131,15 @@ impl Session {
             }
         }
         let Some(check) = self.checks.get_mut(at) else { return };
+        let (asked, lun, nexus) = (check.step, check.lun, check.nexus);
         check.take(&task.collected, response.status == status::GOOD);
+        if asked == Step::Inquiry
+            && nexus == HOME
+            && let Some(inquiry) = check.facts.inquiry.clone()
+        {
+            self.kind_learned(lun, &inquiry);
+        }
+        let Some(check) = self.checks.get_mut(at) else { return };
         if check.step == Step::Keys && check.nexus == HOME {
             check.step = Step::Done;
         }

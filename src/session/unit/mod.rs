@@ -1,6 +1,6 @@
 //! The logical units that the initiator uses: what is known of each, and over which nexuses its commands may go.
 //!
-//! - `facts`: who a unit is. `inquire`: the questions that Braid asks. `proof`: whether a further nexus shows the same.
+//! - `manner`: what kind of device it is, and what that means for its commands. `facts`: who a unit is. `inquire`: the questions that Braid asks. `proof`: whether a further nexus shows the same.
 //! - `reservation`: what binds a unit to the nexus that reserved it. `registration`, `replicas`: persistent registrations,
 //!   the same on every nexus. `collapse`: what the initiator is shown of them.
 //!
@@ -10,12 +10,14 @@
 mod collapse;
 mod facts;
 mod inquire;
+mod manner;
 mod proof;
 mod registration;
 mod replicas;
 mod reservation;
 
 pub(super) use inquire::Check;
+pub(super) use manner::Repeat;
 pub(super) use replicas::meets_registrations;
 
 use super::Session;
@@ -27,6 +29,7 @@ use crate::scsi::Class;
 use crate::scsi::inquiry::{self, Identity};
 use facts::Facts;
 use inquire::{Reach, Step};
+use manner::Manner;
 use proof::Proof;
 use registration::Registrations;
 use std::collections::BTreeMap;
@@ -43,6 +46,7 @@ pub(in crate::session) struct Unit {
     addressed: bool,
     /// Plain block I/O went well.
     used: bool,
+    manner: Manner,
     /// Home holds it by RESERVE.
     reserved: bool,
     registrations: Registrations,
@@ -64,7 +68,7 @@ impl Session {
         let free = allowed || broken!(self.rules, ReservedUnitSpread);
         let proof = unit.proofs.get(&nexus).copied().unwrap_or_default();
         let unproved = proof != Proof::Refused && broken!(self.rules, IdentityUnproved);
-        free && (proof == Proof::Proved || unproved)
+        free && unit.manner.may_spread() && (proof == Proof::Proved || unproved)
     }
 
     /// The initiator addressed a unit: when home is reinstated, its attention from that login must be cleared.

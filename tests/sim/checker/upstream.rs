@@ -135,6 +135,8 @@ pub(crate) struct Upstream {
     target_name: String,
     sessions: Vec<Session>,
     conns: Vec<Conn>,
+    /// Units with a command that had NACA set, and the connection that carried their last command that uses the medium.
+    bound: Vec<(Lun, Option<ConnId>)>,
     /// What was found when nothing could be returned.
     late: Option<Broken>,
 }
@@ -150,6 +152,7 @@ impl Upstream {
             target_name: plan.home_login.target_name.clone(),
             sessions: Vec::new(),
             conns: Vec::new(),
+            bound: Vec::new(),
             late: None,
         };
         checker.conns.push(Conn::opening(SessionPlan::HOME_CONN, NO_SESSION, &plan.home_login));
@@ -307,7 +310,8 @@ impl Upstream {
         judge.rule(115, !conn.gap, "sent over a connection that lost a response")?;
         judge.rule(127, pdu.data().len() <= conn.max_send, "a segment longer than the target takes")?;
         let session = &mut self.sessions[conn.session];
-        Sight { judge, session, conn, others: [before, after] }.pdu(pdu)
+        let bound = &mut self.bound;
+        Sight { judge, session, conn, others: [before, after], bound }.pdu(pdu)
     }
 }
 
@@ -340,6 +344,7 @@ struct Sight<'a> {
     session: &'a mut Session,
     conn: &'a mut Conn,
     others: [&'a [Conn]; 2],
+    bound: &'a mut Vec<(Lun, Option<ConnId>)>,
 }
 
 impl Sight<'_> {
@@ -473,7 +478,26 @@ impl Sight<'_> {
         self.rule(131, length == 0 || c.write, "immediate data of a command that does not write")?;
         self.rule(121, length <= end, "immediate data beyond the first burst or the command")?;
         self.rule(122, c.final_ || !initial_r2t, "unsolicited data that was not agreed is announced")?;
-        self.rule(131, c.final_ || length < end, "unsolicited data is announced and none is left")
+        self.rule(131, c.final_ || length < end, "unsolicited data is announced and none is left")?;
+        self.single_file(c)
+    }
+
+    /// Where a command with NACA went, all others of the unit follow (R162).
+    fn single_file(&mut self, c: &ScsiCommand) -> Verdict {
+        let cdb = |at: usize| c.cdb.0.get(at).copied().unwrap_or_default();
+        let control = if cdb(0) < 0x20 { 5 } else { 9 };
+        if !matches!(cdb(0), 0x0a | 0x28 | 0x2a) {
+            return Ok(());
+        }
+        if cdb(control) & 4 != 0 && !self.bound.iter().any(|(lun, _)| *lun == c.lun) {
+            self.bound.push((c.lun, None));
+        }
+        let Some((_, last)) = self.bound.iter_mut().find(|(lun, _)| *lun == c.lun) else { return Ok(()) };
+        let last = last.replace(self.conn.id).filter(|last| *last != self.conn.id);
+        let serves =
+            |o: &&Conn| Some(o.id) == last && o.state == State::Up && o.closing.is_none() && !o.unwanted;
+        let left = !self.others.iter().copied().flatten().any(|o| serves(&o));
+        self.rule(162, left, "commands of a unit with NACA were spread over connections")
     }
 
     fn data(&mut self, d: &DataOut) -> Verdict {

@@ -275,6 +275,7 @@ impl Target {
         } else {
             put(&task.data.contiguous());
         }
+        self.note_write(task);
         Outcome::Good
     }
 
@@ -292,7 +293,18 @@ impl Target {
         let zero = flags & UNMAP != 0 || task.command.cdb.0[0] == 0x93 && flags & NO_DATA != 0;
         let stamp = if zero { 0 } else { stamp_of(&task.data.contiguous()) };
         range.for_each(|lba| medium.write(lba, stamp, false));
+        if !zero {
+            self.note_write(task);
+        }
         Outcome::Good
+    }
+
+    /// On anything but a disk a write must not run twice.
+    fn note_write(&mut self, task: &Task) {
+        if self.persona.device_type != 0 && !task.data.is_empty() {
+            let data = task.data.slice(0, BLOCK).contiguous();
+            *self.executions.entry(stamp_of(&data)).or_default() += 1;
+        }
     }
 
     fn unmap(&mut self, task: &Task) -> Outcome {
@@ -394,7 +406,7 @@ impl Target {
         let identity = self.units[unit].disk.identity;
         match (cdb[1] & 1, cdb[2]) {
             (0, _) => {
-                let mut data = vec![0, 0, 6, 2, 31, 0, 0, 2];
+                let mut data = vec![self.persona.device_type, 0, 6, 2, 31, 0, 0, 2];
                 data.extend_from_slice(
                     format!("{:8}{:16}1.00", self.persona.vendor, self.persona.product).as_bytes(),
                 );

@@ -56,6 +56,9 @@ pub(crate) struct Persona {
     pub(crate) vendor: &'static str,
     pub(crate) product: &'static str,
 
+    /// Peripheral device type of its units: a disk, unless a scenario says otherwise.
+    pub(crate) device_type: u8,
+
     /// Commands allowed right after login, and later (section 1: window right after login).
     pub(crate) first_window: u32,
     pub(crate) window: u32,
@@ -176,6 +179,7 @@ impl Persona {
             name: "persona: lab",
             vendor: "BRAID",
             product: "LAB DISK",
+            device_type: 0,
             first_window: 64,
             window: 64,
             window_shrinks: true,
