@@ -16,6 +16,8 @@ pub(crate) enum Via {
     InTurn(&'static str),
     /// The first portal is such a Braid, the second the target's.
     Beside(&'static str),
+    /// The other way round.
+    Behind(&'static str),
     /// Each portal is such a Braid of its own.
     Twice(&'static str),
 }
@@ -34,7 +36,9 @@ impl Stage {
         let manners = match via {
             Via::Direct => Vec::new(),
             Via::Braid(mode) => vec![Manner { mode, in_turn: false }],
-            Via::InTurn(mode) | Via::Beside(mode) => vec![Manner { mode, in_turn: true }],
+            Via::InTurn(mode) | Via::Beside(mode) | Via::Behind(mode) => {
+                vec![Manner { mode, in_turn: true }]
+            }
             Via::Twice(mode) => vec![Manner { mode, in_turn: true }; 2],
         };
         let braids = manners.into_iter().map(|manner| Braid::before(&target, manner)).collect();
@@ -43,7 +47,10 @@ impl Stage {
 
     /// Where the initiator goes.
     pub(crate) fn endpoint(&self) -> &Endpoint {
-        self.braids.first().map_or_else(|| self.portal(0), Braid::endpoint)
+        match self.via {
+            Via::Direct | Via::Behind(_) => self.portal(0),
+            Via::Braid(_) | Via::InTurn(_) | Via::Beside(_) | Via::Twice(_) => self.braid().endpoint(),
+        }
     }
 
     /// Where an initiator that wants two portals goes besides.
@@ -51,6 +58,7 @@ impl Stage {
         match self.via {
             Via::Direct | Via::Beside(_) => self.portal(1),
             Via::Braid(_) | Via::InTurn(_) => self.braid().second_endpoint(),
+            Via::Behind(_) => self.braid().endpoint(),
             Via::Twice(_) => self.braids.last().expect("two").endpoint(),
         }
     }
@@ -64,7 +72,11 @@ impl Stage {
     pub(crate) fn fanout(&self) -> &'static str {
         let sessions = match self.via {
             Via::Direct => true,
-            Via::Braid(mode) | Via::InTurn(mode) | Via::Beside(mode) | Via::Twice(mode) => mode == "sessions",
+            Via::Braid(mode)
+            | Via::InTurn(mode)
+            | Via::Beside(mode)
+            | Via::Behind(mode)
+            | Via::Twice(mode) => mode == "sessions",
         };
         if sessions || !self.target.kind().several_connections() { "sessions" } else { "mcs" }
     }

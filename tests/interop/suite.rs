@@ -109,7 +109,8 @@ fn through_equals_direct(kind: Kind, ways: &[(Via, usize)]) {
 fn pairs_equal_direct(kind: Kind, mode: &'static str, paths: usize) {
     let suites: Vec<_> = suites().into_iter().filter(|suite| PAIRED.contains(&suite.name.as_str())).collect();
     assert_eq!(suites.len(), PAIRED.len(), "the program knows them all");
-    let ways = [Via::InTurn(mode), Via::Beside(mode), Via::Twice(mode)].map(|via| (via, paths));
+    let ways = [Via::InTurn(mode), Via::Beside(mode), Via::Behind(mode), Via::Twice(mode)];
+    let ways = ways.map(|via| (via, paths));
     equal_direct(kind, &suites, &ways, true);
 }
 
@@ -139,6 +140,7 @@ fn set(kind: Kind, via: Via, paths: usize, paired: bool) -> String {
         Via::Direct => panic!("direct is compared with, not compared"),
         Via::Braid(mode) | Via::InTurn(mode) => (mode, if paired { "/pair" } else { "" }),
         Via::Beside(mode) => (mode, "/beside"),
+        Via::Behind(mode) => (mode, "/behind"),
         Via::Twice(mode) => (mode, "/twice"),
     };
     format!("{}/{mode}/{paths}{how}", kind.name())
@@ -330,7 +332,7 @@ fn tgt_mcs() {
 
 #[test]
 fn istgt() {
-    through_equals_direct(Kind::Istgt, &[(Via::Braid("auto"), 2)]);
+    through_equals_direct(Kind::Istgt, &[(Via::InTurn("auto"), 2)]);
 }
 
 #[test]
@@ -351,4 +353,9 @@ fn pairs_tgt_mcs() {
 #[test]
 fn pairs_lio() {
     pairs_equal_direct(Kind::LioThin, "sessions", 4);
+}
+
+#[test]
+fn pairs_istgt() {
+    pairs_equal_direct(Kind::Istgt, "auto", 2);
 }
