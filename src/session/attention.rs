@@ -134,7 +134,7 @@ impl Deed {
     }
 
     /// What a command does.
-    fn of(command: &Command) -> Option<Self> {
+    pub(super) fn of(command: &Command) -> Option<Self> {
         match command.class {
             Class::Barrier if command.name.contains("SELECT") => Some(Self::Parameters),
             Class::Barrier => Some(Self::Other),

@@ -3,6 +3,7 @@
 
 use super::Session;
 use super::api::{Cause, ConnId, Notice, Output};
+use super::attention::Deed;
 use super::nexus::{Conn, ConnState, HOME};
 use super::order::Holder;
 use super::tasks::{Origin, Solicited, Task, TaskKey};
@@ -383,6 +384,7 @@ impl Session {
         }
         match command.class {
             Class::Read(_) | Class::Write(_) => self.unit_used(lun, now),
+            Class::Barrier if Deed::of(command) == Some(Deed::Parameters) => self.unit_changed(lun, now),
             Class::WriteAnywhere(_)
             | Class::WriteOnce(_)
             | Class::Flush(_)

@@ -1,8 +1,8 @@
 //! Whether a further nexus shows home's unit.
 //!
 //! Before a further nexus carries data of a unit, what the unit says of itself there (device identification, serial
-//! number, capacity, block size) must equal what it says on home. It is asked when it comes up, and again after it
-//! reported a unit attention.
+//! number, capacity, block size) must equal what it says on home. It is asked when it comes up, again after it
+//! reported a unit attention, and again when the initiator has changed its parameters.
 
 use super::inquire::{Check, Reach};
 use crate::iscsi::Lun;
@@ -54,6 +54,16 @@ impl Session {
         let ask = proved || unit.attentions.is_doubtful();
         if ask && !unit.learning && self.home_state() == NexusState::Up {
             self.learn(lun, Reach::Whole, now);
+        }
+    }
+
+    /// The initiator changed parameters of the unit, and the target has a unit attention for every other nexus: they are
+    /// asked again before they carry anything, so that no command of the initiator meets it there.
+    pub(in crate::session) fn unit_changed(&mut self, lun: Lun, now: Instant) {
+        let Some(unit) = self.units.get(&lun) else { return };
+        let proved = unit.proofs.iter().filter(|(_, proof)| **proof == Proof::Proved);
+        for nexus in proved.map(|(nexus, _)| *nexus).collect::<Vec<_>>() {
+            self.unit_doubted(lun, nexus, now);
         }
     }
 
