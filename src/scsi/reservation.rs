@@ -245,14 +245,14 @@ fn descriptors(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// READ KEYS data without one copy of each of the keys `hidden`; the last copy of `kept` stays.
+/// READ KEYS data without one copy of each of the keys `hidden`; the last copy of each that is `kept` stays.
 #[must_use]
-pub fn hide_keys(data: &[u8], hidden: &[u64], kept: Option<u64>) -> Vec<u8> {
+pub fn hide_keys(data: &[u8], hidden: &[u64], kept: &[u64]) -> Vec<u8> {
     let mut left: Vec<u64> = keys(data).collect();
     for key in hidden {
         let copies = left.iter().filter(|k| *k == key).count();
         // Home's own is as good as any: the newest, which is the last, is most likely a replica's.
-        if copies > usize::from(kept == Some(*key))
+        if copies > usize::from(kept.contains(key))
             && let Some(at) = left.iter().rposition(|k| k == key)
         {
             left.remove(at);
@@ -335,10 +335,10 @@ mod tests {
     #[test]
     fn as_many_copies_go_as_are_hidden_and_the_last_stays() {
         let data = of_keys(&[5, 6, 5, 5]);
-        assert_eq!(hide_keys(&data, &[5], Some(5)), of_keys(&[5, 6, 5]));
-        assert_eq!(hide_keys(&data, &[5, 5, 5, 7], Some(5)), of_keys(&[5, 6]));
-        assert_eq!(hide_keys(&data, &[5, 5, 5], None), of_keys(&[6]));
-        assert_eq!(hide_keys(&data[..7], &[5], None), data[..7]);
+        assert_eq!(hide_keys(&data, &[5], &[5]), of_keys(&[5, 6, 5]));
+        assert_eq!(hide_keys(&data, &[5, 5, 5, 7], &[5]), of_keys(&[5, 6]));
+        assert_eq!(hide_keys(&data, &[5, 5, 5], &[]), of_keys(&[6]));
+        assert_eq!(hide_keys(&data[..7], &[5], &[]), data[..7]);
     }
 
     #[test]
@@ -359,7 +359,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_data_is_taken(data: Vec<u8>) {
-            let keys = hide_keys(&data, &[0], None);
+            let keys = hide_keys(&data, &[0], &[]);
             let ports = hide_ports(&data, |_| true);
             prop_assert!(keys.len() <= data.len() && ports.len() <= data.len());
             prop_assert!(registrations(&ports).is_empty());

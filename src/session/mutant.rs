@@ -150,6 +150,14 @@ mutants! {
     SettlingHomeServes = "settling-home-serves",
     /// A reserved unit is spread over all nexuses, and their conflicts are passed on (P3).
     ReservedUnitSpread = "reserved-unit-spread",
+    /// A nexus that registers late carries I/O without making sure that home still is registered (P3).
+    VerificationSkipped = "verification-skipped",
+    /// That home was preempted is not noticed when home is asked (P3).
+    PreemptionOverlooked = "preemption-overlooked",
+    /// Replicas' registrations are shown to the initiator (P3).
+    ReplicasShown = "replicas-shown",
+    /// Replicas stay registered, and in use, when home is registered no longer (P3).
+    ReplicasLeft = "replicas-left",
     /// The initiator is not told that the nexus with its reservation was lost (P5).
     ReservationLossUntold = "reservation-loss-untold",
     /// A further nexus carries data before it was proved that it shows the same unit (P2).

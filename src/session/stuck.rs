@@ -100,11 +100,9 @@ fn should_be_quick(task: &Task) -> bool {
         // A unit that is behind may rightly hold back an ORDERED one.
         Class::Stateless | Class::Query | Class::Survey(_) => task.attribute != TaskAttribute::Ordered,
         Class::Read(_) | Class::Write(_) => !task.command.name.starts_with("WRITE SAME") && task.expected > 0,
-        Class::WriteAnywhere(_)
-        | Class::WriteOnce(_)
-        | Class::Flush(_)
-        | Class::Reservation
-        | Class::Barrier => false,
+        // Braid's own registrations wait for nothing.
+        Class::Reservation => task.only_nexus.is_some(),
+        Class::WriteAnywhere(_) | Class::WriteOnce(_) | Class::Flush(_) | Class::Barrier => false,
     };
     let has_all = !task.write || task.inbound.received() >= task.expected;
     let answered = task.run.as_ref().is_some_and(|r| r.solicited.is_empty());

@@ -484,6 +484,9 @@ impl Session {
         }
         self.changed |= meets_registrations(&task);
         if task.run.is_some() && matches!(task.origin, Origin::Initiator { .. }) {
+            if task.command.class == Class::Reservation {
+                self.note_change(task.lun, &task.command);
+            }
             self.persistent_doubted(task.lun, task.persistent_request(), None);
         }
         self.promised = self.promised.saturating_sub(task.booked());

@@ -11,6 +11,8 @@
 //!   to say, or shortly before (Braid learns of that later than the target): it need not be told again.
 //! - What the target reports to a command that the initiator ends at that moment may be lost with it.
 //! - An attention that looks like the greeting of a new session (29h/00h) may be taken for it.
+//! - What other initiators do to reservations is told like what the initiator does itself: what a further nexus tells of it
+//!   need not be told.
 //! - What a MODE SELECT of unknown outcome did may be told as somebody else's doing. What a further nexus reports may be
 //!   the initiator's own MODE SELECT, if there was one since it last had nothing to say, and somebody else's may hide
 //!   behind it. One that reports late what the initiator's own did may be believed to report somebody else's.
@@ -49,6 +51,8 @@ pub(crate) struct Belief {
     /// It did at some time in this session, or registered.
     ever_reserved: bool,
     ever_registered: bool,
+    /// It did in an earlier session.
+    held_before: bool,
     /// So often it was told of the loss.
     losses_told: u32,
     /// A session of its own that is lost may still hold the unit.
@@ -62,7 +66,7 @@ pub(crate) struct Belief {
 impl Belief {
     /// Something it held may have been lost with a nexus.
     fn held(self) -> bool {
-        self.ever_reserved || self.ever_registered
+        self.ever_reserved || self.ever_registered || self.held_before
     }
 }
 
@@ -82,13 +86,16 @@ pub(crate) struct Conditions {
     keeps_stale: bool,
     /// Of the attention after a reset.
     reset: (u8, u8),
+    /// Of the attention after a preemption.
+    preempted: (u8, u8),
+    /// Something was lost at some time: registrations may have been left behind.
+    pub(crate) scarred: bool,
 }
 
 const GREETING: (u8, u8) = (0x29, 0);
 const POWER_ON: (u8, u8) = (0x29, 1);
 const NEXUS_LOSS: (u8, u8) = (0x29, 7);
 const MODE_CHANGED: (u8, u8) = (0x2a, 1);
-const PREEMPTED: (u8, u8) = (0x2a, 3);
 
 impl Conditions {
     pub(crate) fn new(scenario: &Scenario) -> Self {
@@ -105,6 +112,8 @@ impl Conditions {
             losses: 0,
             keeps_stale: !scenario.persona.returns_reservation || groups.len() > 1,
             reset: scenario.persona.reset_attention,
+            preempted: scenario.persona.preempted,
+            scarred: false,
         }
     }
 
@@ -134,13 +143,14 @@ impl Conditions {
     /// The session is gone: what waited on it is gone too, and so are reservations that die with it. Only of a power cut
     /// its successor is told as well, if it was not.
     pub(crate) fn session_lost(&mut self) {
+        self.scarred = true;
         self.reasons.retain(|r| r.code == POWER_ON);
         self.happened.retain(|h| h.code == POWER_ON);
         self.happened.iter_mut().for_each(|h| h.owed = false);
         let keeps_stale = self.keeps_stale;
         for belief in &mut self.beliefs {
             let stale = belief.stale || keeps_stale && belief.held();
-            *belief = Belief { stale, ..Belief::default() };
+            *belief = Belief { stale, held_before: belief.held(), ..Belief::default() };
         }
         self.losses = 0;
     }
@@ -148,6 +158,7 @@ impl Conditions {
     /// A connection of Braid's was lost, and with it the nexus that may have held reservations.
     pub(crate) fn connection_lost(&mut self) {
         self.losses += 1;
+        self.scarred = true;
     }
 
     /// The initiator resets a unit, or all: some targets tell the one who did it too.
@@ -204,7 +215,14 @@ impl Conditions {
     }
 
     pub(crate) fn preempted(&mut self, event: u32, unit: usize) {
-        self.happens(event, unit, PREEMPTED);
+        self.happens(event, unit, self.preempted);
+    }
+
+    /// Another initiator did something that those are told of who are registered; `home`: home is.
+    pub(crate) fn interfered(&mut self, event: u32, unit: usize, code: (u8, u8), home: bool) {
+        self.happens(event, unit, code);
+        // What only further nexuses are told looks like what the initiator did itself.
+        self.happened.retain(|h| h.event != event || home);
     }
 
     pub(crate) fn foreign_reserves(&mut self, unit: usize, holds: bool) {
@@ -227,8 +245,10 @@ impl Conditions {
         };
         let known = self.happened.iter_mut().filter(|h| h.event == event && h.unit == unit && !h.told);
         let managed = self.beliefs[unit].managed;
+        let registered = self.beliefs[unit].ever_registered;
         let clear = |h: &&mut Happened| {
-            let doubtful = h.code == POWER_ON || h.code == MODE_CHANGED && own || late(h);
+            let deed = h.code == MODE_CHANGED && own || h.code.0 == 0x2a && h.code.1 > 2 && registered;
+            let doubtful = h.code == POWER_ON || deed || late(h);
             !managed && h.code != GREETING && (home || !doubtful)
         };
         known.filter(clear).for_each(|h| h.owed = true);
@@ -279,7 +299,12 @@ impl Conditions {
         match what {
             Reserving::Reserve6 => (belief.reserved, belief.ever_reserved) = (true, true),
             Reserving::Release6 => belief.reserved = false,
-            Reserving::Register | Reserving::Hold(_) | Reserving::Unhold(_) | Reserving::Clear => {
+            Reserving::Register
+            | Reserving::Hold(_)
+            | Reserving::Unhold(_)
+            | Reserving::Clear
+            | Reserving::Rekey(_)
+            | Reserving::Preempt => {
                 belief.ever_registered = true;
             }
         }

@@ -4,9 +4,11 @@
 //! byte, and judges every condition it is told: was there a reason for it that a single nexus would have had too (P3)?
 
 mod kind;
+mod reserving;
 
-pub(crate) use kind::Reserving;
+pub(crate) use reserving::Reserving;
 
+use crate::claims::{Claim, What};
 use crate::conditions::Conditions;
 use crate::coverage::Coverage;
 use crate::oracle::{Effect, OpId, Oracle, Span, Stamp};
@@ -101,6 +103,10 @@ pub(crate) struct Initiator {
     next_stamp: Stamp,
     pings: Vec<u32>,
     slowest: std::time::Duration,
+    /// What it was told of reservations.
+    pub(crate) claims: Vec<Claim>,
+    /// The key it believes to be registered with, of each unit.
+    keys: Vec<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -152,6 +158,8 @@ impl Initiator {
             next_stamp: 0,
             pings: Vec::new(),
             slowest: std::time::Duration::ZERO,
+            claims: Vec::new(),
+            keys: vec![0; scenario.units],
         }
     }
 
@@ -284,6 +292,7 @@ impl Initiator {
             mix.query,
             mix.mode_select,
             mix.ping,
+            mix.registering,
         ];
         let mut at = self.random.below(parts.iter().sum());
         let kind = parts.iter().position(|part| {
@@ -304,6 +313,7 @@ impl Initiator {
             9 => self.persistent(now),
             10 => self.query(now),
             11 => self.mode_select(now),
+            13 => self.registering(now),
             _ => self.ping(),
         }
     }
@@ -474,41 +484,6 @@ impl Initiator {
         let span = Span { unit, lba: 0, blocks: 0 };
         let build = Build { cdb, data: data.into(), reads: 0 };
         self.send(Kind::ModeSelect, span, Effect::Nothing, TaskAttribute::Simple, build, now);
-    }
-
-    fn reserve(&mut self, now: Instant) {
-        let unit = self.random.below(self.scenario.units);
-        let what = if self.random.once_in(2) { Reserving::Reserve6 } else { Reserving::Release6 };
-        let mut cdb = [0; 16];
-        cdb[0] = if what == Reserving::Reserve6 { 0x16 } else { 0x17 };
-        let build = Build { cdb, data: Bytes::new(), reads: 0 };
-        let span = Span { unit, lba: 0, blocks: 0 };
-        self.send(Kind::Reserve(what), span, Effect::Nothing, TaskAttribute::Simple, build, now);
-    }
-
-    fn persistent(&mut self, now: Instant) {
-        let unit = self.random.below(self.scenario.units);
-        let kind = self.random.pick(&[1, 3, 5, 6, 7, 8]);
-        let what = self.random.pick(&[
-            Reserving::Register,
-            Reserving::Register,
-            Reserving::Hold(kind),
-            Reserving::Unhold(kind),
-            Reserving::Clear,
-        ]);
-        let (action, key, new, kind) = match what {
-            Reserving::Register => (6, 0, 0x42, 0),
-            Reserving::Hold(kind) => (1, 0x42, 0, kind),
-            Reserving::Unhold(kind) => (2, 0x42, 0, kind),
-            Reserving::Clear | Reserving::Reserve6 | Reserving::Release6 => (3, 0x42, 0, 0),
-        };
-        let mut cdb = [0; 16];
-        (cdb[0], cdb[1], cdb[2], cdb[8]) = (0x5f, action, kind, 24);
-        let mut data = vec![0; 24];
-        (data[7], data[15]) = (key, new);
-        let build = Build { cdb, data: data.into(), reads: 0 };
-        let span = Span { unit, lba: 0, blocks: 0 };
-        self.send(Kind::Reserve(what), span, Effect::Nothing, TaskAttribute::Simple, build, now);
     }
 
     fn tag(&mut self) -> u32 {
@@ -767,7 +742,11 @@ impl Initiator {
                 let reserving = matches!(pending.kind, Kind::Reserve(_));
                 // It may have met the reservation that somebody else's reset ended meanwhile.
                 let reason = self.conditions.conflict(pending.unit) || pending.excused;
-                assert!(reserving || reason, "P3: a conflict with nobody");
+                if !reserving && !reason {
+                    let write = !matches!(pending.kind, Kind::Read);
+                    let (unit, issued) = (pending.unit, pending.issued);
+                    self.claims.push(Claim { unit, issued, what: What::Conflict { write } });
+                }
                 self.settle_once(pending.kind, Once::DidNotRun);
                 self.oracle.unknown(pending.op);
             }
@@ -846,6 +825,18 @@ impl Initiator {
                 }
                 if let Kind::Reserve(what) = kind {
                     self.conditions.reserved(pending.unit, what);
+                    match what {
+                        Reserving::Rekey(key) => self.keys[pending.unit] = key,
+                        Reserving::Register => self.keys[pending.unit] = 0x42,
+                        Reserving::Clear => self.keys[pending.unit] = 0,
+                        _ => {}
+                    }
+                }
+                if let Kind::Ask { full, allocation } = kind {
+                    self.coverage.hit("registrations shown");
+                    let scarred = self.conditions.scarred;
+                    let what = What::Registered { full, allocation, data: pending.got.clone(), scarred };
+                    self.claims.push(Claim { unit: pending.unit, issued: pending.issued, what });
                 }
                 self.oracle.done(pending.op, true);
             }
@@ -885,7 +876,7 @@ impl Initiator {
                 }
                 self.settle_once(pending.kind, Once::Unknown);
             }
-            (5, 0x26 | 0x24, _) if matches!(pending.kind, Kind::Reserve(_)) => {}
+            (5, 0x26 | 0x24, _) if matches!(pending.kind, Kind::Reserve(_) | Kind::Ask { .. }) => {}
             other => panic!("P3: sense {other:x?} without a reason, for {:?}", pending.kind),
         }
         self.oracle.unknown(pending.op);

@@ -13,6 +13,7 @@
 #![expect(clippy::print_stdout, reason = "a runner reports to its terminal")]
 
 mod checker;
+mod claims;
 mod conditions;
 mod coverage;
 mod initiator;

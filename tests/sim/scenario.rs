@@ -5,7 +5,7 @@
 
 use crate::net::Quality;
 use crate::random::Random;
-use crate::target::Persona;
+use crate::target::{Deed, Persona};
 use braid::path::select::Policy;
 use braid::session::{Barriers, Fanout, FenceMethod};
 use std::time::Duration;
@@ -62,6 +62,8 @@ pub(crate) enum Fault {
     ForeignModeSelect,
     ForeignReserve,
     ForeignPreempt,
+    /// Another initiator registers, reserves, preempts.
+    Foreign(Deed),
     MediaError,
     /// The target asks for logout of a path's connections.
     AsyncLogout(usize),
@@ -97,6 +99,7 @@ impl Fault {
             Self::ForeignModeSelect => "other initiator: changes a mode page",
             Self::ForeignReserve => "other initiator: reserves a unit",
             Self::ForeignPreempt => "other initiator: preempts",
+            Self::Foreign(deed) => deed.name(),
             Self::MediaError => "fault: medium error",
             Self::AsyncLogout(_) => "target asks for logout",
             Self::AbortTask => "task management: abort task",
@@ -132,6 +135,8 @@ pub(crate) struct Mix {
     pub(crate) query: usize,
     pub(crate) mode_select: usize,
     pub(crate) ping: usize,
+    /// Persistent reservations in earnest.
+    pub(crate) registering: usize,
     /// One in so many commands is ORDERED or HEAD OF QUEUE; 0 for none.
     pub(crate) ordered: usize,
     pub(crate) head_of_queue: usize,
@@ -245,6 +250,36 @@ impl Scenario {
         scenario.persona.device_type = scenario.order.device_type;
         scenario.persona.data_before_sense = data_before_sense && scenario.persona.vendor == "IET";
         scenario
+    }
+
+    /// The initiator uses persistent reservations in earnest, and another one interferes.
+    pub(crate) fn contend(&mut self, random: &mut Random) {
+        self.mix.registering = random.pick(&[2, 4, 8]);
+        self.commands = self.commands.max(random.pick(&[60, 90, 150]));
+        if random.once_in(2) {
+            // Nothing else goes wrong, or little that makes nexuses come late.
+            self.faults.clear();
+        }
+        for _ in 0..random.pick(&[0, 2, 4, 8]) {
+            let kind = random.pick(&[1, 3, 5, 6, 7, 8]);
+            let key = random.pick(&[0x42, 0x42, 0x43]);
+            let deed = match random.below(8) {
+                0 | 1 => Deed::Register(random.pick(&[0x77, 0x77, 0x42])),
+                2 => Deed::Hold(kind),
+                3..=5 => Deed::Preempt { key, kind, abort: random.once_in(3) },
+                6 => Deed::Leave,
+                _ => Deed::Clear,
+            };
+            let after_commands = u32::try_from(random.below(self.commands as usize)).unwrap();
+            let spread = random.pick(&[100 * US, 2 * MS, 50 * MS]);
+            let delay = random.between(Duration::ZERO, spread);
+            self.faults.push(Planned { after_commands, delay, fault: Fault::Foreign(deed) });
+            if random.once_in(3) {
+                let path = random.below(self.paths.len());
+                let delay = random.between(Duration::ZERO, 5 * MS);
+                self.faults.push(Planned { after_commands, delay, fault: Fault::Reset(path) });
+            }
+        }
     }
 
     /// Some faults need others beside them, and soon, or a target of a certain kind.
@@ -434,6 +469,7 @@ fn draw_mix(random: &mut Random) -> Mix {
         query: some(2),
         mode_select: some(1),
         ping: some(1),
+        registering: 0,
         ordered: some(12),
         head_of_queue: some(12),
     };

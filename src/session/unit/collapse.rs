@@ -30,7 +30,7 @@ impl Session {
             Some(_) => self.paths.len() > 1,
             None => false,
         };
-        let widens = initiators && replicas && nexus == HOME;
+        let widens = initiators && replicas && nexus == HOME && !broken!(self.rules, ReplicasShown);
         if let Some(task) = self.tasks.get_mut(key) {
             task.collected.clear();
             task.wide = question
@@ -72,7 +72,7 @@ impl Session {
         let Some(registrations) = unit(task) else { return data.to_vec() };
         match Question::parse(&task.cdb.0) {
             Some(Question::Keys) => {
-                reservation::hide_keys(data, &registrations.hidden(), registrations.key())
+                reservation::hide_keys(data, &registrations.hidden(), &registrations.keys())
             }
             Some(Question::FullStatus) => {
                 let name = &self.plan.home.initiator_name;

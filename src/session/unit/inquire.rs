@@ -179,8 +179,8 @@ impl Session {
     pub(in crate::session) fn check_home_again(&mut self, now: Instant) -> bool {
         let luns: Vec<Lun> = self.units.keys().copied().collect();
         for lun in luns {
-            self.reservation_lost(lun, now);
-            self.recall_registration(lun);
+            let told = self.reservation_lost(lun, now);
+            self.recall_registration(lun, told);
             self.start_check(HOME, lun, now);
         }
         self.checks.iter().any(|c| c.nexus == HOME)

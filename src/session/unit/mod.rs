@@ -64,11 +64,12 @@ impl Session {
             return true;
         }
         let Some(unit) = self.units.get(&lun) else { return false };
-        let allowed = !unit.reserved && unit.registrations.allow(nexus, class);
+        let allowed = !unit.reserved && unit.registrations.allow(nexus, class, self.rules);
         let free = allowed || broken!(self.rules, ReservedUnitSpread);
         let proof = unit.proofs.get(&nexus).copied().unwrap_or_default();
         let unproved = proof != Proof::Refused && broken!(self.rules, IdentityUnproved);
-        free && unit.manner.may_spread() && (proof == Proof::Proved || unproved)
+        let usable = free && proof == Proof::Proved || unproved && !unit.reserved;
+        usable && unit.manner.may_spread()
     }
 
     /// The initiator addressed a unit: when home is reinstated, its attention from that login must be cleared.

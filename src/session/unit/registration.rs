@@ -40,6 +40,7 @@ use crate::scsi::Class;
 use crate::scsi::reservation::{Leaves, Request, action};
 use crate::scsi::sense::status;
 use crate::session::nexus::NexusId;
+use crate::session::rules::Rules;
 use crate::session::tasks::TaskKey;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -82,6 +83,12 @@ pub(super) struct Replica {
     pub(super) state: State,
     /// The key that the target may have for it.
     pub(super) key: Option<u64>,
+    /// The one that is being registered.
+    pub(super) pending: Option<u64>,
+    /// It has not answered for too long: nothing is asked of it until it does.
+    pub(super) overdue: bool,
+    /// One that the target no longer takes for its own.
+    pub(super) disowned: Option<u64>,
     /// Ghost of a command of Braid's own that may still change it.
     pub(super) ghost: Option<u64>,
 }
@@ -111,6 +118,8 @@ pub(super) struct Registrations {
     /// Registrations that nexuses left behind at a target that does not give them back.
     pub(super) orphans: Vec<u64>,
     pub(super) work: Option<Work>,
+    /// When that was sent.
+    pub(super) asked_at: Option<Instant>,
     pub(super) repeats: u32,
     /// Commands of the initiator wait for it.
     pub(super) holds_back: bool,
@@ -124,14 +133,16 @@ pub(super) struct Registrations {
     pub(super) recalling: bool,
     /// What it held then.
     pub(super) held_at_loss: Option<u8>,
+    /// The initiator has been told of this loss.
+    pub(super) loss_told: bool,
 }
 
 impl Registrations {
     /// Whether a further nexus may carry commands of a class.
-    pub(super) fn allow(&self, nexus: NexusId, class: &Class) -> bool {
+    pub(super) fn allow(&self, nexus: NexusId, class: &Class, rules: Rules) -> bool {
         let state = self.replicas.get(&nexus).map_or(State::Unknown, |r| r.state);
         match self.standing {
-            Standing::Free => state == State::Clear,
+            Standing::Free => state == State::Clear || broken!(rules, ReplicasLeft),
             Standing::Registered(key) => match self.holds.map_or(Leaves::All, Leaves::of) {
                 Leaves::All => state == State::Member(key),
                 Leaves::Reads => !class.writes() && matches!(state, State::Member(_) | State::Clear),
@@ -166,7 +177,8 @@ impl Registrations {
 
     /// Keys that the target may have for replicas.
     pub(super) fn hidden(&self) -> Vec<u64> {
-        self.replicas.values().filter_map(|r| r.key).chain(self.orphans.iter().copied()).collect()
+        let at_target = |r: &Replica| r.pending.or(r.key);
+        self.replicas.values().filter_map(at_target).chain(self.orphans.iter().copied()).collect()
     }
 
     /// Home's key, if it has one.
@@ -177,6 +189,7 @@ impl Registrations {
         }
     }
 
+    /// Keys that home may have.
     pub(super) fn keys(&self) -> Vec<u64> {
         match &self.standing {
             Standing::Registered(key) => vec![*key],
@@ -233,6 +246,10 @@ impl Registrations {
         match request.action {
             action::REGISTER | action::REGISTER_AND_IGNORE => {
                 self.aptpl = request.aptpl;
+                if request.action != action::REGISTER || self.key() != Some(request.key) {
+                    // It may not have been registered before, and then the replicas are not either.
+                    self.replicas.values_mut().for_each(|r| r.state = State::Unknown);
+                }
                 let key = Some(request.service_key).filter(|key| *key != 0);
                 self.stand(key.map_or(Standing::Free, Standing::Registered));
             }
@@ -257,20 +274,21 @@ impl Registrations {
 
 impl Registrations {
     /// Home was asked whether it is registered with this key.
-    pub(super) fn touched(&mut self, key: u64, response: &ScsiResponse) {
+    pub(super) fn touched(&mut self, key: u64, response: &ScsiResponse, rules: Rules) {
         let unanswered = response.response != 0;
+        let overlooked = broken!(rules, PreemptionOverlooked);
         match response.status {
-            status::GOOD if !unanswered => {
-                for replica in self.replicas.values_mut().filter(|r| r.state == State::Registered(key)) {
-                    replica.state = State::Member(key);
-                }
-                self.stand(Standing::Registered(key));
-            }
-            status::RESERVATION_CONFLICT if !unanswered => {
+            status::RESERVATION_CONFLICT if !unanswered && !overlooked => {
                 self.vanished(key);
                 let mut keys = self.keys();
                 keys.retain(|k| *k != key);
                 self.stand(Standing::Unknown { keys, complete: true });
+            }
+            status::GOOD | status::RESERVATION_CONFLICT if !unanswered => {
+                for replica in self.replicas.values_mut().filter(|r| r.state == State::Registered(key)) {
+                    replica.state = State::Member(key);
+                }
+                self.stand(Standing::Registered(key));
             }
             _ => {
                 let unsure = self.replicas.values_mut().filter(|r| r.state == State::Registered(key));

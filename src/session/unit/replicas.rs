@@ -7,7 +7,7 @@
 
 use super::Unit;
 use super::proof::Proof;
-use super::registration::{MOST_KEYS, Standing, State, Work};
+use super::registration::{MOST_KEYS, Replica, Standing, State, Work};
 use crate::iscsi::{Cdb, Lun, ScsiResponse};
 use crate::scsi::Sense;
 use crate::scsi::reservation::{self, Question, Request, action};
@@ -17,7 +17,7 @@ use crate::session::nexus::{HOME, NexusId, NexusState};
 use crate::session::tasks::{Origin, Task, TaskKey};
 use std::time::{Duration, Instant};
 
-/// How long the initiator's answer waits for replicas.
+/// How long the initiator's answer waits for replicas, and a piece of work for the target.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// So often a command is repeated that met a unit attention or a busy target.
 const MOST_REPEATS: u32 = 32;
@@ -122,7 +122,8 @@ impl Session {
                 continue;
             };
             if let Some(replica) = registrations.replicas.get_mut(&nexus) {
-                replica.state = State::Unknown;
+                (replica.state, replica.overdue) = (State::Unknown, false);
+                replica.key = replica.pending.take().or(replica.key);
             }
             match &mut registrations.work {
                 Some(Work::Replicas(waiting)) => waiting.retain(|n| *n != nexus),
@@ -157,10 +158,10 @@ impl Session {
     }
 
     /// Home is back: asks whether its registration is. Returns whether home has to wait for that.
-    pub(super) fn recall_registration(&mut self, lun: Lun) {
+    pub(super) fn recall_registration(&mut self, lun: Lun, loss_told: bool) {
         let Some(registrations) = self.units.get_mut(&lun).map(|u| &mut u.registrations) else { return };
         registrations.recalling = registrations.may_be_lost();
-        registrations.held_at_loss = registrations.holds;
+        (registrations.held_at_loss, registrations.loss_told) = (registrations.holds, loss_told);
         if let Standing::Registered(key) = registrations.standing {
             registrations.standing = Standing::Unknown { keys: vec![key], complete: true };
         }
@@ -231,10 +232,10 @@ impl Session {
         };
         let registrations = &unit.registrations;
         let stray = |n: &NexusId| {
-            let Some(replica) = registrations.replicas.get(n).filter(|r| r.ghost.is_none()) else {
-                return false;
-            };
+            let able = |r: &&Replica| r.ghost.is_none() && !r.overdue;
+            let Some(replica) = registrations.replicas.get(n).filter(able) else { return false };
             let served = match registrations.standing {
+                Standing::Free if broken!(self.rules, ReplicasLeft) => true,
                 Standing::Free => matches!(replica.state, State::Clear | State::Refused),
                 Standing::Registered(key) => {
                     replica.state == State::Member(key) || replica.state == State::Refused
@@ -278,6 +279,7 @@ impl Session {
         let aptpl = registrations.aptpl;
         let wanted = registrations.key().unwrap_or(0);
         (registrations.work, registrations.repeats) = (Some(work.clone()), 0);
+        registrations.asked_at = Some(now);
         registrations.holds_back = true;
         match work {
             Work::Keys | Work::Capabilities | Work::FullStatus => self.ask_home(lun, &work, now),
@@ -315,7 +317,7 @@ impl Session {
         {
             let replica = unit.registrations.replicas.entry(nexus).or_default();
             replica.state = State::Unknown;
-            replica.key = Some(request.service_key).filter(|key| *key != 0).or(replica.key);
+            replica.pending = Some(request.service_key).filter(|key| *key != 0);
         }
         let cdb = Cdb(request.cdb().into_iter().collect());
         let task = Task::own_write(Origin::Registration, nexus, lun, cdb, request.parameters(), now);
@@ -351,16 +353,26 @@ impl Session {
             Some(_) => nexus == HOME,
             None => false,
         };
-        if !awaited {
-            return;
-        }
         let attention = response.is_attention();
         let busy = matches!(response.status, status::BUSY | status::TASK_SET_FULL | status::TASK_ABORTED);
+        if let Some(replica) = registrations.replicas.get_mut(&nexus).filter(|_| !awaited) {
+            // Late: what it did is found out by the next round.
+            replica.overdue = false;
+            replica.key = replica.pending.take().or(replica.key);
+            self.changed = true;
+        }
         if attention {
             let sent_at = task.run.as_ref().map_or(now, |r| r.sent_at);
             self.attention_met(nexus, lun, response, sent_at);
+            let doubtful = self.attentions(lun).is_some_and(|a| a.is_doubtful());
+            if nexus != HOME && doubtful {
+                self.unit_doubted(lun, nexus, now);
+            }
         }
-        let Some(registrations) = self.units.get_mut(&lun).map(|u| &mut u.registrations) else { return };
+        let Some(registrations) = self.units.get_mut(&lun).map(|u| &mut u.registrations).filter(|_| awaited)
+        else {
+            return;
+        };
         registrations.repeats += u32::from(attention || busy);
         if (attention || busy) && registrations.repeats <= MOST_REPEATS {
             match task.persistent_request() {
@@ -389,25 +401,27 @@ impl Session {
         response: &ScsiResponse,
         now: Instant,
     ) {
+        let rules = self.rules;
         let Some(registrations) = self.units.get_mut(&lun).map(|u| &mut u.registrations) else { return };
         let aptpl = registrations.aptpl;
         let replica = registrations.replicas.entry(nexus).or_default();
         let key = Some(request.service_key).filter(|key| *key != 0);
+        replica.pending = None;
         match response.status {
             _ if response.response != 0 => replica.state = State::Refused,
             status::GOOD => {
                 replica.key = key;
+                registrations.orphans.extend(replica.disowned.take());
+                registrations.orphans.truncate(MOST_KEYS);
                 replica.state = match key {
+                    Some(key) if broken!(rules, VerificationSkipped) => State::Member(key),
                     Some(key) => State::Registered(key),
                     None => State::Clear,
                 };
             }
             status::RESERVATION_CONFLICT if request.action == action::REGISTER => {
                 // The target has not given back what the nexus had, or somebody took it away.
-                replica.key = None;
-                if registrations.orphans.len() < MOST_KEYS {
-                    registrations.orphans.push(request.key);
-                }
+                replica.disowned = Some(request.key);
                 self.send_request(lun, nexus, &Request::register_anyway(request.service_key, aptpl), now);
                 return;
             }
@@ -438,7 +452,7 @@ impl Session {
             }
             Work::FullStatus if good => self.full_status_told(lun, data),
             Work::Keys | Work::FullStatus => registrations.stand(Standing::Untold),
-            Work::Touch(key) => registrations.touched(key, response),
+            Work::Touch(key) => registrations.touched(key, response, self.rules),
             Work::Replicas(_) => return,
         }
         self.done(lun);
@@ -484,7 +498,8 @@ impl Session {
         if checked && settling && std::mem::take(&mut registrations.recalling) {
             let held = registrations.held_at_loss.take();
             if registrations.key().is_none() {
-                self.registration_gone(lun, held.is_some(), now);
+                let told = registrations.loss_told;
+                self.registration_gone(lun, told, held.is_some(), now);
             }
             self.home_checked(now);
         }
@@ -510,13 +525,46 @@ impl Session {
         }
     }
 
-    /// When an answer that waits for replicas is given all the same.
+    /// When an answer that waits for replicas is given all the same, or work is looked after that nobody answers.
     pub(in crate::session) fn registration_deadline(&self) -> Option<Instant> {
-        self.units.values().filter_map(|u| u.registrations.answer.map(|(_, _, since)| since + PATIENCE)).min()
+        let since = |unit: &Unit| {
+            let registrations = &unit.registrations;
+            let asked_at = registrations.asked_at.filter(|_| registrations.work.is_some());
+            registrations.answer.map(|(_, _, since)| since).into_iter().chain(asked_at).min()
+        };
+        self.units.values().filter_map(since).min().map(|since| since + PATIENCE)
+    }
+
+    /// Targets lose commands, and PREEMPT AND ABORT of another initiator ends them without a word. Home is asked again, which
+    /// does no harm; replicas do without I/O until they answer, or their nexus is given up ([`crate::session::stuck`]).
+    fn hurry_registrations(&mut self, now: Instant) {
+        let late = |unit: &Unit| {
+            let asked_at = unit.registrations.asked_at.filter(|at| now >= *at + PATIENCE);
+            asked_at.and_then(|_| unit.registrations.work.clone())
+        };
+        let late: Vec<(Lun, Work)> =
+            self.units.iter().filter_map(|(lun, unit)| Some((*lun, late(unit)?))).collect();
+        for (lun, work) in late {
+            if let Work::Replicas(waiting) = work {
+                if let Some(unit) = self.units.get_mut(&lun) {
+                    let replicas = unit.registrations.replicas.iter_mut();
+                    replicas.filter(|(n, _)| waiting.contains(n)).for_each(|(_, r)| r.overdue = true);
+                }
+                self.done(lun);
+                continue;
+            }
+            let asked =
+                |t: &Task| t.origin == Origin::Registration && t.lun == lun && t.only_nexus == Some(HOME);
+            for key in self.tasks.select(asked) {
+                self.conclude(key, now);
+            }
+            self.begin(lun, work, now);
+        }
     }
 
     /// Gives answers that have waited long enough; what is not registered by then does without I/O until it is.
     pub(in crate::session) fn give_late_answers(&mut self, now: Instant) {
+        self.hurry_registrations(now);
         let late = |u: &Unit| u.registrations.answer.is_some_and(|(_, _, since)| now >= since + PATIENCE);
         for lun in self.units.iter().filter(|(_, u)| late(u)).map(|(lun, _)| *lun).collect::<Vec<_>>() {
             self.give_answer(lun, now);

@@ -52,18 +52,21 @@ impl Session {
         }
     }
 
-    /// Home was lost and is back: what it held by RESERVE is over.
-    pub(super) fn reservation_lost(&mut self, lun: Lun, now: Instant) {
-        let Some(unit) = self.units.get_mut(&lun) else { return };
-        if std::mem::take(&mut unit.reserved) {
+    /// Home was lost and is back: what it held by RESERVE is over. Returns whether the initiator is told of it.
+    pub(super) fn reservation_lost(&mut self, lun: Lun, now: Instant) -> bool {
+        let held = self.units.get_mut(&lun).is_some_and(|unit| std::mem::take(&mut unit.reserved));
+        if held {
             self.tell_loss(lun, now);
             self.end_what_relied_on_reservation(lun, now);
         }
+        held
     }
 
     /// Home is back without its registration, or without a sign of it; `held`: it may have held a reservation.
-    pub(super) fn registration_gone(&mut self, lun: Lun, held: bool, now: Instant) {
-        self.tell_loss(lun, now);
+    pub(super) fn registration_gone(&mut self, lun: Lun, told: bool, held: bool, now: Instant) {
+        if !told {
+            self.tell_loss(lun, now);
+        }
         if held {
             self.end_what_relied_on_reservation(lun, now);
         }

@@ -127,8 +127,25 @@ fn an_answer_does_not_wait_for_a_nexus_without_end() {
     rig.told_status(itt, GOOD);
     assert_eq!(rig.spread(), [0, 0]);
     rig.respond(1, &replica, GOOD);
+    rig.expects(1, (0, KEY, KEY), GOOD);
     rig.expects(0, (0, KEY, KEY), GOOD);
-    assert_eq!(rig.spread(), [0, 1]);
+    assert_eq!(rig.spread(), [0, 1], "it is asked anew what it is");
+}
+
+#[test]
+fn home_is_asked_again_when_the_target_has_lost_the_question() {
+    let mut rig = two();
+    let itt = rig.home_does(out(0, 0, 0, KEY));
+    rig.expects(1, (6, 0, KEY), GOOD);
+    let lost = rig.sent_command(0);
+    rig.pass(Duration::from_secs(5));
+    for conn in [0, 1] {
+        assert!(matches!(rig.sent(conn), Pdu::NopOut(_)));
+    }
+    rig.told_status(itt, GOOD);
+    rig.expects(0, (0, KEY, KEY), GOOD);
+    rig.respond(0, &lost, RESERVATION_CONFLICT);
+    assert_eq!(rig.spread(), [0, 1], "what came too late means nothing");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What the model initiator sends, as far as judging the answer goes.
 
+use super::Reserving;
 use crate::oracle::{Effect, Stamp};
 
 /// What a command is, as far as judging its answer goes.
@@ -25,17 +26,11 @@ pub(super) enum Kind {
     Ready,
     ModeSelect,
     Reserve(Reserving),
-}
-
-/// Reservation commands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Reserving {
-    Reserve6,
-    Release6,
-    Register,
-    Hold(u8),
-    Unhold(u8),
-    Clear,
+    /// Asks for registrations; whether for all that is known of them, and how long the answer may be.
+    Ask {
+        full: bool,
+        allocation: usize,
+    },
 }
 
 impl Kind {
@@ -56,7 +51,10 @@ impl Kind {
     pub(super) fn runs_once_on(self, device_type: u8) -> bool {
         let harmless = match device_type {
             0 => true,
-            0x14 => matches!(self, Self::Read | Self::Flush | Self::Inquiry | Self::Query | Self::Ready),
+            0x14 => {
+                let asks = matches!(self, Self::Query | Self::Ask { .. });
+                asks || matches!(self, Self::Read | Self::Flush | Self::Inquiry | Self::Ready)
+            }
             _ => matches!(self, Self::Inquiry | Self::Ready),
         };
         self.runs_once() || !harmless

@@ -156,7 +156,7 @@ impl Op {
         matches!(self.kind, Kind::Inquiry | Kind::ReportLuns | Kind::RequestSense)
     }
 
-    fn access(self) -> Access {
+    pub(super) fn access(self) -> Access {
         match self.kind {
             Kind::Inquiry | Kind::ReportLuns | Kind::RequestSense | Kind::Release => Access::Always,
             Kind::TestUnitReady
@@ -207,6 +207,7 @@ impl Target {
         if self.units[task.unit].reservations.conflicts(owner, task.op.access()) {
             return self.conflict();
         }
+        self.judge_rights(task);
         if !task.op.ignores_attentions() {
             self.sessions[task.session].clean[task.unit] = self.entered_at();
         }
@@ -225,7 +226,11 @@ impl Target {
             }
             Kind::Reserve | Kind::Release => self.reserve(task),
             Kind::PersistentIn => self.persistent_in(task),
-            Kind::PersistentOut => self.persistent_out(task),
+            Kind::PersistentOut => {
+                let outcome = self.persistent_out(task);
+                self.note_view(task.unit);
+                outcome
+            }
             Kind::Read => self.read(task),
             Kind::Write => self.write(task),
             Kind::WriteSame => self.write_same(task),

@@ -24,6 +24,7 @@ impl Target {
             (0..lost).for_each(|_| self.counts.count(Trigger::UnflushedLost));
             unit.reservations.forget();
         }
+        (0..self.units.len()).for_each(|unit| self.note_view(unit));
         self.power_event
     }
 
@@ -47,6 +48,7 @@ impl Target {
         for unit in &mut self.units {
             unit.reservations.forget();
         }
+        (0..self.units.len()).for_each(|unit| self.note_view(unit));
     }
 
     fn drop_everything(&mut self) {
@@ -73,6 +75,7 @@ impl Target {
         self.healed = true;
         self.bad_reads = 0;
         self.units.iter_mut().for_each(|u| u.reservations.foreigners_leave());
+        (0..self.units.len()).for_each(|unit| self.note_view(unit));
         if let Some(now) = self.now {
             self.hurry_functions(now);
         }

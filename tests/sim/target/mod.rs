@@ -25,6 +25,7 @@ mod units;
 
 pub(crate) use medium::{BLOCK, block};
 pub(crate) use persona::Persona;
+pub(crate) use reservations::{Deed, HOME, View};
 pub(crate) use trials::trials;
 
 use crate::random::Random;

@@ -162,6 +162,10 @@ pub(crate) struct Persona {
     /// Section 5: a persistent reservation is given back to the same ISID (istgt), or not (tgt).
     pub(crate) returns_reservation: bool,
     pub(crate) reservation_attentions: bool,
+    /// What those are told whose registration was taken away (section 5: tgt).
+    pub(crate) preempted: (u8, u8),
+    /// READ FULL STATUS is supported.
+    pub(crate) full_status: bool,
 
     /// Longest service time of a command, and how rarely one is slow.
     pub(crate) slow: Duration,
@@ -236,6 +240,8 @@ impl Persona {
             write_cache: true,
             returns_reservation: true,
             reservation_attentions: true,
+            preempted: (0x2a, 0x05),
+            full_status: true,
             slow: MS(500),
             slow_once_in: 24,
             ghost_time: MS(5_000),
@@ -270,6 +276,8 @@ impl Persona {
             reset_attention: (0x29, 0x00),
             reset_attention_to_all: true,
             returns_reservation: false,
+            preempted: (0x2a, 0x03),
+            full_status: false,
             slow: MS(2_000),
             ghost_time: MS(8_000),
             ..Self::lab()
@@ -402,6 +410,7 @@ impl Persona {
             duplicate: Duplicate::Closes,
             other_cid: OtherCid::ClosesItsOwn,
             reset_attention: (0x29, 0x00),
+            full_status: false,
             slow: MS(2_000),
             ghost_time: MS(20_000),
             ..Self::lab()

@@ -3,6 +3,7 @@
 use super::{Happening, World};
 use crate::net::{Dir, End, Role};
 use crate::scenario::Fault;
+use crate::target::Deed;
 use braid::iscsi::tmf;
 use std::time::Duration;
 
@@ -81,6 +82,7 @@ impl World {
             | Fault::ForeignModeSelect
             | Fault::ForeignReserve
             | Fault::ForeignPreempt
+            | Fault::Foreign(_)
             | Fault::MediaError
             | Fault::AsyncLogout(_) => self.somebody_else(fault),
             Fault::AbortTask => self.manage(tmf::ABORT_TASK),
@@ -181,6 +183,15 @@ impl World {
             Fault::ForeignPreempt => {
                 if let Some(event) = target.foreign_preempt(unit) {
                     self.initiator.conditions.preempted(event, unit);
+                }
+            }
+            Fault::Foreign(deed) => {
+                if let Some((event, code, home)) = target.foreign_deed(unit, deed) {
+                    self.initiator.conditions.interfered(event, unit, code, home);
+                }
+                if matches!(deed, Deed::Preempt { abort: true, .. }) {
+                    self.initiator.excuse(unit);
+                    self.after(INITIATOR_PATIENCE, Happening::InitiatorLosesPatience);
                 }
             }
             Fault::MediaError => {

@@ -23,7 +23,7 @@ const STAGGER: Duration = Duration::from_millis(300);
 const FIRST_WINDOW: u32 = 32;
 pub(super) const FENCE_TIME: Duration = Duration::from_secs(30);
 /// The initiator's own, and so home's.
-const HOME_ISID: Isid = Isid([0, 2, 0x3d, 0, 0, 1]);
+const HOME_ISID: Isid = Isid(crate::target::HOME);
 /// How long a predecessor may take to end.
 const REINSTATEMENT_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -625,6 +625,7 @@ impl World {
             }
             Packet::Pdu(pdu) => {
                 self.initiator.receive(pdu, self.now);
+                self.judge_claims();
                 self.send_downstream();
                 if self.initiator.logged_out || self.initiator.desperate {
                     self.initiator_loses(wire);
@@ -647,5 +648,16 @@ impl World {
         self.near_closes(wire);
         let pause = self.random.between(Duration::from_millis(1), Duration::from_millis(500));
         self.after(pause, Happening::InitiatorLogin);
+    }
+
+    /// What the initiator was told of reservations is what home would have shown at some time while it was asked (P3).
+    fn judge_claims(&mut self) {
+        for claim in std::mem::take(&mut self.initiator.claims) {
+            let views = self.targets[0].views(claim.unit, claim.issued);
+            assert!(
+                views.iter().any(|view| claim.fits(view)),
+                "P3: {claim:?}, home would have shown {views:?}"
+            );
+        }
     }
 }

@@ -28,6 +28,10 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::hash::Hasher;
 use std::time::{Duration, Instant};
 
+/// Makes a source of chance of its own for those who contend for reservations, in each eighth seed: the others stay as they
+/// are without.
+const CONTENTION: u64 = 0x5e5f_5e5f_0000_0000;
+
 /// Something that will happen.
 #[derive(Debug)]
 enum Happening {
@@ -149,7 +153,10 @@ impl World {
     )]
     pub(crate) fn new(seed: u64, mutant: Option<braid::session::mutant::Mutant>, trace: bool) -> Self {
         let mut random = Random::new(seed);
-        let scenario = Scenario::draw(&mut random);
+        let mut scenario = Scenario::draw(&mut random);
+        if seed % 8 == 7 {
+            scenario.contend(&mut Random::new(seed ^ CONTENTION));
+        }
         if trace {
             println!("{scenario:#?}");
         }
