@@ -420,6 +420,7 @@ impl SessionMetrics {
             | Notice::Fenced { path, .. }
             | Notice::IdentityMismatch { path, .. }
             | Notice::IdentityProved { path, .. }
+            | Notice::UnitBound { path, .. }
             | Notice::Completed { path, .. }
             | Notice::OutcomeUnknown { path }
             | Notice::UnitAttentionAbsorbed { path } => {
@@ -480,7 +481,10 @@ impl PathSeries {
             }
             Notice::UnitAttentionAbsorbed { .. } => self.absorbed.inc(),
             Notice::OutcomeUnknown { .. } => self.unknown.inc(),
-            Notice::DownstreamProtocol(_) | Notice::AllPathsDown | Notice::GaveUp => {}
+            Notice::UnitBound { .. }
+            | Notice::DownstreamProtocol(_)
+            | Notice::AllPathsDown
+            | Notice::GaveUp => {}
         }
     }
 }

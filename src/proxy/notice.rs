@@ -62,6 +62,9 @@ fn log(paths: &[String], notice: &Notice) {
         Notice::IdentityProved { path, lun } => {
             tracing::info!(path = name(path), lun, "same logical unit behind this path");
         }
+        Notice::UnitBound { path, lun, why } => {
+            tracing::warn!(path = name(path), lun, why, "logical unit is used over its home session only");
+        }
         Notice::Completed { path, read, written, took } => {
             tracing::trace!(path = name(path), read, written, ?took, "command completed");
         }

@@ -73,6 +73,8 @@ pub struct Inquiry {
     pub qualifier: u8,
     /// Peripheral device type: 00h disk, 01h tape, 05h CD, 0Ch storage array controller, 14h zoned disk, 1Fh none.
     pub device_type: u8,
+    /// CMDQUE: it has several commands at a time.
+    pub queues: bool,
     /// T10 vendor identification without padding.
     pub vendor: String,
     /// Product identification without padding.
@@ -89,6 +91,7 @@ impl Inquiry {
         Some(Self {
             qualifier: first >> 5,
             device_type: first & 0x1f,
+            queues: data.get(7).is_some_and(|byte| byte & 0x02 != 0),
             vendor: text(up_to(data, 8, 16)),
             product: text(up_to(data, 16, 32)),
             revision: text(up_to(data, 32, 36)),

@@ -12,6 +12,7 @@
 pub mod alua;
 pub mod cdb;
 pub mod inquiry;
+pub mod mode;
 pub mod reservation;
 pub mod sense;
 

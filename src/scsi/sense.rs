@@ -75,6 +75,12 @@ impl Sense {
         [0x70, 0, key & 0x0f, 0, 0, 0, 0, 10, 0, 0, 0, 0, asc, ascq, 0, 0, 0, 0]
     }
 
+    /// Descriptor format sense data without descriptors, 8 bytes.
+    #[must_use]
+    pub const fn to_descriptors(self) -> [u8; 8] {
+        [0x72, self.key & 0x0f, self.asc, self.ascq, 0, 0, 0, 0]
+    }
+
     /// Whether it is a unit attention.
     #[must_use]
     pub const fn is_unit_attention(self) -> bool {
@@ -152,6 +158,7 @@ mod tests {
         fn fixed_data_comes_back(key in 0..16u8, asc: u8, ascq: u8) {
             let sense = Sense { key, asc, ascq };
             prop_assert_eq!(Sense::parse(&sense.to_fixed()), Some(sense));
+            prop_assert_eq!(Sense::parse(&sense.to_descriptors()), Some(sense));
         }
     }
 }

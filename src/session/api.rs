@@ -234,6 +234,15 @@ pub enum Notice {
         /// Logical unit number.
         lun: u64,
     },
+    /// The Control mode page of a unit binds it to home.
+    UnitBound {
+        /// Home's path.
+        path: PathId,
+        /// Logical unit number.
+        lun: u64,
+        /// Why.
+        why: &'static str,
+    },
     /// A command completed.
     Completed {
         /// Path that carried it last.

@@ -315,6 +315,7 @@ impl Session {
             // What was kept of the kind is told with it.
             unit.kept.retain(|kept| code_of(kept) != Some(code));
         }
+        self.mode_touched(lun, code);
         self.reservation_touched(lun, code);
     }
 
@@ -352,6 +353,7 @@ impl Session {
             return;
         }
         unit.keep(sense, now);
+        self.mode_touched(lun, code);
         self.reservation_touched(lun, code);
     }
 
@@ -367,6 +369,7 @@ impl Session {
 
     fn further_met(&mut self, (nexus, sent_at): (NexusId, Instant), lun: Lun, sense: Bytes, code: Code) {
         let Some(login) = self.nexus(nexus).map(|n| n.login_began) else { return };
+        self.mode_touched(lun, code);
         let deed = Deed::behind(code);
         let changing = |t: &Task| {
             let initiators = matches!(t.origin, Origin::Initiator { .. });

@@ -64,6 +64,8 @@ mutants! {
     EveryUnitIsADisk = "every-unit-is-a-disk",
     /// A unit on which an ACA condition may be is spread over nexuses (P3, R162).
     NacaSpread = "naca-spread",
+    /// What the Control mode page says is ignored: a unit with QERR is spread over nexuses (P3, R242).
+    ControlPageIgnored = "control-page-ignored",
     /// Unknown opcodes, MODE SELECT and the like are no barrier (P1, R244).
     BarriersFlow = "barriers-flow",
     /// A command that was aborted while it waited is released all the same, under a key that has another owner now (P1).

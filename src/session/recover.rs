@@ -204,7 +204,8 @@ impl Session {
         let misleading = broken!(self.rules, OutcomeToldAsAttention);
         let key = if misleading { key::UNIT_ATTENTION } else { key::ABORTED_COMMAND };
         let sense = Sense { key, asc: 0x29, ascq: 0x07 };
-        let told = ScsiResponse::check_condition(&sense.to_fixed());
+        let lun = self.tasks.get(task_key).map(|t| t.lun).unwrap_or_default();
+        let told = ScsiResponse::check_condition(&self.own_sense(lun, sense));
         let response = if broken!(self.rules, OutcomeMadeUp) { ScsiResponse::default() } else { told };
         self.respond(task_key, response, now);
     }

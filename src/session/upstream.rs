@@ -379,6 +379,9 @@ impl Session {
         if command.class == Class::Reservation {
             return self.reservation_answered(key, response, now);
         }
+        if command.name.starts_with("MODE SELECT") {
+            self.mode_selected(lun, now);
+        }
         if response.response != 0 || response.status != status::GOOD {
             return false;
         }

@@ -3,7 +3,7 @@
 use crate::initiator::Initiator;
 use crate::script::Stage;
 use crate::targets::{Targets, is_question};
-use crate::words::Words;
+use crate::words::{Words, hex};
 use crate::{print, setup};
 use braid::iscsi::{Cid, CmdSn, Itt, Pdu, Tsih};
 use braid::login::{LoginPlan, Negotiated};
@@ -66,6 +66,9 @@ impl Stage for Preparing {
         } else if words.begin("setup targets") {
             setup::change_upstream(&mut words, &mut self.plan.home)?;
             self.targets.device_type = words.number_or("type", self.targets.device_type)?;
+            if let Some(page) = words.value("control") {
+                self.targets.control = Some(hex(page)?);
+            }
             self.targets.window = words.number_or("window", self.targets.window)?;
             if let Some(vendor) = words.value("vendor") {
                 self.targets.vendor = vendor.to_owned();

@@ -91,6 +91,7 @@ pub(crate) fn notice(notice: &Notice) -> String {
         }
         Notice::OutcomeUnknown { path } => format!("outcome unknown on path {}", path.0),
         Notice::IdentityMismatch { path, lun, what } => format!("path {} kept off lun {lun}: {what}", path.0),
+        Notice::UnitBound { path, lun, why } => format!("lun {lun} stays on path {}: {why}", path.0),
         Notice::IdentityProved { path, lun } => format!("path {} proved lun {lun}", path.0),
         Notice::Completed { path, read, written, took } => {
             format!("completed on path {}, read {read} wrote {written} in {took:?}", path.0)

@@ -30,6 +30,8 @@ pub(crate) struct Targets {
     pub(crate) vendor: String,
     /// Peripheral device type of the units.
     pub(crate) device_type: u8,
+    /// Bytes 2 to 4 of the Control mode page, of units with command queueing.
+    pub(crate) control: Option<Vec<u8>>,
 }
 
 /// The numbers of a target's PDU.
@@ -38,7 +40,7 @@ type Numbers = (StatSn, CmdSn, CmdSn);
 impl Targets {
     pub(crate) fn new() -> Self {
         let (lines, expected) = (BTreeMap::new(), BTreeMap::new());
-        Self { lines, expected, window: TARGET_WINDOW, vendor: "IET".into(), device_type: 0 }
+        Self { lines, expected, window: TARGET_WINDOW, vendor: "IET".into(), device_type: 0, control: None }
     }
 
     pub(crate) fn is_open(&self, conn: u32) -> bool {
@@ -255,7 +257,8 @@ impl Targets {
         let last = u8::from(foreign);
         match cdb {
             [0x12, 0, ..] => {
-                let mut data = vec![self.device_type, 0, 0, 0, 0, 0, 0, 0];
+                let mut data =
+                    vec![self.device_type, 0, 0, 0, 0, 0, 0, u8::from(self.control.is_some()) << 1];
                 data.extend_from_slice(format!("{:8}{:16}{:4}", self.vendor, "VIRTUAL-DISK", "1").as_bytes());
                 data
             }
@@ -270,6 +273,10 @@ impl Targets {
                 },
             ),
             [0x5e, ..] => vec![0; 8],
+            [0x1a, ..] => {
+                let fields = self.control.as_deref().unwrap_or_default();
+                [&[15, 0, 0x10, 0, 0x0a, 10][..], fields, &[0; 7]].concat()
+            }
             _ => Vec::new(),
         }
     }
@@ -281,6 +288,7 @@ pub(crate) fn is_question(command: &ScsiCommand) -> bool {
     let known = match opcode {
         0x00 => command.expected_length == 0,
         0x12 | 0x5e => command.expected_length == 1024,
+        0x1a => command.expected_length == 255,
         0x25 | 0x9e => true,
         _ => false,
     };

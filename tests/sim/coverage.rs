@@ -41,6 +41,7 @@ const WANTED: &[&str] = &[
     "notice: path down",
     "notice: path up",
     "notice: unit attention absorbed",
+    "notice: unit bound to home",
     "opened: a further session",
     "opened: home anew",
     "opened: joins home's session",

@@ -152,6 +152,8 @@ pub(crate) struct OrderSetup {
     pub(crate) naca: bool,
     /// Peripheral device type of the units.
     device_type: u8,
+    /// The Control mode page that is there to be read.
+    control: Option<[u8; 3]>,
 }
 
 impl OrderSetup {
@@ -160,7 +162,14 @@ impl OrderSetup {
         let barriers = if random.once_in(8) { Barriers::Native } else { Barriers::Strict };
         let naca = random.once_in(10);
         let device_type = if random.once_in(12) { random.pick(&[0x01, 0x01, 0x0e, 0x14]) } else { 0 };
-        Self { flush_ranges, barriers, naca, device_type }
+        let control = random.once_in(8).then(|| {
+            [
+                random.pick(&[0, 0x04, 0x20]),
+                random.pick(&[0, 0, 0x02, 0x06]),
+                random.pick(&[0, 0, 0x20, 0x30]),
+            ]
+        });
+        Self { flush_ranges, barriers, naca, device_type, control }
     }
 }
 
@@ -248,6 +257,7 @@ impl Scenario {
             (scenario.order.naca, scenario.order.device_type) = (false, 0);
         }
         scenario.persona.device_type = scenario.order.device_type;
+        scenario.persona.control = scenario.order.control;
         scenario.persona.data_before_sense = data_before_sense && scenario.persona.vendor == "IET";
         scenario
     }

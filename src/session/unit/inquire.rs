@@ -7,6 +7,7 @@ use super::facts::Facts;
 use super::proof::Proof;
 use crate::iscsi::{Cdb, Lun, ScsiResponse};
 use crate::scsi::inquiry::{self, Capacity, Identity, Inquiry};
+use crate::scsi::mode::{self, ControlPage};
 use crate::scsi::sense::status;
 use crate::session::Session;
 use crate::session::api::Notice;
@@ -24,6 +25,7 @@ pub(super) enum Step {
     Capacity16,
     Capacity10,
     Keys,
+    Control,
     Done,
 }
 
@@ -33,6 +35,8 @@ pub(super) enum Reach {
     /// What no unit attention can come before.
     Name,
     Whole,
+    /// The Control mode page alone.
+    Control,
 }
 
 /// One unit being asked on one nexus.
@@ -46,6 +50,9 @@ pub(in crate::session) struct Check {
     pub(super) facts: Facts,
     /// Somebody holds a persistent registration.
     pub(super) registered: bool,
+    pub(super) control: Option<ControlPage>,
+    /// The last question met a reservation.
+    pub(super) shut_out: bool,
     /// Questions asked in vain (busy, aborted, unit attention).
     repeats: u32,
 }
@@ -73,6 +80,8 @@ impl Session {
             reach,
             facts: Facts::default(),
             registered: false,
+            control: None,
+            shut_out: false,
             repeats: 0,
         });
         id
@@ -90,6 +99,7 @@ impl Session {
             Step::Capacity16 => (inquiry::read_capacity_16_cdb(32), 32),
             Step::Capacity10 => (inquiry::read_capacity_10_cdb(), 8),
             Step::Keys => (inquiry::read_keys_cdb(ANSWER), ANSWER),
+            Step::Control => (mode::control_page_cdb(), u16::from(mode::CONTROL_LENGTH)),
             Step::Done => return,
         };
         let cdb = Cdb(cdb.into_iter().collect());
@@ -132,6 +142,7 @@ impl Session {
         }
         let Some(check) = self.checks.get_mut(at) else { return };
         let (asked, lun, nexus) = (check.step, check.lun, check.nexus);
+        check.shut_out = response.status == status::RESERVATION_CONFLICT;
         check.take(&task.collected, response.status == status::GOOD);
         if asked == Step::Inquiry
             && nexus == HOME
@@ -152,6 +163,10 @@ impl Session {
     }
 
     fn check_failed(&mut self, check: &Check, why: &str, now: Instant) {
+        if check.reach == Reach::Control {
+            self.control_told(check, now);
+            return;
+        }
         let path = self.path_of(check.nexus);
         self.note(Notice::IdentityMismatch { path, lun: check.lun.number(), what: why.into() });
         if let Some(unit) = self.units.get_mut(&check.lun) {
@@ -167,7 +182,9 @@ impl Session {
 
     /// All questions are answered: learn, or compare.
     fn check_done(&mut self, check: Check, now: Instant) {
-        if check.nexus == HOME {
+        if check.reach == Reach::Control {
+            self.control_told(&check, now);
+        } else if check.nexus == HOME {
             self.home_learned(check, now);
         } else {
             self.compared(&check);
@@ -225,6 +242,10 @@ impl Check {
             Step::Keys => {
                 let length = data.get(4..8).unwrap_or_default();
                 self.registered = length.iter().any(|b| *b != 0);
+                Step::Done
+            }
+            Step::Control => {
+                self.control = ControlPage::parse(data);
                 Step::Done
             }
             Step::Done => Step::Done,

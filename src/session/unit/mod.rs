@@ -1,6 +1,7 @@
 //! The logical units that the initiator uses: what is known of each, and over which nexuses its commands may go.
 //!
 //! - `manner`: what kind of device it is, and what that means for its commands. `facts`: who a unit is. `inquire`: the questions that Braid asks. `proof`: whether a further nexus shows the same.
+//! - `control`: the Control mode page.
 //! - `reservation`: what binds a unit to the nexus that reserved it. `registration`, `replicas`: persistent registrations,
 //!   the same on every nexus. `collapse`: what the initiator is shown of them.
 //!
@@ -8,6 +9,7 @@
 //! and the session ends if that cannot be told. It is asked everything once the initiator uses the unit.
 
 mod collapse;
+mod control;
 mod facts;
 mod inquire;
 mod manner;
@@ -27,6 +29,7 @@ use super::nexus::{HOME, NexusId, NexusState};
 use crate::iscsi::Lun;
 use crate::scsi::Class;
 use crate::scsi::inquiry::{self, Identity};
+use control::Control;
 use facts::Facts;
 use inquire::{Reach, Step};
 use manner::Manner;
@@ -47,6 +50,7 @@ pub(in crate::session) struct Unit {
     /// Plain block I/O went well.
     used: bool,
     manner: Manner,
+    control: Control,
     /// Home holds it by RESERVE.
     reserved: bool,
     registrations: Registrations,
@@ -69,7 +73,7 @@ impl Session {
         let proof = unit.proofs.get(&nexus).copied().unwrap_or_default();
         let unproved = proof != Proof::Refused && broken!(self.rules, IdentityUnproved);
         let usable = free && proof == Proof::Proved || unproved && !unit.reserved;
-        usable && unit.manner.may_spread()
+        usable && unit.manner.may_spread() && unit.control.may_spread()
     }
 
     /// The initiator addressed a unit: when home is reinstated, its attention from that login must be cleared.
@@ -89,8 +93,11 @@ impl Session {
     pub(in crate::session) fn unit_used(&mut self, lun: Lun, now: Instant) {
         let Some(unit) = self.units.get_mut(&lun) else { return };
         unit.used = true;
+        let open = unit.control.is_open();
         if !unit.known && !unit.learning {
             self.learn(lun, Reach::Whole, now);
+        } else if open {
+            self.ask_control(lun, false, now);
         }
     }
 
@@ -163,9 +170,13 @@ impl Session {
         // Fences may have waited for the name.
         self.changed = true;
         unit.known |= check.reach == Reach::Whole;
+        let queues = unit.facts.as_ref().and_then(|f| f.inquiry.as_ref()).is_some_and(|i| i.queues);
         if unit.used && !unit.known || unit.attentions.is_doubtful() {
             self.learn(check.lun, Reach::Whole, now);
             return;
+        }
+        if check.reach == Reach::Whole {
+            self.ask_control(check.lun, queues, now);
         }
         for nexus in 1..self.nexuses.len() {
             self.prove(nexus, check.lun, now);

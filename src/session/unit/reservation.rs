@@ -10,7 +10,7 @@ use crate::scsi::{Class, Sense};
 use crate::session::Session;
 use crate::session::attention::Deed;
 use crate::session::tasks::{Origin, Task, TaskKey};
-use bytes::Bytes;
+
 use std::time::Instant;
 
 impl Session {
@@ -76,8 +76,9 @@ impl Session {
     fn tell_loss(&mut self, lun: Lun, now: Instant) {
         let loss = Sense { key: key::UNIT_ATTENTION, asc: 0x29, ascq: 0x07 };
         let told = !broken!(self.rules, ReservationLossUntold);
+        let sense = self.own_sense(lun, loss);
         if let Some(unit) = self.units.get_mut(&lun).filter(|_| told) {
-            unit.attentions.keep(Bytes::copy_from_slice(&loss.to_fixed()), now);
+            unit.attentions.keep(sense, now);
         }
     }
 

@@ -197,8 +197,21 @@ impl Op {
 }
 
 impl Target {
+    /// With QERR or UA_INTLCK_CTRL set, what a unit does shows on one nexus only.
+    fn judge_nexus(&self, task: &Task) {
+        let [_, errors, interlock] = self.persona.control.unwrap_or_default();
+        let bound = errors & 0x06 != 0 || interlock & 0x30 != 0;
+        // Further sessions have an ISID of the random type.
+        let further = self.sessions[task.session].port.isid[0] == 0x80;
+        assert!(
+            !(bound && further && task.op.is_block_io()),
+            "R242: a unit whose Control mode page binds it to one nexus was used over another"
+        );
+    }
+
     /// Executes a task.
     pub(super) fn run(&mut self, task: &Task) -> Outcome {
+        self.judge_nexus(task);
         if let Some(outcome) = self.attention((task.conn, task.session), task.unit, task.op, task.command.itt)
         {
             return outcome;
@@ -411,7 +424,8 @@ impl Target {
         let identity = self.units[unit].disk.identity;
         match (cdb[1] & 1, cdb[2]) {
             (0, _) => {
-                let mut data = vec![self.persona.device_type, 0, 6, 2, 31, 0, 0, 2];
+                let mut data = vec![self.persona.device_type, 0, 6, 2, 31, 0, 0, 0];
+                data[7] = u8::from(self.persona.control.is_some()) << 1;
                 data.extend_from_slice(
                     format!("{:8}{:16}1.00", self.persona.vendor, self.persona.product).as_bytes(),
                 );
@@ -441,7 +455,9 @@ impl Target {
         if wants(0x0a) {
             let modifier = if self.persona.restricted { 0x00 } else { 0x10 };
             let aborted = u8::from(self.persona.task_aborted_status) << 6;
-            pages.extend_from_slice(&[0x0a, 10, 0, modifier, 0, aborted, 0, 0, 0, 0, 0, 0]);
+            let [task_sets, errors, interlock] = self.persona.control.unwrap_or_default();
+            let control = [0x0a, 10, task_sets, modifier | errors, interlock, aborted, 0, 0, 0, 0, 0, 0];
+            pages.extend_from_slice(&control);
         }
         pages
     }

@@ -58,6 +58,8 @@ pub(crate) struct Persona {
 
     /// Peripheral device type of its units: a disk, unless a scenario says otherwise.
     pub(crate) device_type: u8,
+    /// Bytes 2 to 4 of the Control mode page, of units with command queueing.
+    pub(crate) control: Option<[u8; 3]>,
 
     /// Commands allowed right after login, and later (section 1: window right after login).
     pub(crate) first_window: u32,
@@ -184,6 +186,7 @@ impl Persona {
             vendor: "BRAID",
             product: "LAB DISK",
             device_type: 0,
+            control: None,
             first_window: 64,
             window: 64,
             window_shrinks: true,

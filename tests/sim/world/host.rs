@@ -580,6 +580,7 @@ impl World {
                 self.host.ends_for_cause |= what.starts_with("home");
                 "notice: identity mismatch"
             }
+            Notice::UnitBound { .. } => "notice: unit bound to home",
             Notice::IdentityProved { .. } => "notice: identity proved",
             Notice::Completed { .. } => "notice: completed",
             Notice::UnitAttentionAbsorbed { .. } => "notice: unit attention absorbed",
