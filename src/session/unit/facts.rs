@@ -12,6 +12,10 @@ pub(super) struct Facts {
 }
 
 impl Facts {
+    pub(super) fn vendor(&self) -> Option<&str> {
+        self.inquiry.as_ref().map(|inquiry| inquiry.vendor.as_str())
+    }
+
     /// What differs, in words; none if the two are provably the same unit.
     pub(super) fn difference(&self, other: &Self) -> Option<String> {
         let named = self.names.as_ref().is_some_and(Identity::is_unique);

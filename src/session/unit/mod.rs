@@ -58,6 +58,15 @@ pub(in crate::session) struct Unit {
     attentions: Attentions,
 }
 
+impl Unit {
+    /// Whether further nexuses are registered as home is: only where that is known not to show. On tgt and LIO it does (both
+    /// measured): once others are registered, a nexus that released, cleared or gave up its own reservation is told so by
+    /// a unit attention, as if somebody else had done it. There a registered unit stays on home.
+    fn replicates(&self) -> bool {
+        matches!(self.facts.as_ref().and_then(Facts::vendor), Some("FreeBSD" | "BRAID"))
+    }
+}
+
 /// Units beyond this number stay on home.
 const MOST_UNITS: usize = 1024;
 

@@ -30,6 +30,8 @@
 //! its fence.
 //!
 //! # Limits
+//! - Most targets' own behaviour would show that there are replicas: there a registered unit stays on home
+//!   ([`super::Unit`]).
 //! - PRGENERATION counts the replicas' registrations too, and so other initiators and this one see it grow by more than one.
 //! - The value of APTPL is the initiator's last. Another initiator that changes it later is overruled by the next replica.
 //! - A target that keeps registrations of sessions that are gone, and does not give them back, keeps those of replicas too.
@@ -221,7 +223,13 @@ impl Registrations {
         let complete = complete && keys.len() <= MOST_KEYS;
         keys.truncate(MOST_KEYS);
         self.stand(Standing::Unknown { keys, complete });
-        self.replicas.values_mut().for_each(|r| r.state = State::Unknown);
+        self.replicas_doubted();
+    }
+
+    /// Replicas may be registered no longer.
+    fn replicas_doubted(&mut self) {
+        let registered = |r: &&mut Replica| matches!(r.state, State::Registered(_) | State::Member(_));
+        self.replicas.values_mut().filter(registered).for_each(|r| r.state = State::Unknown);
     }
 
     /// All registrations with this key are gone.
@@ -248,7 +256,7 @@ impl Registrations {
                 self.aptpl = request.aptpl;
                 if request.action != action::REGISTER || self.key() != Some(request.key) {
                     // It may not have been registered before, and then the replicas are not either.
-                    self.replicas.values_mut().for_each(|r| r.state = State::Unknown);
+                    self.replicas_doubted();
                 }
                 let key = Some(request.service_key).filter(|key| *key != 0);
                 self.stand(key.map_or(Standing::Free, Standing::Registered));

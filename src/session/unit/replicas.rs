@@ -238,7 +238,9 @@ impl Session {
                 Standing::Free if broken!(self.rules, ReplicasLeft) => true,
                 Standing::Free => matches!(replica.state, State::Clear | State::Refused),
                 Standing::Registered(key) => {
-                    replica.state == State::Member(key) || replica.state == State::Refused
+                    !unit.replicates()
+                        || replica.state == State::Member(key)
+                        || replica.state == State::Refused
                 }
                 Standing::Unasked | Standing::Unknown { .. } | Standing::Untold => true,
             };

@@ -1,10 +1,25 @@
 //! Persistent reservations: one registration of the initiator's on every nexus, and one shown.
 
-use super::sessions::{asked, two};
+use super::sessions::asked;
 use super::*;
 use braid::scsi::sense::status::RESERVATION_CONFLICT;
 
 const KEY: u64 = 0x1122_3344_5566_7788;
+
+/// istgt's disk: there registrations are replicated.
+fn istgt(cdb: &[u8]) -> Vec<u8> {
+    let mut data = disk(cdb);
+    if cdb[..2] == [0x12, 0] {
+        data[8..16].copy_from_slice(b"FreeBSD ");
+    }
+    data
+}
+
+fn two() -> Rig {
+    let mut rig = asked(|_, cdb| Ok(istgt(cdb)));
+    rig.notes.clear();
+    rig
+}
 
 /// PERSISTENT RESERVE OUT.
 fn out(action: u8, kind: u8, key: u64, service_key: u64) -> ScsiCommand {
@@ -90,6 +105,17 @@ fn registrations_of_others_do_not_matter_once_home_is_known_not_to_be_among_them
 #[test]
 fn a_unit_stays_on_home_if_nobody_tells_whose_the_registrations_are() {
     assert_eq!(crowded(false).spread(), [0, 0]);
+}
+
+#[test]
+fn on_tgt_a_registered_unit_stays_on_home() {
+    let mut rig = sessions::two();
+    let itt = rig.home_does(out(0, 0, 0, KEY));
+    rig.told_status(itt, GOOD);
+    assert_eq!(rig.spread(), [0, 0]);
+    let itt = rig.home_does(out(0, 0, KEY, 0));
+    rig.told_status(itt, GOOD);
+    assert_eq!(rig.spread(), [0, 1]);
 }
 
 #[test]
