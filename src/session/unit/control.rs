@@ -42,23 +42,29 @@ const CHANGED: (u8, u8) = (0x2a, 0x01);
 
 impl Session {
     /// Home has told what a unit is, which has command queueing or has not: asks for the page.
-    pub(super) fn ask_control(&mut self, lun: Lun, queues: bool, now: Instant) {
+    pub(super) fn learn_control(&mut self, lun: Lun, queues: bool, now: Instant) {
         let Some(unit) = self.units.get_mut(&lun) else { return };
         unit.control.asked |= queues;
-        if !unit.control.asked {
-            return;
-        }
-        unit.control.stale = true;
+        unit.control.stale = unit.control.asked;
         let asking = self.checks.iter().any(|c| c.lun == lun && c.nexus == HOME && c.reach == Reach::Control);
-        if !asking && matches!(self.home_state(), NexusState::Up | NexusState::Settling) {
+        if unit.control.stale && !asking {
             let id = self.new_check(HOME, lun, Step::Control, Reach::Control);
             self.ask(id, now);
         }
     }
 
+    /// The page is open: asks home, unless that is away or settling. Then it is asked when it has told what the unit is.
+    pub(super) fn ask_control(&mut self, lun: Lun, now: Instant) {
+        if self.home_state() == NexusState::Up {
+            self.learn_control(lun, false, now);
+        } else if let Some(unit) = self.units.get_mut(&lun) {
+            unit.control.stale = unit.control.asked;
+        }
+    }
+
     /// The initiator has changed mode parameters of a unit.
     pub(in crate::session) fn mode_selected(&mut self, lun: Lun, now: Instant) {
-        self.ask_control(lun, false, now);
+        self.ask_control(lun, now);
     }
 
     /// A unit attention was met: it may say that somebody else has changed mode parameters.

@@ -106,7 +106,7 @@ impl Session {
         if !unit.known && !unit.learning {
             self.learn(lun, Reach::Whole, now);
         } else if open {
-            self.ask_control(lun, false, now);
+            self.ask_control(lun, now);
         }
     }
 
@@ -185,7 +185,7 @@ impl Session {
             return;
         }
         if check.reach == Reach::Whole {
-            self.ask_control(check.lun, queues, now);
+            self.learn_control(check.lun, queues, now);
         }
         for nexus in 1..self.nexuses.len() {
             self.prove(nexus, check.lun, now);
