@@ -43,14 +43,23 @@ impl Braid {
     /// Where the mode needs a verdict on the target, Braid finds one in its state file: a probe takes seconds, and a
     /// session that begins earlier gets several sessions, so that the first one would be fanned out by chance.
     pub(crate) fn before(target: &Target, manner: Manner) -> Self {
-        Self::start(target, manner, (manner.mode == "auto").then(|| verdict(target.kind())))
+        Self::start(target, manner, &loopback(), (manner.mode == "auto").then(|| verdict(target.kind())))
     }
 
-    fn start(target: &Target, Manner { mode, in_turn }: Manner, verdict: Option<&str>) -> Self {
+    /// The same with several sessions, at an address that others reach: its own is for programs in its namespace.
+    pub(crate) fn at(address: &str, target: &Target) -> Self {
+        Self::start(target, Manner { mode: "sessions", in_turn: true }, address, None)
+    }
+
+    fn start(
+        target: &Target,
+        Manner { mode, in_turn }: Manner,
+        address: &str,
+        verdict: Option<&str>,
+    ) -> Self {
         let behind = target.endpoints();
         let first = behind.first().expect("a target has a portal");
         let netns = first.netns.clone();
-        let address = loopback();
         let dir = temporary();
         let at = |port: u16| format!("{address}:{port}");
         let (listen, second, admin) = (at(PORT), at(SECOND_PORT), at(ADMIN_PORT));
@@ -135,7 +144,7 @@ fn verdict(kind: Kind) -> &'static str {
     let slot = VERDICTS.get(kind as usize).expect("a slot per kind");
     slot.get_or_init(|| {
         let target = Target::start(kind, Site::Alone(2), 1 << 20);
-        let braid = Braid::start(&target, Manner { mode: "auto", in_turn: false }, None);
+        let braid = Braid::start(&target, Manner { mode: "auto", in_turn: false }, &loopback(), None);
         let probed = || Some(read(&state_file(braid.dir.path()))).filter(|text| !text.is_empty());
         poll(PATIENCE, probed).unwrap_or_else(|| panic!("no verdict on {}\n{}", kind.name(), braid.log()))
     })

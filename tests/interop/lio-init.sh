@@ -23,8 +23,10 @@ while [ "$path" -lt "$braid_paths" ]; do
     ip addr add "10.$path.0.2/24" dev "vec$path" && ip link set "vec$path" up || exit 1
     path=$((path + 1))
 done
+# To an initiator in a guest of its own.
+ip route add 10.200.0.0/24 via 10.0.0.1
 echo ready
 while read -r number; do
-    sh -eu "$braid_dir/$number.sh" </dev/null
+    sh -eu "$braid_dir/$number.sh" </dev/null >"$braid_dir/$number.out"
     echo "done $number $?"
 done

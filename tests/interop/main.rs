@@ -1,4 +1,5 @@
-//! Braid between software that nobody here wrote: tgt, istgt and LIO as targets; libiscsi's tools and QEMU's as initiators.
+//! Braid between software that nobody here wrote: tgt, istgt and LIO as targets; libiscsi's tools, QEMU's and
+//! the Linux kernel as initiators.
 //!
 //! `cargo test` runs all of it, and installs what it needs ([`setup`]): so it wants root on a Debian-like system, because
 //! it also makes network namespaces ([`net`]) in which links are cut.
@@ -6,22 +7,28 @@
 //! - [`suite`]: the whole of `iscsi-test-cu`; through Braid must equal direct, test by test ([`outcome`]).
 //! - [`tools`]: `iscsi-ls`, `iscsi-inq`, `iscsi-perf`, `qemu-img`, `qemu-io`.
 //! - [`cuts`]: each path cut in turn under a verified load ([`load`]).
+//! - [`sg`]: sg3-utils on the kernel's initiator ([`initiator`]); through Braid must equal direct, line by line.
+//! - [`neighbour`]: a second initiator, straight at the target, resets, reserves and preempts under load.
 //!
-//! Fixtures ([`target`], [`lio`], [`braid`], [`stage`]) own their files, addresses and processes and end with the test; a failed
+//! Fixtures ([`target`], [`lio`], [`uml`], [`braid`], [`stage`]) own their files, addresses and processes and end with the test; a failed
 //! test shows their logs. Every wait has a deadline ([`wait`]), none is a fixed pause.
 
 #![expect(clippy::disallowed_methods, reason = "foreign programs are polled against real deadlines")]
 
 mod braid;
 mod cuts;
+mod initiator;
 mod lio;
 mod load;
+mod neighbour;
 mod net;
 mod outcome;
 mod process;
 mod setup;
+mod sg;
 mod stage;
 mod suite;
 mod target;
 mod tools;
+mod uml;
 mod wait;

@@ -3,7 +3,7 @@
 //! On loopback every fixture gets addresses of its own from 127/8, so that one port can be used everywhere and no two
 //! fixtures, in whatever process, ask for the same. Cuts need links: [`Net`] makes a namespace for the initiator
 //! and Braid, and per path a subnet of its own: a veth pair whose other end is in the target's namespace, or a tap for a
-//! target that is a guest. Nothing outside these namespaces is touched; they end with the fixture, and those of a killed
+//! target that is a guest. An initiator that is a guest has a tap too. Nothing outside these namespaces is touched; they end with the fixture, and those of a killed
 //! run are swept away by the next.
 
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -14,6 +14,9 @@ use crate::process::{Done, PREFIX, command, orphaned, run, words};
 /// Where targets and Braid listen. Not the standard port, which a target of the machine's own may hold on all addresses.
 pub(crate) const PORT: u16 = 23260;
 const LIMIT: Duration = Duration::from_secs(30);
+/// The tap of an initiator in a guest, and the address of its near end.
+pub(crate) const GATE: &str = "gate";
+pub(crate) const GATE_ADDRESS: &str = "10.200.0.1";
 
 /// A loopback address that nobody else uses.
 pub(crate) fn loopback() -> String {
@@ -81,6 +84,19 @@ impl Net {
             must(&format!("-n {name} link set p{path} up"));
         }
         net
+    }
+
+    /// Adds a tap for an initiator in a guest of its own, [`GATE`], and lets it through to the targets.
+    pub(crate) fn open_gate(&self) {
+        let name = &self.near;
+        must(&format!("-n {name} tuntap add dev {GATE} mode tap"));
+        must(&format!("-n {name} addr add {GATE_ADDRESS}/24 dev {GATE}"));
+        must(&format!("-n {name} link set {GATE} up"));
+        let forward = words(&["sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"]);
+        run(command(Some(name), &forward), LIMIT).expect_ok();
+        if let Some(far) = &self.far {
+            must(&format!("-n {far} route add 10.200.0.0/24 via 10.0.0.1"));
+        }
     }
 
     /// The namespace of the initiator and of Braid.

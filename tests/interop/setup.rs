@@ -13,9 +13,10 @@ use std::time::Duration;
 use crate::process::run;
 
 /// Packages whose programs are called by name.
-const PACKAGES: &str = "tgt istgt libiscsi-bin iproute2 nftables user-mode-linux kmod dmsetup";
+const PACKAGES: &str = "tgt istgt libiscsi-bin iproute2 nftables user-mode-linux kmod dmsetup \
+     open-iscsi sg3-utils fio";
 /// One program of each package, to see what is there without asking dpkg.
-const PROGRAMS: [&str; 13] = [
+const PROGRAMS: [&str; 17] = [
     "tgtd",
     "tgtadm",
     "istgt",
@@ -28,6 +29,10 @@ const PROGRAMS: [&str; 13] = [
     "linux.uml",
     "insmod",
     "dmsetup",
+    "iscsid",
+    "iscsiadm",
+    "sg_persist",
+    "fio",
     "setpriv",
 ];
 /// QEMU's tools and their iSCSI driver.
