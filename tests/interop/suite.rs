@@ -354,8 +354,3 @@ fn pairs_tgt_mcs() {
 fn pairs_lio() {
     pairs_equal_direct(Kind::LioThin, "sessions", 4);
 }
-
-#[test]
-fn pairs_istgt() {
-    pairs_equal_direct(Kind::Istgt, "auto", 2);
-}
