@@ -234,6 +234,10 @@ impl World {
 
     /// Braid hears of something that happened to the target, while it serves the initiator.
     fn note_report(&mut self, wire: u32, pdu: &Pdu) {
+        // Data may come before the answer that tells, and be all that comes.
+        if matches!(pdu, Pdu::DataIn(data) if !data.has_status) {
+            return;
+        }
         let Some(at) = self.reports.iter().position(|r| r.conn == wire && r.itt == pdu.itt()) else { return };
         let report = self.reports.swap_remove(at);
         if self.host.front.is_some() && self.host.front == self.front {
