@@ -126,7 +126,7 @@ fn the_rest_of_the_notices() {
     let took = Duration::from_millis(1500);
     session.note(&Notice::Fenced { path: A, method: FenceMethod::Ordered, took });
     session.note(&Notice::IdentityMismatch { path: B, lun: 0, what: "serial".into() });
-    session.note(&Notice::IdentityProved { path: B, lun: 0 });
+    session.note(&Notice::IdentityProved { path: B, lun: 0, there: 0 });
     session.note(&Notice::UnitAttentionAbsorbed { path: B });
     session.note(&Notice::AllPathsDown);
     session.note(&Notice::GaveUp);

@@ -59,8 +59,8 @@ fn log(paths: &[String], notice: &Notice) {
                 "another logical unit behind this path: not used for it"
             );
         }
-        Notice::IdentityProved { path, lun } => {
-            tracing::info!(path = name(path), lun, "same logical unit behind this path");
+        Notice::IdentityProved { path, lun, there } => {
+            tracing::info!(path = name(path), lun, there, "same logical unit behind this path");
         }
         Notice::UnitBound { path, lun, why } => {
             tracing::warn!(path = name(path), lun, why, "logical unit is used over its home session only");

@@ -233,6 +233,8 @@ pub enum Notice {
         path: PathId,
         /// Logical unit number.
         lun: u64,
+        /// Its number on this path.
+        there: u64,
     },
     /// The Control mode page of a unit binds it to home.
     UnitBound {

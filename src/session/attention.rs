@@ -30,7 +30,7 @@ const MOST_ATTENTIONS: usize = 16;
 const MOST_REMEMBERED: usize = 32;
 
 /// Additional sense code and qualifier.
-type Code = (u8, u8);
+pub(super) type Code = (u8, u8);
 
 /// A new nexus, and commands that its predecessor took with it, which run again (R201).
 const OF_LOGIN: [Code; 3] = [(0x29, 0x00), (0x29, 0x07), (0x47, 0x7f)];
@@ -39,6 +39,8 @@ const POWER_ON: Code = (0x29, 0x01);
 const RESETS: u8 = 0x29;
 /// Parameters of the unit changed.
 const PARAMETERS: u8 = 0x2a;
+/// REPORTED LUNS DATA HAS CHANGED.
+pub(super) const REPORTED_LUNS_CHANGED: Code = (0x3f, 0x0e);
 /// Commands cleared.
 const CLEARED: u8 = 0x2f;
 
@@ -91,6 +93,8 @@ struct Heard {
     clean: Option<Instant>,
     /// Attentions of the login that were met.
     greetings: Vec<Code>,
+    /// The unit may be new to the nexus, as after a login.
+    renewed: bool,
     reported: Vec<Reported>,
 }
 
@@ -200,11 +204,19 @@ impl Attentions {
     /// Whether it is the first of its kind that a login may cause.
     fn greets(&mut self, nexus: NexusId, code: Code) -> bool {
         let heard = self.heard.entry(nexus).or_default();
-        let first = heard.clean.is_none() && !heard.greetings.contains(&code);
+        let first = (heard.clean.is_none() || heard.renewed) && !heard.greetings.contains(&code);
         if first {
             heard.greetings.push(code);
         }
         first
+    }
+
+    /// The LUNs of a nexus changed: what is found there may greet anew.
+    pub(super) fn renew(&mut self, nexus: NexusId) {
+        if let Some(heard) = self.heard.get_mut(&nexus) {
+            heard.greetings.clear();
+            heard.renewed = true;
+        }
     }
 
     /// A nexus was lost: the next one starts anew.
@@ -286,7 +298,8 @@ impl Session {
         let Some(task) = self.tasks.get(key) else { return };
         let Some((nexus, sent_at)) = task.run.as_ref().map(|r| (r.nexus, r.sent_at)) else { return };
         let blind = matches!(task.command.name, "INQUIRY" | "REPORT LUNS" | "REQUEST SENSE");
-        let ran = matches!(response.status, status::GOOD | status::CHECK_CONDITION);
+        let ran =
+            matches!(response.status, status::GOOD | status::CHECK_CONDITION) && !response.says_no_unit();
         if nexus == HOME || blind || !ran || unit_attention(response).is_some() {
             return;
         }
@@ -310,6 +323,7 @@ impl Session {
     /// Home answers a command of the initiator with a unit attention, if it does: the initiator is told.
     pub(super) fn home_tells(&mut self, lun: Lun, response: &ScsiResponse) {
         let (now, Some((_, code))) = (self.now, unit_attention(response)) else { return };
+        self.home_reported(lun, code);
         if let Some(unit) = self.attentions(lun) {
             unit.note_told(code, now);
             // What was kept of the kind is told with it.
@@ -365,10 +379,12 @@ impl Session {
         if code.0 == RESETS || Deed::behind(code) == Deed::Reservation {
             self.registrations_doubted(lun);
         }
+        self.home_reported(lun, code);
     }
 
     fn further_met(&mut self, (nexus, sent_at): (NexusId, Instant), lun: Lun, sense: Bytes, code: Code) {
         let Some(login) = self.nexus(nexus).map(|n| n.login_began) else { return };
+        let home_since = self.nexus(HOME).map_or(login, |n| n.login_began);
         self.mode_touched(lun, code);
         let deed = Deed::behind(code);
         let changing = |t: &Task| {
@@ -388,6 +404,12 @@ impl Session {
         let since = if away { home_lost.unwrap_or(login) } else { unit.since(nexus, code, login) };
         if greets {
             unit.note_report(nexus, code, sent_at, 0);
+        }
+        // What LUNs a further nexus has is not the initiator's business; home tells of its own, unless it was away.
+        let elsewhere = code == REPORTED_LUNS_CHANGED && home_since <= since;
+        if elsewhere && !broken!(rules, OtherLunsTold) {
+            unit.note_report(nexus, code, sent_at, 0);
+            return;
         }
         if own || greets || broken!(rules, FurtherAttentionForgotten) {
             return;

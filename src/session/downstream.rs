@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::api::Notice;
+use super::attention::REPORTED_LUNS_CHANGED;
 use super::data::DataFault;
 use super::order::Footprint;
 use super::select::place;
@@ -13,7 +14,7 @@ use crate::iscsi::{
     CmdSn, DataOut, Itt, LogoutRequest, LogoutResponse, NopIn, NopOut, Payload, Pdu, R2t, Reject,
     ScsiCommand, ScsiResponse, TextRequest, TextResponse, Ttt, reject,
 };
-use crate::scsi::sense::status;
+use crate::scsi::sense::{key, status};
 use crate::scsi::{Class, Sense};
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -468,6 +469,18 @@ impl ScsiResponse {
     /// Whether it reports a unit attention.
     pub(super) fn is_attention(&self) -> bool {
         self.sense().and_then(|s| Sense::parse(&s)).is_some_and(Sense::is_unit_attention)
+    }
+
+    /// Whether it reports that the LUNs of the nexus have changed.
+    pub(super) fn says_luns_changed(&self) -> bool {
+        let attention = |s: Sense| s.is_unit_attention() && (s.asc, s.ascq) == REPORTED_LUNS_CHANGED;
+        self.sense().and_then(|s| Sense::parse(&s)).is_some_and(attention)
+    }
+
+    /// Whether it says that there is no such unit.
+    pub(super) fn says_no_unit(&self) -> bool {
+        let missing = |s: Sense| (s.key, s.asc) == (key::ILLEGAL_REQUEST, 0x25);
+        self.sense().and_then(|s| Sense::parse(&s)).is_some_and(missing)
     }
 
     /// CHECK CONDITION with this sense data, for an answer of Braid's own.

@@ -18,7 +18,8 @@
 //! - `unit`: logical units: who they are, whether two nexuses show the same one, what binds them to home.
 //! - `attention`: unit attentions, each told once.
 //! - `stuck`: commands that a living connection does not answer.
-//! - `recover`: a nexus is lost: moved commands, ghosts, fences. `predecessor`: ghosts of an earlier session.
+//! - `recover`: a nexus is lost: moved commands, ghosts, fences. `recognise`: whether these are of the right unit.
+//!   `predecessor`: ghosts of an earlier session.
 //! - `finish`: the end.
 //!
 //! # One WRITE
@@ -42,6 +43,7 @@ pub mod mutant;
 mod nexus;
 mod order;
 mod predecessor;
+mod recognise;
 mod recover;
 mod select;
 mod sequence;
@@ -99,6 +101,8 @@ pub struct Session {
     /// Units addressed for the first time, of which home has not been asked yet.
     strangers: Vec<Lun>,
     checks: Vec<unit::Check>,
+    /// What further nexuses show.
+    inventories: BTreeMap<nexus::NexusId, unit::Inventory>,
     ghosts: Vec<recover::Ghost>,
     fences: Vec<recover::Fence>,
     /// When unanswered commands are looked at next; set while there may be some.
@@ -109,6 +113,8 @@ pub struct Session {
     /// The path over which home's session was led last.
     home_path: PathId,
     home_lost_since: Option<Instant>,
+    /// It is on another path than when it was up last.
+    home_moved: bool,
     finishing: Option<finish::Finishing>,
     /// Nothing is read from targets at the moment.
     paused: bool,
@@ -154,6 +160,7 @@ impl Session {
             units: BTreeMap::new(),
             strangers: Vec::new(),
             checks: Vec::new(),
+            inventories: BTreeMap::new(),
             ghosts: Vec::new(),
             fences: Vec::new(),
             stuck_check_at: None,
@@ -161,6 +168,7 @@ impl Session {
             early_functions: Vec::new(),
             home_path: plan.home_path,
             home_lost_since: None,
+            home_moved: false,
             finishing: None,
             paused: false,
             changed: true,
@@ -213,6 +221,7 @@ impl Session {
         self.check_health(now);
         self.give_up_in_time(now);
         self.give_late_answers(now);
+        self.look_for_units_again(now);
         self.dispatch(now);
         self.look_around(now);
     }
@@ -238,6 +247,7 @@ impl Session {
             self.nexus_deadline(),
             self.ghost_deadline(),
             self.fence_deadline(),
+            self.inventory_deadline(),
             self.home_deadline(),
             self.finish_deadline(),
             self.registration_deadline(),

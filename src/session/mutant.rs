@@ -164,6 +164,20 @@ mutants! {
     ReservationLossUntold = "reservation-loss-untold",
     /// A further nexus carries data before it was proved that it shows the same unit (P2).
     IdentityUnproved = "identity-unproved",
+    /// Units go under home's LUNs everywhere, whatever a nexus shows under them (P2).
+    LunNotMapped = "lun-not-mapped",
+    /// Data-Out PDUs bear home's LUN instead of the one on their nexus (R108, R124).
+    DataUnderHomesLun = "data-under-homes-lun",
+    /// Task management for all tasks of a unit bears home's LUN instead of the one on its nexus (P1).
+    FunctionUnderHomesLun = "function-under-homes-lun",
+    /// What was proved on a nexus holds though its LUNs changed (P2).
+    ChangedLunsBelieved = "changed-luns-believed",
+    /// A unit of the right name and another size passes for home's (P2).
+    SizeNotCompared = "size-not-compared",
+    /// The initiator is told what only a further nexus says: that there is no such unit, or no such block (P3).
+    FurtherAbsencePassedOn = "further-absence-passed-on",
+    /// The initiator is told that the LUNs of a further nexus changed (P3).
+    OtherLunsTold = "other-luns-told",
     /// A connection into another portal group is kept in home's session (R5).
     ForeignGroupJoined = "foreign-group-joined",
 

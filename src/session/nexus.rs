@@ -232,8 +232,10 @@ impl Session {
             return;
         }
         // A path over which the last attempt failed waits for its turn, even if other sessions live on it.
-        let ready = |path: &PathId| self.path_ready(*path, now);
-        let living = |c: &&Conn| c.state == ConnState::Up && self.home_path_ok(c.path);
+        // One that shows other units under the initiator's LUNs is none for it.
+        let ready = |path: &PathId| self.path_ready(*path, now) && !self.has_other_luns(*path);
+        let fits = |c: &&Conn| self.home_path_ok(c.path) && !self.has_other_luns(c.path);
+        let living = |c: &&Conn| c.state == ConnState::Up && fits(c);
         let path = if self.conns.iter().any(|c| living(&c)) {
             self.conns.iter().filter(living).map(|c| c.path).find(ready)
         } else {

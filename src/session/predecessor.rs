@@ -63,11 +63,13 @@ impl Session {
         for nexus in &nexuses {
             self.next_ghost += 1;
             let (id, path) = (self.next_ghost, self.path_of(*nexus));
+            let lun_there = self.lun_there(lun, *nexus);
             self.order.inherit(id, lun);
             self.ghosts.push(Ghost {
                 id,
                 nexus: *nexus,
                 lun,
+                lun_there,
                 path,
                 since,
                 timed: !tracked,

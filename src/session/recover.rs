@@ -31,6 +31,8 @@ pub(super) struct Ghost {
     pub(super) id: u64,
     pub(super) nexus: NexusId,
     pub(super) lun: Lun,
+    /// The LUN on that nexus.
+    pub(super) lun_there: Lun,
     pub(super) path: PathId,
     pub(super) since: Instant,
     /// All that can be done for it was done: time must do the rest.
@@ -45,9 +47,9 @@ pub(super) struct Ghost {
 #[derive(Debug)]
 pub(super) struct Fence {
     pub(super) nexus: NexusId,
-    units: Vec<Lun>,
+    pub(super) units: Vec<Lun>,
     /// The unit in front is the one that its ghosts are of.
-    recognised: bool,
+    pub(super) recognised: bool,
     /// What the unit in front said it is, once asked (only for [`FenceMethod::Auto`]).
     method: FenceMethod,
     attempts: u32,
@@ -55,8 +57,6 @@ pub(super) struct Fence {
 
 /// A unit attention may answer the fence's own command; so often it is sent again.
 const FENCE_ATTEMPTS: u32 = 16;
-/// Longest answer taken to the question for a unit's name, in bytes.
-const NAME_LENGTH: u16 = 1024;
 /// A command that met so many lost nexuses is ended instead of being moved once more.
 const MOST_LOSSES: u32 = 16;
 
@@ -159,14 +159,14 @@ impl Session {
         }
         if own {
             if command.class == Class::Reservation {
-                let ghost = self.leave_own_ghost(nexus, lun, path, now);
+                let ghost = self.leave_own_ghost((nexus, run.lun), lun, path, now);
                 self.registration_haunted(lun, nexus, ghost);
             }
             self.conclude(task_key, now);
             return false;
         }
         if ghost {
-            self.leave_ghost(task_key, nexus, lun, path, now);
+            self.leave_ghost(task_key, (nexus, run.lun), lun, path, now);
         }
         if finishing {
             self.conclude(task_key, now);
@@ -210,7 +210,14 @@ impl Session {
         self.respond(task_key, response, now);
     }
 
-    fn leave_ghost(&mut self, key: TaskKey, nexus: NexusId, lun: Lun, path: PathId, since: Instant) {
+    fn leave_ghost(
+        &mut self,
+        key: TaskKey,
+        (nexus, lun_there): (NexusId, Lun),
+        lun: Lun,
+        path: PathId,
+        since: Instant,
+    ) {
         self.next_ghost += 1;
         let id = self.next_ghost;
         let tasks = &self.tasks;
@@ -220,6 +227,7 @@ impl Session {
             id,
             nexus,
             lun,
+            lun_there,
             path,
             since,
             timed: false,
@@ -229,10 +237,17 @@ impl Session {
     }
 
     /// A ghost of a command of Braid's own; nothing of the initiator's waits for it.
-    fn leave_own_ghost(&mut self, nexus: NexusId, lun: Lun, path: PathId, since: Instant) -> u64 {
+    fn leave_own_ghost(
+        &mut self,
+        (nexus, lun_there): (NexusId, Lun),
+        lun: Lun,
+        path: PathId,
+        since: Instant,
+    ) -> u64 {
         self.next_ghost += 1;
         let (id, owner) = (self.next_ghost, None);
-        self.ghosts.push(Ghost { id, nexus, lun, path, since, timed: false, inherited: false, owner });
+        let ghost = Ghost { id, nexus, lun, lun_there, path, since, timed: false, inherited: false, owner };
+        self.ghosts.push(ghost);
         id
     }
 
@@ -418,13 +433,13 @@ impl Session {
         match method {
             FenceMethod::Auto => {
                 let cdb = Cdb(inquiry::inquiry_cdb(None, 96).into_iter().collect());
-                self.submit_own(Task::own(Origin::Fence(nexus), nexus, lun, cdb, 96, now), now);
+                self.submit_fence(Task::own(Origin::Fence(nexus), nexus, lun, cdb, 96, now), now);
             }
             FenceMethod::Ordered => {
                 let cdb = Cdb(inquiry::test_unit_ready_cdb().into_iter().collect());
                 let mut task = Task::own(Origin::Fence(nexus), nexus, lun, cdb, 0, now);
                 task.attribute = TaskAttribute::Ordered;
-                self.submit_own(task, now);
+                self.submit_fence(task, now);
             }
             FenceMethod::Reinstate => self.unit_fenced(nexus, lun, now),
             // Ghosts expire by themselves; the connection is of no further use for them.
@@ -449,6 +464,8 @@ impl Session {
         if !fence.recognised {
             if self.is_known_unit(lun, &task.collected) {
                 self.fences.iter_mut().filter(|f| f.nexus == nexus).for_each(|f| f.recognised = true);
+            } else if self.look_for_ghosts(nexus, lun, now) {
+                return;
             } else {
                 self.give_up_fence(nexus, lun);
             }
@@ -477,39 +494,8 @@ impl Session {
         self.next_fence_step(nexus, now);
     }
 
-    /// Whether units with ghosts of a nexus can be recognised over a path.
-    fn may_recognise(&self, nexus: NexusId, path: PathId) -> bool {
-        let same_path = |g: &Ghost| g.path == path && !self.is_stray(nexus);
-        let mut left = self.ghosts.iter().filter(|g| g.nexus == nexus && !g.timed);
-        left.any(|g| same_path(g) || self.name_page(g.lun).is_some())
-    }
-
-    /// Makes sure that a nexus shows the unit that its ghosts are of; false while it must be asked.
-    fn recognise(&mut self, nexus: NexusId, lun: Lun, now: Instant) -> bool {
-        let path = self.conns.iter().find(|c| c.nexus == nexus && c.state == ConnState::Up).map(|c| c.path);
-        let mut left = self.ghosts.iter().filter(|g| g.nexus == nexus && g.lun == lun);
-        let same_path = !self.is_stray(nexus) && left.all(|g| Some(g.path) == path);
-        let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) else { return false };
-        fence.recognised |= same_path || broken!(self.rules, FenceUnrecognised);
-        if fence.recognised {
-            return true;
-        }
-        match self.name_page(lun) {
-            Some(page) => {
-                let cdb = Cdb(inquiry::inquiry_cdb(Some(page), NAME_LENGTH).into_iter().collect());
-                let length = u32::from(NAME_LENGTH);
-                self.submit_own(Task::own(Origin::Fence(nexus), nexus, lun, cdb, length, now), now);
-            }
-            None => {
-                self.give_up_fence(nexus, lun);
-                self.next_fence_step(nexus, now);
-            }
-        }
-        false
-    }
-
     /// Nothing more can be done for a unit: time must do the rest.
-    fn give_up_fence(&mut self, nexus: NexusId, lun: Lun) {
+    pub(super) fn give_up_fence(&mut self, nexus: NexusId, lun: Lun) {
         self.next_unit(nexus, lun);
         self.leave_to_time(|g| g.nexus == nexus && g.lun == lun);
     }
@@ -574,7 +560,7 @@ impl Session {
         self.set_nexus_state(nexus, NexusState::Up);
         self.fence_living(nexus, now);
         if nexus == HOME {
-            self.home_lost_since = None;
+            (self.home_lost_since, self.home_moved) = (None, false);
             self.decide_lost(now);
             self.reissue_resets(now);
             self.ask_about_doubts(now);

@@ -151,6 +151,11 @@ impl Session {
         self.conns.iter().filter(fits).max_by_key(|c| c.nexus).map(|c| c.id)
     }
 
+    /// The LUN under which a task goes to a nexus.
+    fn lun_of_run(&self, task: &Task, nexus: NexusId) -> Lun {
+        task.lun_there.unwrap_or_else(|| self.lun_there(task.lun, nexus))
+    }
+
     /// Sends a task as a new run over a connection.
     fn send(&mut self, key: TaskKey, conn: ConnId, now: Instant) {
         let itt = self.tasks.tag(key);
@@ -158,6 +163,7 @@ impl Session {
             self.widen(key, nexus);
         }
         let Some(conn) = self.conns.iter().find(|c| c.id == conn) else { return };
+        let Some(lun) = self.tasks.get(key).map(|task| self.lun_of_run(task, conn.nexus)) else { return };
         let Some(nexus) = self.nexuses.get_mut(conn.nexus) else { return };
         let Some(task) = self.tasks.get_mut(key) else { return };
         let params = &nexus.params;
@@ -173,7 +179,7 @@ impl Session {
             read: task.read,
             write: task.write,
             attribute: task.attribute,
-            lun: task.lun,
+            lun,
             itt,
             expected_length: task.asked_length(),
             cmd_sn,
@@ -188,6 +194,7 @@ impl Session {
             conn: conn.id,
             path: conn.path,
             nexus: conn.nexus,
+            lun,
             itt,
             cmd_sn,
             sent_at: now,
@@ -203,14 +210,7 @@ impl Session {
         }
         self.outputs.push_back(Output::ToTarget(conn.id, Pdu::ScsiCommand(command)));
         if unsolicited {
-            let range = Transfer {
-                ttt: Ttt::NONE,
-                lun: task.lun,
-                from: immediate,
-                to: burst,
-                end: burst,
-                data_sn: 0,
-            };
+            let range = Transfer { ttt: Ttt::NONE, lun, from: immediate, to: burst, end: burst, data_sn: 0 };
             send_data(&mut self.outputs, conn, task, range);
         }
         self.handed_over(key);
@@ -221,7 +221,7 @@ impl Session {
         loop {
             let Some(task) = self.tasks.get_mut(key) else { return };
             let received = task.inbound.received();
-            let lun = task.lun;
+            let home_lun = task.lun;
             let Some(run) = task.run.as_mut() else { return };
             let id = run.conn;
             let Some(asked) = run.solicited.front() else { return };
@@ -229,7 +229,7 @@ impl Session {
             if to <= asked.next {
                 return;
             }
-            let lun = if asked.lun.0 == 0 { lun } else { asked.lun };
+            let lun = if broken!(self.rules, DataUnderHomesLun) { home_lun } else { asked.lun };
             let range = Transfer {
                 ttt: asked.ttt,
                 lun,

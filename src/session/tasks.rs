@@ -25,6 +25,8 @@ pub(super) enum Origin {
     Initiator { itt: Itt, cmd_sn: CmdSn, immediate: bool },
     /// An identity check, by its id.
     Check(u64),
+    /// A question about what a nexus shows, by the id of its survey.
+    Survey(u64),
     /// A fence step of a nexus, for a logical unit.
     Fence(NexusId),
     /// A question for registrations, or a change of one.
@@ -49,6 +51,8 @@ pub(super) struct Run {
     pub(super) conn: ConnId,
     pub(super) path: PathId,
     pub(super) nexus: NexusId,
+    /// The LUN there.
+    pub(super) lun: Lun,
     pub(super) itt: Itt,
     pub(super) cmd_sn: CmdSn,
     pub(super) sent_at: Instant,
@@ -111,6 +115,8 @@ pub(super) struct Task {
     pub(super) wide: Option<(Cdb, u32)>,
     /// For Braid's own tasks: the nexus to use.
     pub(super) only_nexus: Option<NexusId>,
+    /// For Braid's own tasks: the LUN on that nexus, if it is not to be looked up.
+    pub(super) lun_there: Option<Lun>,
 }
 
 impl Task {
@@ -157,7 +163,13 @@ impl Task {
             collected: Vec::new(),
             wide: None,
             only_nexus: None,
+            lun_there: None,
         }
+    }
+
+    /// For a task of Braid's own: it goes to this LUN of its nexus.
+    pub(super) fn under(self, lun_there: Lun) -> Self {
+        Self { lun_there: Some(lun_there), ..self }
     }
 
     /// A task of Braid's own, bound to a nexus; reads at most `expected` bytes.
@@ -234,6 +246,16 @@ impl Task {
         self.cdb.0.get(at).is_some_and(|byte| byte & BYTE_CHECK != 0)
     }
 
+    /// Whether the initiator wants it.
+    pub(super) const fn is_initiators(&self) -> bool {
+        matches!(self.origin, Origin::Initiator { .. })
+    }
+
+    /// Whether it is a question of a survey: its unit is not known yet.
+    pub(super) const fn is_survey(&self) -> bool {
+        matches!(self.origin, Origin::Survey(_))
+    }
+
     /// Whether it may be sent again after its outcome became unknown.
     pub(super) fn may_run_twice(&self) -> bool {
         self.command.class.may_run_twice()
@@ -285,7 +307,7 @@ impl Task {
     pub(super) fn initiator_tag(&self) -> Itt {
         match self.origin {
             Origin::Initiator { itt, .. } => itt,
-            Origin::Check(_) | Origin::Fence(_) | Origin::Registration => Itt::NONE,
+            Origin::Check(_) | Origin::Survey(_) | Origin::Fence(_) | Origin::Registration => Itt::NONE,
         }
     }
 

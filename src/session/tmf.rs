@@ -10,9 +10,9 @@
 //! on before (R163); what then is still open on the unit has been ended by the target.
 
 use super::Session;
-use super::api::{ConnId, Output};
+use super::api::{Cause, ConnId, Output};
 use super::attention::Deed;
-use super::nexus::{ConnState, HOME, NexusId};
+use super::nexus::{Conn, ConnState, HOME, NexusId};
 use super::tasks::{Origin, Task, TaskKey};
 use crate::iscsi::{CmdSn, Itt, Lun, Pdu, TaskManagementRequest, TaskManagementResponse, reject, tmf};
 use std::time::Instant;
@@ -77,7 +77,8 @@ impl Function {
     /// Whether a task, Braid's own included, belongs to the set that it ends.
     fn sweeps(&self, task: &Task) -> bool {
         match self.scope {
-            Scope::Unit(lun) => task.lun == lun,
+            // What a survey asks may be this unit.
+            Scope::Unit(lun) => task.lun == lun || task.is_survey(),
             Scope::Target => true,
             Scope::Task(_) | Scope::Nothing => false,
         }
@@ -154,10 +155,10 @@ impl Session {
             return;
         };
         let Some(task) = self.tasks.get(key) else { return };
-        let (seq, lun) = (task.seq, task.lun);
-        let run = task.run.as_ref().map(|r| (r.conn, r.nexus, r.itt, r.cmd_sn));
+        let seq = task.seq;
+        let run = task.run.as_ref().map(|r| (r.conn, r.nexus, r.lun, r.itt, r.cmd_sn));
         let asked = run.filter(|_| !broken!(self.rules, AbortNotAsked));
-        let Some((conn, nexus, run_itt, cmd_sn)) = asked else {
+        let Some((conn, nexus, lun, run_itt, cmd_sn)) = asked else {
             self.conclude(key, now);
             self.answer_tmf(request.itt, tmf::COMPLETE);
             return;
@@ -190,13 +191,13 @@ impl Session {
         }
     }
 
-    /// Nexuses that carry tasks of a unit, and home.
-    fn nexuses_with(&self, lun: Lun) -> Vec<NexusId> {
-        let mut found = vec![HOME];
-        for (_, task) in self.tasks.iter().filter(|(_, t)| t.lun == lun) {
-            if let Some(nexus) = task.run.as_ref().map(|r| r.nexus).filter(|n| !found.contains(n)) {
-                found.push(nexus);
-            }
+    /// Nexuses that carry tasks of a unit, each with its LUN there, and home.
+    fn nexuses_with(&self, lun: Lun) -> Vec<(NexusId, Lun)> {
+        let unmapped = broken!(self.rules, FunctionUnderHomesLun);
+        let mut found = vec![(HOME, lun)];
+        for (_, task) in self.tasks.iter().filter(|(_, t)| t.lun == lun && t.is_initiators()) {
+            let run = task.run.as_ref().map(|r| (r.nexus, if unmapped { lun } else { r.lun }));
+            found.extend(run.filter(|run| !found.contains(run)));
         }
         found
     }
@@ -215,24 +216,27 @@ impl Session {
         self.finish_functions(now);
     }
 
-    /// Where a set-wide function goes: the nexuses concerned, with the connection to use if there is one.
-    fn recipients(&self, function: &Function) -> Vec<(NexusId, Option<ConnId>)> {
+    /// Where a set-wide function goes: the nexuses concerned, the LUN there, and the connection to use if there is one.
+    fn recipients(&self, function: &Function) -> Vec<(NexusId, Lun, Option<ConnId>)> {
         let (code, lun) = function.asked;
         let sets = matches!(code, tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET);
         let nexuses = if sets && !broken!(self.rules, AbortTaskSetOnHomeOnly) {
             self.nexuses_with(lun)
         } else {
-            vec![HOME]
+            vec![(HOME, lun)]
         };
         let talks = |c: &ConnState| matches!(c, ConnState::Up | ConnState::Draining(_));
-        let conn = |n: NexusId| self.conns.iter().find(|c| c.nexus == n && talks(&c.state)).map(|c| c.id);
-        nexuses.into_iter().map(|n| (n, conn(n))).collect()
+        // Where home has moved to, it may yet turn out to be another unit.
+        let ready = |n: NexusId| n != HOME || !self.home_moved;
+        let talks = |c: &&Conn, n| c.nexus == n && talks(&c.state) && ready(n);
+        let conn = |n: NexusId| self.conns.iter().find(|c| talks(c, n)).map(|c| c.id);
+        nexuses.into_iter().map(|(n, lun)| (n, lun, conn(n))).collect()
     }
 
     /// Makes sure that the commands concerned are at the target before the function is: on its own connection they are.
     fn gather(&mut self, function: &mut Function, now: Instant) {
         function.stage = Stage::Gathering;
-        let own: Vec<_> = self.recipients(function).into_iter().filter_map(|(_, conn)| conn).collect();
+        let own: Vec<_> = self.recipients(function).into_iter().filter_map(|(_, _, conn)| conn).collect();
         let mut others = self.carriers(function);
         others.retain(|c| !own.contains(c) && !broken!(self.rules, FunctionOvertakesCommands));
         self.await_echoes(function, &others, now);
@@ -240,8 +244,8 @@ impl Session {
 
     fn ask_targets(&mut self, asking: &mut Function) {
         asking.stage = Stage::Asked;
-        let (code, lun) = asking.asked;
-        for (nexus, conn) in self.recipients(asking) {
+        let (code, _) = asking.asked;
+        for (nexus, lun, conn) in self.recipients(asking) {
             // Home's clears the task set of all nexuses, or of its own if each has one. From a further nexus it would leave
             // an attention on home, of Braid's own making.
             let further = nexus != HOME;
@@ -281,6 +285,13 @@ impl Session {
         let Some(at) = self.functions.iter().position(|f| f.awaited.contains(&(id, itt))) else {
             return false;
         };
+        let further = self.conn(id).is_some_and(|c| c.nexus != HOME);
+        if response == tmf::LUN_DOES_NOT_EXIST && further {
+            // The unit went away there under its commands: reinstatement ends them.
+            let cause = Cause::Protocol("a unit whose commands are to be ended is gone".into());
+            self.fail_conn(id, cause, now);
+            return true;
+        }
         if response == tmf::COMPLETE {
             self.stop_data(at, id);
         }
@@ -429,6 +440,7 @@ impl Session {
             self.conclude(key, now);
             match origin {
                 Origin::Check(id) => self.ask(id, now),
+                Origin::Survey(id) => self.survey(id, now),
                 Origin::Fence(nexus) => self.next_fence_step(nexus, now),
                 Origin::Registration => {
                     self.registration_swept_away(lun, nexus.unwrap_or(HOME), now);

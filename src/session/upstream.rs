@@ -9,7 +9,7 @@ use super::order::Holder;
 use super::tasks::{Origin, Solicited, Task, TaskKey};
 use super::unit::meets_registrations;
 use crate::iscsi::{
-    AsyncMessage, DataIn, Itt, NopIn, NopOut, Payload, Pdu, R2t, Reject, ScsiResponse, StatSn, Ttt, tmf,
+    AsyncMessage, DataIn, Itt, Lun, NopIn, NopOut, Payload, Pdu, R2t, Reject, ScsiResponse, StatSn, Ttt, tmf,
 };
 use crate::scsi::sense::status;
 use crate::scsi::{Class, Command};
@@ -192,9 +192,12 @@ impl Session {
         if r2t.ttt == Ttt::NONE || run.solicited.len() >= 64 {
             return Err("an R2T has no transfer tag, or there are too many");
         }
+        if r2t.lun != Lun(0) && r2t.lun != run.lun {
+            return Err("an R2T names another logical unit than its command (R108)");
+        }
         run.solicited.push_back(Solicited {
             ttt: r2t.ttt,
-            lun: r2t.lun,
+            lun: run.lun,
             next: r2t.buffer_offset,
             end,
             data_sn: 0,
@@ -293,7 +296,7 @@ impl Session {
     pub(super) fn completed(&mut self, key: TaskKey, id: ConnId, response: ScsiResponse, now: Instant) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         let Some(run) = task.run.as_ref() else { return };
-        let (nexus, path, load, lun) = (run.nexus, run.path, run.load, task.lun);
+        let (nexus, path, load) = (run.nexus, run.path, run.load);
         let sent_at = run.sent_at;
         if let Some(conn) = self.conn_mut(id) {
             conn.newest_done = conn.newest_done.max(sent_at);
@@ -306,23 +309,9 @@ impl Session {
         if response.status == status::TASK_ABORTED && self.aborted_by_own_function(key) {
             return;
         }
-        if nexus != HOME && matches!(self.tasks.get(key).map(|t| t.origin), Some(Origin::Initiator { .. })) {
-            let attention = response.is_attention() && !broken!(self.rules, FurtherAttentionPassedOn);
-            let conflict =
-                response.status == status::RESERVATION_CONFLICT && !broken!(self.rules, ReservedUnitSpread);
-            if attention || conflict {
-                // The command did not run. Home is the nexus the initiator knows: what home says is what it must hear.
-                if attention {
-                    self.note(Notice::UnitAttentionAbsorbed { path });
-                    self.attention_met(nexus, lun, &response, sent_at);
-                    self.unit_doubted(lun, nexus, now);
-                }
-                if conflict {
-                    self.registrations_doubted(lun);
-                }
-                self.move_to_home(key);
-                return;
-            }
+        if nexus != HOME && self.home_must_say(key, &response, now) {
+            self.move_to_home(key);
+            return;
         }
         let Some(task) = self.tasks.get_mut(key) else { return };
         match task.origin {
@@ -346,6 +335,11 @@ impl Session {
             Origin::Check(check) => {
                 if let Some(task) = self.tasks.remove(key) {
                     self.check_answered(check, &task, &response, now);
+                }
+            }
+            Origin::Survey(survey) => {
+                if let Some(task) = self.tasks.remove(key) {
+                    self.survey_answered(survey, &task, &response, now);
                 }
             }
             Origin::Fence(nexus) => {
@@ -386,7 +380,10 @@ impl Session {
             return false;
         }
         match command.class {
-            Class::Read(_) | Class::Write(_) => self.unit_used(lun, now),
+            Class::Read(extent) | Class::Write(extent) => {
+                self.unit_used(lun, now);
+                self.unit_outgrown(lun, extent, now);
+            }
             Class::Barrier if Deed::of(command) == Some(Deed::Parameters) => self.unit_changed(lun, now),
             Class::WriteAnywhere(_)
             | Class::WriteOnce(_)

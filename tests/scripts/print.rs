@@ -92,7 +92,12 @@ pub(crate) fn notice(notice: &Notice) -> String {
         Notice::OutcomeUnknown { path } => format!("outcome unknown on path {}", path.0),
         Notice::IdentityMismatch { path, lun, what } => format!("path {} kept off lun {lun}: {what}", path.0),
         Notice::UnitBound { path, lun, why } => format!("lun {lun} stays on path {}: {why}", path.0),
-        Notice::IdentityProved { path, lun } => format!("path {} proved lun {lun}", path.0),
+        Notice::IdentityProved { path, lun, there } if lun == there => {
+            format!("path {} proved lun {lun}", path.0)
+        }
+        Notice::IdentityProved { path, lun, there } => {
+            format!("path {} proved lun {lun} under {there}", path.0)
+        }
         Notice::Completed { path, read, written, took } => {
             format!("completed on path {}, read {read} wrote {written} in {took:?}", path.0)
         }

@@ -277,6 +277,7 @@ impl Targets {
                 let fields = self.control.as_deref().unwrap_or_default();
                 [&[15, 0, 0x10, 0, 0x0a, 10][..], fields, &[0; 7]].concat()
             }
+            [0xa0, ..] => [[0, 0, 0, 8, 0, 0, 0, 0], [0; 8]].concat(),
             _ => Vec::new(),
         }
     }

@@ -84,6 +84,8 @@ pub(crate) struct Conditions {
     losses: u32,
     /// A lost session's reservations do not come back to its successor, or not in another portal group.
     keeps_stale: bool,
+    /// LUNs that are not home's have changed.
+    other_luns_changed: bool,
     /// Of the attention after a reset.
     reset: (u8, u8),
     /// Of the attention after a preemption.
@@ -96,6 +98,7 @@ const GREETING: (u8, u8) = (0x29, 0);
 const POWER_ON: (u8, u8) = (0x29, 1);
 const NEXUS_LOSS: (u8, u8) = (0x29, 7);
 const MODE_CHANGED: (u8, u8) = (0x2a, 1);
+const LUNS_CHANGED: (u8, u8) = (0x3f, 0x0e);
 
 impl Conditions {
     pub(crate) fn new(scenario: &Scenario) -> Self {
@@ -111,6 +114,7 @@ impl Conditions {
             medium_errors: 0,
             losses: 0,
             keeps_stale: !scenario.persona.returns_reservation || groups.len() > 1,
+            other_luns_changed: false,
             reset: scenario.persona.reset_attention,
             preempted: scenario.persona.preempted,
             scarred: false,
@@ -238,6 +242,10 @@ impl Conditions {
     /// cut each tells by itself.) A further nexus says the same of a MODE SELECT of the initiator's own, which may be
     /// under way.
     pub(crate) fn reported(&mut self, event: u32, unit: usize, home: bool, since: Instant, selecting: bool) {
+        if !self.units().contains(&unit) {
+            // Of a disk that home does not show.
+            return;
+        }
         let heard = &self.heard;
         let own = selecting || self.beliefs[unit].changed_modes.is_some_and(|at| at >= since);
         let late = |h: &Happened| {
@@ -254,6 +262,11 @@ impl Conditions {
         known.filter(clear).for_each(|h| h.owed = true);
     }
 
+    /// LUNs of another portal group than home's changed. They may be home's for all that Braid can tell after home was away.
+    pub(crate) fn other_luns_changed(&mut self) {
+        self.other_luns_changed = true;
+    }
+
     /// A unit attention was told.
     pub(crate) fn told(&mut self, unit: usize, asc: u8, ascq: u8, now: Instant) {
         let code = (asc, ascq);
@@ -264,6 +277,9 @@ impl Conditions {
         let belief = &mut self.beliefs[unit];
         if code == NEXUS_LOSS && belief.held() && belief.losses_told < self.losses {
             belief.losses_told += 1;
+            return;
+        }
+        if code == LUNS_CHANGED && self.other_luns_changed && self.losses > 0 {
             return;
         }
         let reason = self.reasons.iter_mut().find(|r| r.unit == unit && r.code == code && r.may > 0);

@@ -17,6 +17,7 @@ mod claims;
 mod conditions;
 mod coverage;
 mod initiator;
+mod inventory;
 mod net;
 mod oracle;
 mod random;

@@ -3,9 +3,10 @@
 //! Each seed takes a few of the things that may go wrong, not all, so that every pair of them meets in some seed without
 //! a third in the way.
 
+use crate::inventory::Inventory;
 use crate::net::Quality;
 use crate::random::Random;
-use crate::target::{Deed, Persona};
+use crate::target::{Deed, LunChange, Persona};
 use braid::path::select::Policy;
 use braid::session::{Barriers, Fanout, FenceMethod};
 use std::time::Duration;
@@ -67,6 +68,8 @@ pub(crate) enum Fault {
     MediaError,
     /// The target asks for logout of a path's connections.
     AsyncLogout(usize),
+    /// LUNs of the second portal group change.
+    Luns(LunChange),
     /// The initiator manages its tasks.
     AbortTask,
     AbortTaskSet,
@@ -102,6 +105,10 @@ impl Fault {
             Self::Foreign(deed) => deed.name(),
             Self::MediaError => "fault: medium error",
             Self::AsyncLogout(_) => "target asks for logout",
+            Self::Luns(LunChange::Vanish(_)) => "luns: one vanishes",
+            Self::Luns(LunChange::Appear(_)) => "luns: one appears",
+            Self::Luns(LunChange::Trade(..)) => "luns: two change places",
+            Self::Luns(LunChange::Recabled(_)) => "luns: others behind the same address",
             Self::AbortTask => "task management: abort task",
             Self::AbortTaskSet => "task management: abort task set",
             Self::ClearTaskSet => "task management: clear task set",
@@ -151,7 +158,7 @@ pub(crate) struct OrderSetup {
     /// Some commands have NACA set.
     pub(crate) naca: bool,
     /// Peripheral device type of the units.
-    device_type: u8,
+    pub(crate) device_type: u8,
     /// The Control mode page that is there to be read.
     control: Option<[u8; 3]>,
 }
@@ -198,6 +205,8 @@ pub(crate) struct Scenario {
     pub(crate) mix: Mix,
     pub(crate) order: OrderSetup,
     pub(crate) faults: Vec<Planned>,
+    /// The LUNs of the second portal group, if they are others than home's.
+    pub(crate) inventory: Option<Inventory>,
 }
 
 impl Scenario {
@@ -247,6 +256,7 @@ impl Scenario {
             mix: draw_mix(random),
             order,
             faults: Vec::new(),
+            inventory: None,
         };
         scenario.faults = scenario.draw_faults(random);
         if random.once_in(4) {

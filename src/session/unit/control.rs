@@ -48,7 +48,7 @@ impl Session {
         unit.control.stale = unit.control.asked;
         let asking = self.checks.iter().any(|c| c.lun == lun && c.nexus == HOME && c.reach == Reach::Control);
         if unit.control.stale && !asking {
-            let id = self.new_check(HOME, lun, Step::Control, Reach::Control);
+            let id = self.new_check(HOME, (lun, lun), Step::Control, Reach::Control);
             self.ask(id, now);
         }
     }

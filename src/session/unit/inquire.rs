@@ -3,14 +3,14 @@
 //! A question may meet a unit attention: see [`super::super::attention`].
 
 use super::Unit;
+use super::change::is_not_ready;
 use super::facts::Facts;
-use super::proof::Proof;
 use crate::iscsi::{Cdb, Lun, ScsiResponse};
+use crate::scsi::Sense;
 use crate::scsi::inquiry::{self, Capacity, Identity, Inquiry};
 use crate::scsi::mode::{self, ControlPage};
 use crate::scsi::sense::status;
 use crate::session::Session;
-use crate::session::api::Notice;
 use crate::session::nexus::{HOME, NexusId};
 use crate::session::tasks::{Origin, Task};
 use std::time::Instant;
@@ -44,7 +44,9 @@ pub(super) enum Reach {
 pub(in crate::session) struct Check {
     pub(super) id: u64,
     pub(super) nexus: NexusId,
+    /// The unit, by home's LUN, and the LUN under which it is asked.
     pub(super) lun: Lun,
+    pub(super) there: Lun,
     pub(super) step: Step,
     pub(super) reach: Reach,
     pub(super) facts: Facts,
@@ -53,6 +55,8 @@ pub(in crate::session) struct Check {
     pub(super) control: Option<ControlPage>,
     /// The last question met a reservation.
     pub(super) shut_out: bool,
+    /// The unit has perhaps changed since it began: all is asked once more.
+    pub(super) stale: bool,
     /// Questions asked in vain (busy, aborted, unit attention).
     repeats: u32,
 }
@@ -63,25 +67,35 @@ const MOST_REPEATS: u32 = 32;
 const ANSWER: u16 = 1024;
 
 impl Session {
-    /// Clears the attention of a login, and asks everything.
-    pub(super) fn start_check(&mut self, nexus: NexusId, lun: Lun, now: Instant) {
-        let id = self.new_check(nexus, lun, Step::Ready, Reach::Whole);
+    /// Clears the attention of a login, and asks everything. On a further nexus who it is comes first: another unit's
+    /// attentions are none of its business.
+    pub(super) fn start_check(&mut self, nexus: NexusId, lun: Lun, there: Lun, now: Instant) {
+        let step = if nexus == HOME { Step::Ready } else { Step::Inquiry };
+        let id = self.new_check(nexus, (lun, there), step, Reach::Whole);
         self.ask(id, now);
     }
 
-    pub(super) fn new_check(&mut self, nexus: NexusId, lun: Lun, step: Step, reach: Reach) -> u64 {
+    pub(super) fn new_check(
+        &mut self,
+        nexus: NexusId,
+        (lun, there): (Lun, Lun),
+        step: Step,
+        reach: Reach,
+    ) -> u64 {
         self.next_check += 1;
         let id = self.next_check;
         self.checks.push(Check {
             id,
             nexus,
             lun,
+            there,
             step,
             reach,
             facts: Facts::default(),
             registered: false,
             control: None,
             shut_out: false,
+            stale: false,
             repeats: 0,
         });
         id
@@ -90,7 +104,7 @@ impl Session {
     /// Sends the question of a check's current step.
     pub(in crate::session) fn ask(&mut self, id: u64, now: Instant) {
         let Some(check) = self.checks.iter().find(|c| c.id == id) else { return };
-        let (nexus, lun) = (check.nexus, check.lun);
+        let (nexus, lun, there) = (check.nexus, check.lun, check.there);
         let (cdb, expected) = match check.step {
             Step::Ready => (inquiry::test_unit_ready_cdb(), 0),
             Step::Inquiry => (inquiry::inquiry_cdb(None, ANSWER), ANSWER),
@@ -103,7 +117,8 @@ impl Session {
             Step::Done => return,
         };
         let cdb = Cdb(cdb.into_iter().collect());
-        self.submit_own(Task::own(Origin::Check(id), nexus, lun, cdb, u32::from(expected), now), now);
+        let task = Task::own(Origin::Check(id), nexus, lun, cdb, u32::from(expected), now);
+        self.submit_own(task.under(there), now);
     }
 
     /// An answer to a check's question.
@@ -120,18 +135,7 @@ impl Session {
         let Some(check) = self.checks.get_mut(at) else { return };
         let busy = matches!(response.status, status::BUSY | status::TASK_SET_FULL | status::TASK_ABORTED);
         if attention || busy {
-            check.repeats += 1;
-            let (lun, nexus, worn_out) = (check.lun, check.nexus, check.repeats > MOST_REPEATS);
-            self.attention_met(nexus, lun, response, sent_at);
-            if nexus != HOME && attention {
-                self.unit_doubted(lun, nexus, now);
-            }
-            if worn_out {
-                let check = self.checks.remove(at);
-                self.check_failed(&check, "the unit stays busy", now);
-            } else {
-                self.ask(id, now);
-            }
+            self.asked_in_vain(id, response, sent_at, now);
             return;
         }
         if check.step == Step::Ready && check.nexus == HOME {
@@ -140,12 +144,16 @@ impl Session {
                 self.home_was_asked(lun, run.conn, run.sent_at, now);
             }
         }
+        if self.not_ready_there(at, response, now) {
+            return;
+        }
         let Some(check) = self.checks.get_mut(at) else { return };
         let (asked, lun, nexus) = (check.step, check.lun, check.nexus);
         check.shut_out = response.status == status::RESERVATION_CONFLICT;
         check.take(&task.collected, response.status == status::GOOD);
         if asked == Step::Inquiry
             && nexus == HOME
+            && check.facts.is_present()
             && let Some(inquiry) = check.facts.inquiry.clone()
         {
             self.kind_learned(lun, &inquiry);
@@ -154,12 +162,53 @@ impl Session {
         if check.step == Step::Keys && check.nexus == HOME {
             check.step = Step::Done;
         }
+        let compared = check.nexus != HOME && check.step == Step::Ready;
+        if check.step == Step::Done && std::mem::take(&mut check.stale) {
+            check.step = Step::Inquiry;
+        }
         if check.step == Step::Done {
             let check = self.checks.remove(at);
             self.check_done(check, now);
+        } else if compared && self.is_another(at) {
+            let check = self.checks.remove(at);
+            self.not_here(&check, now);
         } else {
             self.ask(id, now);
         }
+    }
+
+    /// A question met a busy unit or a unit attention: it is asked again.
+    fn asked_in_vain(&mut self, id: u64, response: &ScsiResponse, sent_at: Instant, now: Instant) {
+        let Some(check) = self.checks.iter_mut().find(|c| c.id == id) else { return };
+        let attention = response.is_attention();
+        check.repeats += 1;
+        let (lun, nexus, worn_out) = (check.lun, check.nexus, check.repeats > MOST_REPEATS);
+        if attention && nexus != HOME {
+            // What it has said may hold no longer.
+            check.step = Step::Inquiry;
+        }
+        self.attention_met(nexus, lun, response, sent_at);
+        if nexus != HOME && attention {
+            self.attention_doubts(lun, nexus, (response, sent_at), now);
+        }
+        if !worn_out {
+            self.ask(id, now);
+        } else if let Some(at) = self.checks.iter().position(|c| c.id == id) {
+            let check = self.checks.remove(at);
+            self.check_failed(&check, "the unit stays busy", now);
+        }
+    }
+
+    /// A unit that home serves is not ready on a further nexus.
+    fn not_ready_there(&mut self, check: usize, response: &ScsiResponse, now: Instant) -> bool {
+        let sense = response.sense().and_then(|sense| Sense::parse(&sense));
+        let Some(sense) = sense.filter(|sense| is_not_ready(*sense)) else { return false };
+        let asked = self.checks.get(check).is_some_and(|c| c.nexus != HOME && c.step == Step::Ready);
+        if asked {
+            let check = self.checks.remove(check);
+            self.check_failed(&check, &format!("LUN {} is not ready here: {sense}", check.there), now);
+        }
+        asked
     }
 
     fn check_failed(&mut self, check: &Check, why: &str, now: Instant) {
@@ -167,17 +216,14 @@ impl Session {
             self.control_told(check, now);
             return;
         }
-        let path = self.path_of(check.nexus);
-        self.note(Notice::IdentityMismatch { path, lun: check.lun.number(), what: why.into() });
+        self.refuse(check.nexus, check.lun, why.into(), now);
+        if check.nexus != HOME {
+            return;
+        }
         if let Some(unit) = self.units.get_mut(&check.lun) {
-            unit.proofs.insert(check.nexus, Proof::Refused);
-            if check.nexus == HOME {
-                unit.attentions.resolve(now, now);
-            }
+            unit.attentions.resolve(now, now);
         }
-        if check.nexus == HOME {
-            self.home_checked(now);
-        }
+        self.home_checked(now);
     }
 
     /// All questions are answered: learn, or compare.
@@ -187,7 +233,7 @@ impl Session {
         } else if check.nexus == HOME {
             self.home_learned(check, now);
         } else {
-            self.compared(&check);
+            self.compared(&check, now);
         }
     }
 
@@ -198,7 +244,7 @@ impl Session {
         for lun in luns {
             let told = self.reservation_lost(lun, now);
             self.recall_registration(lun, told);
-            self.start_check(HOME, lun, now);
+            self.start_check(HOME, lun, lun, now);
         }
         self.checks.iter().any(|c| c.nexus == HOME)
     }
@@ -217,8 +263,10 @@ impl Check {
     /// Takes the answer of the current step and goes on to the next.
     fn take(&mut self, data: &[u8], good: bool) {
         let data = if good { data } else { &[] };
+        let home = self.nexus == HOME;
         self.step = match self.step {
-            Step::Ready => Step::Inquiry,
+            Step::Ready if home => Step::Inquiry,
+            Step::Ready => Step::Capacity16,
             Step::Inquiry => {
                 self.facts.inquiry = Inquiry::parse(data);
                 Step::Names
@@ -229,7 +277,11 @@ impl Check {
             }
             Step::Serial => {
                 self.facts.serial = inquiry::parse_serial(data);
-                if self.reach == Reach::Whole { Step::Capacity16 } else { Step::Done }
+                match self.reach {
+                    Reach::Name | Reach::Control => Step::Done,
+                    Reach::Whole if home => Step::Capacity16,
+                    Reach::Whole => Step::Ready,
+                }
             }
             Step::Capacity16 => {
                 self.facts.capacity = Capacity::parse_16(data);

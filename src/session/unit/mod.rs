@@ -1,17 +1,20 @@
 //! The logical units that the initiator uses: what is known of each, and over which nexuses its commands may go.
 //!
-//! - `manner`: what kind of device it is, and what that means for its commands. `facts`: who a unit is. `inquire`: the questions that Braid asks. `proof`: whether a further nexus shows the same.
-//! - `control`: the Control mode page.
+//! - `manner`: what kind of device it is, and what that means for its commands. `control`: the Control mode page.
+//! - `facts`: who a unit is. `inquire`: the questions that Braid asks. `proof`: whether a further nexus shows the same.
+//!   `inventory`: under which LUN. `change`: what becomes of that while the unit is used.
 //! - `reservation`: what binds a unit to the nexus that reserved it. `registration`, `replicas`: persistent registrations,
 //!   the same on every nexus. `collapse`: what the initiator is shown of them.
 //!
 //! Home is asked for a unit's name at its first command: should home move to another path, it must be the same unit there,
 //! and the session ends if that cannot be told. It is asked everything once the initiator uses the unit.
 
+mod change;
 mod collapse;
 mod control;
 mod facts;
 mod inquire;
+mod inventory;
 mod manner;
 mod proof;
 mod registration;
@@ -19,6 +22,7 @@ mod replicas;
 mod reservation;
 
 pub(super) use inquire::Check;
+pub(super) use inventory::Inventory;
 pub(super) use manner::Repeat;
 pub(super) use replicas::meets_registrations;
 
@@ -45,6 +49,9 @@ pub(in crate::session) struct Unit {
     /// Home was asked everything, not just for the name.
     known: bool,
     learning: bool,
+    /// Home has told the initiator that something else may be under this LUN, or that nothing is there.
+    announced: bool,
+    gone: bool,
     /// The initiator may have seen something of it where home is.
     addressed: bool,
     /// Plain block I/O went well.
@@ -55,6 +62,7 @@ pub(in crate::session) struct Unit {
     reserved: bool,
     registrations: Registrations,
     proofs: BTreeMap<NexusId, Proof>,
+    shown: BTreeMap<NexusId, inventory::Shown>,
     attentions: Attentions,
 }
 
@@ -136,6 +144,7 @@ impl Session {
     /// Home has moved to another path: a unit that the initiator has addressed and that had not yet said who it is
     /// cannot be told from another one there.
     pub(in crate::session) fn home_moved(&mut self, path: PathId, now: Instant) {
+        self.home_moved = true;
         let stranger = self.units.iter().find(|(_, u)| u.addressed && u.facts.is_none()).map(|(lun, _)| *lun);
         if let Some(lun) = stranger {
             let what = "home moved before the unit had said who it is".into();
@@ -148,13 +157,13 @@ impl Session {
         let Some(unit) = self.units.get_mut(&lun) else { return };
         unit.learning = true;
         // The name is not asked twice.
-        let named = unit.facts.clone().filter(|_| !unit.known);
+        let named = unit.facts.clone().filter(|_| !unit.known && !unit.gone && !unit.announced);
         let step = match named {
             _ if unit.attentions.is_doubtful() && reach == Reach::Whole => Step::Ready,
             Some(_) => Step::Capacity16,
             None => Step::Inquiry,
         };
-        let id = self.new_check(HOME, lun, step, reach);
+        let id = self.new_check(HOME, (lun, lun), step, reach);
         if let (Some(check), Some(facts)) = (self.checks.last_mut(), named) {
             check.facts = facts;
         }
@@ -164,23 +173,52 @@ impl Session {
     /// Home told what the unit is, for the first time or again.
     fn home_learned(&mut self, check: Check, now: Instant) {
         let path = self.path_of(HOME);
+        let may_be_replaced = self.may_be_replaced(check.lun);
+        let (stays, moved) = (self.home_state() == NexusState::Up, self.home_moved);
         let Some(unit) = self.units.get_mut(&check.lun) else { return };
         unit.learning = false;
-        if unit.facts.as_ref().is_some_and(|known| known.replaced_by(&check.facts)) {
-            let what = "home shows another unit than before".into();
+        let present = unit.facts.as_ref().is_some_and(Facts::is_present);
+        if stays && present && !check.facts.is_present() {
+            // What home answers now is the initiator's to hear.
+            (unit.gone, unit.known) = (true, false);
+            unit.proofs.clear();
+            if unit.attentions.is_doubtful() {
+                self.learn(check.lun, Reach::Whole, now);
+            }
+            return;
+        }
+        let size = unit.facts.as_ref().and_then(|f| f.capacity);
+        // Where home has moved, a unit of another size is a copy.
+        let resized = moved && size.is_some() && check.facts.capacity.is_some_and(|now| size != Some(now));
+        let replaced = unit.facts.as_ref().is_some_and(|known| known.replaced_by(&check.facts));
+        if (replaced || resized) && !may_be_replaced {
+            let before = unit.facts.as_ref().map_or_else(String::new, ToString::to_string);
+            let what = format!(
+                "home shows another unit than before: it was {before}, it is {}{}",
+                check.facts,
+                if replaced { "" } else { " of another size" }
+            );
             self.note(Notice::IdentityMismatch { path, lun: check.lun.number(), what });
             // Nothing the initiator believes holds any more.
             self.begin_finish(now);
             return;
         }
+        (unit.gone, unit.announced) = (false, false);
         let known = unit.facts.as_ref().and_then(|f| f.capacity);
         let capacity = check.facts.capacity.or(known);
-        unit.facts = Some(Facts { capacity, ..check.facts });
+        let facts = Facts { capacity, ..check.facts };
+        if unit.facts.as_ref() != Some(&facts) {
+            // It is compared again where it was found to differ, too.
+            unit.proofs.retain(|_, proof| !matches!(proof, Proof::Proved | Proof::Refused));
+        }
+        unit.facts = Some(facts);
+        unit.known |= check.reach == Reach::Whole;
+        let more = unit.used && !unit.known || unit.attentions.is_doubtful();
         // Fences may have waited for the name.
         self.changed = true;
-        unit.known |= check.reach == Reach::Whole;
         let queues = unit.facts.as_ref().and_then(|f| f.inquiry.as_ref()).is_some_and(|i| i.queues);
-        if unit.used && !unit.known || unit.attentions.is_doubtful() {
+        self.go_on_with_fences(check.lun, now);
+        if more {
             self.learn(check.lun, Reach::Whole, now);
             return;
         }
@@ -207,6 +245,11 @@ impl Session {
         let named = facts.names.as_ref().is_some_and(Identity::is_unique);
         let serial = facts.serial.as_ref().map(|_| inquiry::PAGE_SERIAL);
         if named { Some(inquiry::PAGE_IDENTIFICATION) } else { serial }
+    }
+
+    /// Whether home has said who a unit is, name or none.
+    pub(in crate::session) fn is_introduced(&self, lun: Lun) -> bool {
+        self.units.get(&lun).is_some_and(|unit| unit.facts.is_some())
     }
 
     /// Whether this page says what home said.

@@ -2,10 +2,11 @@
 //!
 //! Before a further nexus carries data of a unit, what the unit says of itself there (device identification, serial
 //! number, capacity, block size) must equal what it says on home. It is asked when it comes up, again after it
-//! reported a unit attention, and again when the initiator has changed its parameters.
+//! reported a unit attention, and again when the initiator has changed its parameters. First home's own number is tried
+//! there; if that is another unit, see [`super::inventory`].
 
 use super::inquire::{Check, Reach};
-use crate::iscsi::Lun;
+use crate::iscsi::{Lun, ScsiResponse};
 use crate::scsi::inquiry::Inquiry;
 use crate::session::Session;
 use crate::session::api::Notice;
@@ -18,6 +19,8 @@ pub(super) enum Proof {
     #[default]
     Unknown,
     Checking,
+    /// Home's number shows another unit there: its other LUNs are being looked at.
+    Searching,
     Proved,
     /// Another unit.
     Refused,
@@ -39,8 +42,26 @@ impl Session {
         let proof = unit.proofs.entry(nexus).or_default();
         if nexus != HOME && ready && disk && *proof == Proof::Unknown {
             *proof = Proof::Checking;
-            self.start_check(nexus, lun, now);
+            let there = self.lun_there(lun, nexus);
+            self.start_check(nexus, lun, there, now);
         }
+    }
+
+    /// A further nexus reported a unit attention, in answer to a command sent at a time.
+    pub(in crate::session) fn attention_doubts(
+        &mut self,
+        lun: Lun,
+        nexus: NexusId,
+        (response, sent_at): (&ScsiResponse, Instant),
+        now: Instant,
+    ) {
+        if response.says_luns_changed() {
+            if broken!(self.rules, ChangedLunsBelieved) {
+                return;
+            }
+            self.inventory_changed(nexus, sent_at, now);
+        }
+        self.unit_doubted(lun, nexus, now);
     }
 
     /// A further nexus reported a unit attention: what was proved there may no longer hold, and what home said neither.
@@ -75,6 +96,7 @@ impl Session {
             }
         }
         self.checks.retain(|c| c.nexus != nexus);
+        self.inventories.remove(&nexus);
         for unit in self.units.values_mut() {
             unit.proofs.remove(&nexus);
             unit.attentions.forget(nexus);
@@ -82,22 +104,55 @@ impl Session {
         self.registrations_lost(nexus, now);
     }
 
-    /// A further nexus has told all that was asked: is it home's unit?
-    pub(super) fn compared(&mut self, check: &Check) {
-        let path = self.path_of(check.nexus);
-        let lun = check.lun.number();
-        let Some(unit) = self.units.get_mut(&check.lun) else { return };
-        let Some(known) = &unit.facts else { return };
-        let difference = known.difference(&check.facts);
-        let proof = if difference.is_some() { Proof::Refused } else { Proof::Proved };
-        unit.proofs.insert(check.nexus, proof);
-        if proof == Proof::Proved {
-            self.keys_seen(check.lun, check.nexus, check.registered);
+    /// Whether a check has found another unit than home's.
+    pub(super) fn is_another(&self, check: usize) -> bool {
+        let Some(check) = self.checks.get(check) else { return false };
+        let home = self.units.get(&check.lun).and_then(|unit| unit.facts.as_ref());
+        home.is_some_and(|home| home.another(&check.facts).is_some())
+    }
+
+    /// The unit is not under this LUN of a further nexus.
+    pub(super) fn not_here(&mut self, check: &Check, now: Instant) {
+        let (nexus, lun, there) = (check.nexus, check.lun, check.there);
+        let Some(unit) = self.units.get_mut(&lun) else { return };
+        let shown = unit.shown.entry(nexus).or_default();
+        if there == lun {
+            (shown.other_here, shown.here) = (true, Some(check.facts.to_string()));
         }
-        self.note(match difference {
-            Some(what) => Notice::IdentityMismatch { path, lun, what },
-            None => Notice::IdentityProved { path, lun },
-        });
+        shown.lun = None;
+        if let Some(home) = unit.facts.clone() {
+            self.not_under(nexus, there, &home);
+        }
+        self.search(nexus, lun, now);
+    }
+
+    /// A further nexus has told all that was asked: is it home's unit?
+    pub(super) fn compared(&mut self, check: &Check, now: Instant) {
+        let (path, nexus, lun, there) = (self.path_of(check.nexus), check.nexus, check.lun, check.there);
+        let rules = self.rules;
+        let Some(unit) = self.units.get_mut(&lun) else { return };
+        let Some(home) = &unit.facts else { return };
+        if unit.learning {
+            // Home is being asked again, and then this one.
+            unit.proofs.remove(&nexus);
+        } else if home.another(&check.facts).is_some() {
+            self.not_here(check, now);
+        } else if let Some(what) = home.other_size(&check.facts).filter(|_| !broken!(rules, SizeNotCompared))
+        {
+            let what = format!(
+                "LUN {there} has the name of home's LUN {lun}, {home}, but {what}: a copy under the same name, or a \
+                 unit that has changed its size on one path only"
+            );
+            unit.shown.entry(nexus).or_default().other_here |= there == lun;
+            self.refuse(nexus, lun, what, now);
+        } else {
+            unit.proofs.insert(nexus, Proof::Proved);
+            let shown = unit.shown.entry(nexus).or_default();
+            (shown.lun, shown.told) = ((there != lun).then_some(there), None);
+            shown.other_here &= there != lun;
+            self.keys_seen(lun, nexus, check.registered);
+            self.note(Notice::IdentityProved { path, lun: lun.number(), there: there.number() });
+        }
     }
 
     /// Whether a unit was found to be home's on a further nexus.

@@ -366,9 +366,14 @@ impl Session {
         if attention {
             let sent_at = task.run.as_ref().map_or(now, |r| r.sent_at);
             self.attention_met(nexus, lun, response, sent_at);
+            if nexus != HOME && response.says_luns_changed() {
+                // It may be another unit by now.
+                self.attention_doubts(lun, nexus, (response, sent_at), now);
+                return;
+            }
             let doubtful = self.attentions(lun).is_some_and(|a| a.is_doubtful());
             if nexus != HOME && doubtful {
-                self.unit_doubted(lun, nexus, now);
+                self.attention_doubts(lun, nexus, (response, sent_at), now);
             }
         }
         let Some(registrations) = self.units.get_mut(&lun).map(|u| &mut u.registrations).filter(|_| awaited)

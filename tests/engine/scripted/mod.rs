@@ -9,6 +9,7 @@ mod commands;
 mod end;
 mod foreign;
 mod loss;
+mod luns;
 mod malformed;
 mod mcs;
 mod order;
@@ -528,6 +529,15 @@ impl Rig {
         });
     }
 
+    /// An R2T that names a unit.
+    pub(crate) fn ask_of(&mut self, conn: u32, itt: Itt, lun: Lun, range: std::ops::Range<u32>) {
+        self.reply(conn, false, |stat_sn, exp_cmd_sn, max_cmd_sn| {
+            let numbers = R2t { stat_sn, exp_cmd_sn, max_cmd_sn, ..R2t::default() };
+            let (buffer_offset, desired_length) = (range.start, range.end - range.start);
+            Pdu::R2t(R2t { lun, itt, ttt: Ttt(7), buffer_offset, desired_length, ..numbers })
+        });
+    }
+
     /// The target refuses a PDU.
     pub(crate) fn refuse_pdu(&mut self, conn: u32, pdu: &Pdu) {
         let data = Payload::from(pdu.encode().0.to_vec());
@@ -652,7 +662,7 @@ fn is_question(pdu: &Pdu) -> bool {
         Pdu::ScsiCommand(c) if c.cdb.0[5] == 0 => {
             matches!(
                 (c.cdb.0[0], c.expected_length),
-                (0x00, 0) | (0x12 | 0x5e, 96 | 1024) | (0x25 | 0x9e, _) | (0x5e, 0xfffc)
+                (0x00, 0) | (0x12 | 0x5e, 96 | 1024) | (0x25 | 0x9e | 0xa0, _) | (0x5e, 0xfffc)
             )
         }
         _ => false,

@@ -507,7 +507,7 @@ fn questions_of_braids_own_that_a_reset_ended_are_asked_again() {
     let data = disk(&again.cdb.0);
     rig.answer(0, &again, &data);
     rig.identify();
-    assert!(rig.notes.contains(&Notice::IdentityProved { path: PathId(1), lun: 0 }));
+    assert!(rig.notes.contains(&Notice::IdentityProved { path: PathId(1), lun: 0, there: 0 }));
 }
 
 #[test]

@@ -389,14 +389,7 @@ impl Target {
                 data[8..12].copy_from_slice(&512u32.to_be_bytes());
                 (data, number(&cdb[10..14]))
             }
-            Kind::ReportLuns => {
-                let mut data = vec![0; 8];
-                data[3] = u8::try_from(self.units.len() * 8).unwrap();
-                for number in 0..u8::try_from(self.units.len()).unwrap() {
-                    data.extend_from_slice(&[0, number, 0, 0, 0, 0, 0, 0]);
-                }
-                (data, number(&cdb[6..10]))
-            }
+            Kind::ReportLuns => (self.list_of(task.session), number(&cdb[6..10])),
             Kind::ModeSense6 => {
                 let pages = self.mode_pages(cdb[2]);
                 let length = u8::try_from(pages.len() + 3).unwrap();
@@ -463,7 +456,7 @@ impl Target {
     }
 
     /// An answer in the name of a unit that does not exist.
-    pub(super) fn no_such_unit(&self, command: &ScsiCommand) -> Outcome {
+    pub(super) fn no_such_unit(&self, session: usize, command: &ScsiCommand) -> Outcome {
         match Op::parse(&command.cdb.0).kind {
             Kind::Inquiry => {
                 let mut data = vec![0; 36];
@@ -471,6 +464,7 @@ impl Target {
                 data[4] = 31;
                 Outcome::Data(data)
             }
+            Kind::ReportLuns => Outcome::Data(self.list_of(session)),
             _ => illegal(0x25),
         }
     }

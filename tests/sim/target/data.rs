@@ -12,13 +12,16 @@ impl Target {
     /// A command's turn has come.
     pub(super) fn arrive(&mut self, conn: u32, session: usize, mut command: ScsiCommand) {
         self.judge_command(session, &command);
-        let number = usize::try_from(command.lun.number()).unwrap_or(usize::MAX);
-        let Some(unit) = (number < self.units.len()).then_some(number) else {
-            let outcome = self.no_such_unit(&command);
+        let op = Op::parse(&command.cdb.0);
+        if let Some(outcome) = self.traded(conn, session, command.lun, op) {
+            self.respond(conn, &command, 0, outcome);
+            return;
+        }
+        let Some(unit) = self.unit_of(session, command.lun) else {
+            let outcome = self.no_such_unit(session, &command);
             self.respond(conn, &command, 0, outcome);
             return;
         };
-        let op = Op::parse(&command.cdb.0);
         if self.persona.attention_on_arrival
             && command.final_
             && let Some(outcome) = self.attention((conn, session), unit, op, command.itt)

@@ -4,7 +4,7 @@
 //! random time; at its end the command executes. A lost connection takes nothing out of the device: what is left there
 //! are ghosts, which still execute. What it does beyond that, right or wrong, is said by its [`Persona`].
 //!
-//! A logical unit's number is its place in the list of disks. Breaches of the protocol on Braid's side panic with the
+//! A logical unit's number is its place in the list of disks, if its portal group was told nothing else (`luns`). Breaches of the protocol on Braid's side panic with the
 //! number of the requirement.
 
 mod commands;
@@ -13,6 +13,7 @@ mod device;
 mod foreign;
 mod login;
 mod logout;
+mod luns;
 mod medium;
 mod persona;
 mod reservations;
@@ -23,6 +24,7 @@ mod trials;
 mod trigger;
 mod units;
 
+pub(crate) use luns::LunChange;
 pub(crate) use medium::{BLOCK, block};
 pub(crate) use persona::Persona;
 pub(crate) use reservations::{Deed, HOME, View};
@@ -37,7 +39,7 @@ use std::time::{Duration, Instant};
 use trigger::{Counts, Trigger};
 
 /// A logical unit to have.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Disk {
     pub(crate) blocks: usize,
     /// Makes its names in VPD pages 80h and 83h; two disks are the same if this is.
@@ -75,6 +77,7 @@ pub(crate) struct Target {
     random: Random,
     now: Option<Instant>,
     units: Vec<units::Unit>,
+    luns: luns::Luns,
     /// Never shortened: a session's place here makes its TSIH.
     sessions: Vec<session::Session>,
     conns: Vec<session::Conn>,
@@ -103,11 +106,13 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) fn new(persona: Persona, disks: Vec<Disk>, random: Random) -> Self {
         let units = disks.iter().map(|disk| units::Unit::new(*disk, persona.write_cache)).collect();
+        let luns = luns::Luns::new(disks.len());
         Self {
             persona,
             random,
             now: None,
             units,
+            luns,
             sessions: Vec::new(),
             conns: Vec::new(),
             tasks: Vec::new(),

@@ -36,6 +36,7 @@ impl Target {
         let Some(at) = self.conns.iter().position(|c| c.id == conn) else { return };
         let session = self.conns[at].session;
         self.conns[at].heard(now);
+        self.acknowledged(conn, session, &pdu);
         if self.sessions[session].mute {
             return;
         }

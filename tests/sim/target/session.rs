@@ -1,5 +1,6 @@
 //! Sessions and connections: what they are, and how they end.
 
+use super::luns::Traded;
 use super::trigger::Trigger;
 use super::{Effect, Persona, Target, device};
 use braid::iscsi::{Cid, CmdSn, DataOut, Pdu, StatSn, Ttt};
@@ -55,6 +56,8 @@ pub(super) struct Session {
     pub(super) close_at: Option<Instant>,
     /// Unit attentions of each unit.
     pub(super) attentions: Vec<SmallVec<[Attention; 2]>>,
+    /// Numbers that have changed places, while it may not know.
+    pub(super) traded: Option<Traded>,
     /// When it began, and when it last had nothing to report of each unit.
     pub(super) began: Instant,
     pub(super) clean: Vec<Instant>,
@@ -112,6 +115,7 @@ impl Session {
             mute: false,
             close_at: None,
             attentions: vec![SmallVec::new(); units],
+            traded: None,
             began: now,
             clean: vec![now; units],
         }

@@ -30,8 +30,7 @@ impl Function {
 
 impl Target {
     pub(super) fn manage(&mut self, conn: u32, session: usize, request: &TaskManagementRequest) {
-        let number = usize::try_from(request.lun.number()).unwrap_or(usize::MAX);
-        let unit = (number < self.units.len()).then_some(number);
+        let unit = self.unit_of(session, request.lun);
         let function = request.function;
         let waits = match (function, unit) {
             (tmf::ABORT_TASK, _) => Ok(self.abort_task(session, request)),

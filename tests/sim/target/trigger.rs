@@ -68,6 +68,10 @@ triggers! {
     AsyncLogout "logout asked for",
     AsyncDrop "connection dropped with notice",
     Preempted "registrations preempted",
+    LunVanished "LUN vanished",
+    LunAppeared "LUN appeared",
+    LunsTraded "LUNs changed places",
+    Recabled "other LUNs behind the same address",
 }
 
 /// How often each was met.

@@ -1,9 +1,10 @@
 //! What goes wrong.
 
 use super::{Happening, World};
+use crate::inventory;
 use crate::net::{Dir, End, Role};
 use crate::scenario::Fault;
-use crate::target::Deed;
+use crate::target::{Deed, LunChange};
 use braid::iscsi::tmf;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ impl World {
             return;
         }
         // Which of two disks is the right one is settled by what home shows first.
-        if self.scenario.paths.iter().any(|p| p.wrong) && !self.initiator.has_seen_all() {
+        if self.scenario.may_mislead() && !self.initiator.has_seen_all() {
             if self.initiator.issued < self.scenario.commands {
                 self.after(Duration::from_millis(1), Happening::Fault(fault));
             }
@@ -85,12 +86,19 @@ impl World {
             | Fault::Foreign(_)
             | Fault::MediaError
             | Fault::AsyncLogout(_) => self.somebody_else(fault),
+            Fault::Luns(change) => self.change_luns(change),
             Fault::AbortTask => self.manage(tmf::ABORT_TASK),
             Fault::AbortTaskSet => self.manage(tmf::ABORT_TASK_SET),
             Fault::ClearTaskSet => self.manage(tmf::CLEAR_TASK_SET),
             Fault::ResetUnit => self.manage(tmf::LOGICAL_UNIT_RESET),
             Fault::ResetTarget => self.manage(tmf::TARGET_WARM_RESET),
         }
+    }
+
+    fn change_luns(&mut self, change: LunChange) {
+        self.initiator.conditions.other_luns_changed();
+        self.targets[0].change_luns(inventory::GROUP, change);
+        self.drain_target(0);
     }
 
     fn manage(&mut self, code: u8) {

@@ -275,7 +275,7 @@ impl World {
         let Some(leading) = self.host.leading.take_if(|l| l.wire == wire) else { return };
         let path = leading.path + 1;
         // Before anything is known of the disks, a path to other ones would be as good as any.
-        if self.scenario.paths.get(path).is_none_or(|p| p.wrong) {
+        if path >= self.scenario.paths.len() || self.scenario.misleads(path) {
             self.coverage.hit("recovery: no leading login");
             self.transmit(leading.front, Dir::Down, Packet::LoginAnswer(Err((3, 1))));
             self.far_closes(leading.front);

@@ -17,6 +17,7 @@ mod wires;
 
 use crate::coverage::Coverage;
 use crate::initiator::Initiator;
+use crate::inventory;
 use crate::net::{Dir, Link, Packet, Wire};
 use crate::random::Random;
 use crate::scenario::{Fault, Planned, Scenario};
@@ -156,6 +157,8 @@ impl World {
         let mut scenario = Scenario::draw(&mut random);
         if seed % 8 == 7 {
             scenario.contend(&mut Random::new(seed ^ CONTENTION));
+        } else {
+            scenario.draw_inventory(seed);
         }
         if trace {
             println!("{scenario:#?}");
@@ -165,7 +168,12 @@ impl World {
             let disk = |identity| Disk { blocks: scenario.blocks, identity };
             (first..).take(scenario.units).map(disk).collect::<Vec<_>>()
         };
-        let right = Target::new(scenario.persona.clone(), disks(1), random.fork());
+        let others = scenario.inventory.iter().flat_map(|i| i.others.iter().copied());
+        let shown = disks(1).into_iter().chain(others).collect();
+        let mut right = Target::new(scenario.persona.clone(), shown, random.fork());
+        if let Some(inventory) = &scenario.inventory {
+            right.show(inventory::GROUP, &inventory.map, inventory.others.len(), inventory.tells);
+        }
         let wrong = Target::new(scenario.persona.clone(), disks(101), random.fork());
         let qualities = scenario.paths.iter().map(|p| p.quality).chain([scenario.downstream]);
         let links = qualities.map(|quality| Link::new(quality, random.fork(), now)).collect();

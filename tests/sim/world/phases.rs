@@ -115,6 +115,11 @@ impl World {
             let untouched = (0..self.scenario.blocks).all(|lba| wrong.block(unit, lba) == 0);
             assert!(untouched, "P2: written to another disk");
         }
+        for other in 0..self.scenario.inventory.as_ref().map_or(0, |i| i.others.len()) {
+            let unit = self.scenario.units + other;
+            let untouched = (0..self.scenario.blocks).all(|lba| right.block(unit, lba) == 0);
+            assert!(untouched, "P2: written to a disk that home does not show");
+        }
     }
 
     fn medium(&self) -> Vec<u64> {
