@@ -17,7 +17,7 @@ use super::Session;
 use super::api::ConnId;
 use super::nexus::{HOME, NexusId, NexusState};
 use super::tasks::{Origin, Task, TaskKey};
-use crate::iscsi::{Itt, Lun, ScsiResponse};
+use crate::iscsi::{Itt, Lun, ScsiResponse, tmf};
 use crate::scsi::sense::status;
 use crate::scsi::{Class, Command, Sense};
 use bytes::Bytes;
@@ -125,6 +125,19 @@ pub(super) enum Deed {
     Other,
 }
 
+impl ScsiResponse {
+    /// Whether the command may have done something: it was not refused at the door.
+    pub(super) fn tells_of_a_run(&self) -> bool {
+        let refusals = [status::RESERVATION_CONFLICT, status::BUSY, status::TASK_SET_FULL];
+        !refusals.contains(&self.status) && !self.is_attention()
+    }
+
+    /// What the unit attention that it reports says that somebody did, if it reports one.
+    pub(super) fn attention_deed(&self) -> Option<Deed> {
+        unit_attention(self).map(|(_, code)| Deed::behind(code))
+    }
+}
+
 impl Deed {
     /// What an attention says that somebody did.
     fn behind(code: Code) -> Self {
@@ -172,6 +185,25 @@ impl Attentions {
             self.told.pop_front();
         }
         self.told.push_back(Told { code, at: now, number: self.tellings });
+        // Doubts that this answers must not wait: later reports would be taken for what it was told for.
+        let (answered, left) = std::mem::take(&mut self.doubts)
+            .into_iter()
+            .partition(|d: &Doubt| d.code == code && self.is_known(d));
+        self.doubts = left;
+        let answered: Vec<Doubt> = answered;
+        answered.into_iter().for_each(|doubt| self.note_reports(doubt));
+    }
+
+    /// Whether the initiator was told of what further nexuses reported.
+    fn is_known(&self, doubt: &Doubt) -> bool {
+        doubt.from.iter().any(|d| self.telling(d.nexus, doubt.code, d.since).is_some())
+    }
+
+    fn note_reports(&mut self, doubt: Doubt) {
+        for by in doubt.from {
+            let told = self.telling(by.nexus, doubt.code, by.since).unwrap_or(self.tellings);
+            self.note_report(by.nexus, doubt.code, by.sent_at, told);
+        }
     }
 
     /// Since when an event may have happened that a further nexus reports, at the latest since `login`.
@@ -264,14 +296,10 @@ impl Attentions {
         self.doubts = young;
         let old: Vec<Doubt> = old;
         for doubt in old {
-            let known = doubt.from.iter().any(|d| self.telling(d.nexus, doubt.code, d.since).is_some());
-            if !known {
-                self.keep(doubt.sense, now);
+            if !self.is_known(&doubt) {
+                self.keep(doubt.sense.clone(), now);
             }
-            for by in doubt.from {
-                let told = self.telling(by.nexus, doubt.code, by.since).unwrap_or(self.tellings);
-                self.note_report(by.nexus, doubt.code, by.sent_at, told);
-            }
+            self.note_reports(doubt);
         }
     }
 }
@@ -293,14 +321,41 @@ impl Session {
         self.attentions(lun)?.kept.pop_front()
     }
 
-    /// A run of a command was answered: it may show that a further nexus has nothing to say.
+    /// Answers a command that is about to be sent with a unit attention that the target reported to Braid instead of to
+    /// the initiator. On one nexus the first command that is enabled would have met it (SAM-5 section 5.14).
+    pub(super) fn report_attention(&mut self, key: TaskKey, now: Instant) -> bool {
+        let Some(task) = self.tasks.get(key) else { return false };
+        let lun = task.lun;
+        let silent = task.command.class == Class::Stateless && task.command.name != "TEST UNIT READY";
+        // One that ran before had been enabled.
+        if silent && !broken!(self.rules, AttentionOnInquiry) || task.losses > 0 {
+            return false;
+        }
+        let Some(sense) = self.take_attention(lun) else { return false };
+        self.unqueue(key);
+        if let Some(task) = self.tasks.get_mut(key) {
+            task.queued = false;
+        }
+        self.respond(key, ScsiResponse::check_condition(&sense), now);
+        true
+    }
+
+    /// Whether a unit attention may be no more than the greeting of a new session.
+    pub(super) fn is_greeting(&mut self, lun: Lun, nexus: NexusId, response: &ScsiResponse) -> bool {
+        let greets = |code| OF_LOGIN.contains(&code) || code == POWER_ON;
+        let new = |unit: &mut Attentions| unit.heard.get(&nexus).is_none_or(|h| h.clean.is_none());
+        unit_attention(response).is_some_and(|(_, code)| greets(code))
+            && self.attentions(lun).is_some_and(new)
+    }
+
+    /// A run of a command was answered: it may show that its nexus has nothing to say.
     pub(super) fn note_clean(&mut self, key: TaskKey, response: &ScsiResponse) {
         let Some(task) = self.tasks.get(key) else { return };
         let Some((nexus, sent_at)) = task.run.as_ref().map(|r| (r.nexus, r.sent_at)) else { return };
         let blind = matches!(task.command.name, "INQUIRY" | "REPORT LUNS" | "REQUEST SENSE");
         let ran =
             matches!(response.status, status::GOOD | status::CHECK_CONDITION) && !response.says_no_unit();
-        if nexus == HOME || blind || !ran || unit_attention(response).is_some() {
+        if blind || !ran || unit_attention(response).is_some() {
             return;
         }
         let lun = task.lun;
@@ -445,7 +500,6 @@ impl Session {
             let over = task.run.as_ref().filter(|r| r.nexus == HOME && r.conn != conn).map(|r| r.conn);
             others.extend(over.filter(|c| !others.contains(c)));
         }
-        others.retain(|_| !broken!(self.rules, DoubtsEndEarly));
         let echoes = others.into_iter().filter_map(|c| Some((c, self.ask_echo(c, now)?))).collect();
         if let Some(unit) = self.attentions(lun) {
             unit.asked.push(Asked { sent_at, echoes });
@@ -464,8 +518,13 @@ impl Session {
         }
     }
 
-    /// A ping was echoed.
-    pub(super) fn attention_echoed(&mut self, conn: ConnId, itt: Itt, now: Instant) {
+    /// A ping came back.
+    pub(super) fn echoed(&mut self, id: ConnId, itt: Itt, now: Instant) {
+        self.tmf_answered(id, itt, tmf::COMPLETE, now);
+        self.attention_echoed(id, itt, now);
+    }
+
+    fn attention_echoed(&mut self, conn: ConnId, itt: Itt, now: Instant) {
         for unit in self.all_attentions().filter(|unit| !unit.asked.is_empty()) {
             for asked in &mut unit.asked {
                 asked.echoes.retain(|echo| *echo != (conn, itt));

@@ -48,7 +48,10 @@ impl Session {
         }
         match pdu {
             Pdu::ScsiCommand(command) => self.command(command, now),
-            Pdu::DataOut(data) => self.data_out(&data, now),
+            Pdu::DataOut(data) => {
+                self.data_out(&data, now);
+                self.function_data_came(now);
+            }
             Pdu::TaskManagementRequest(request) => self.task_management(&request, now),
             Pdu::NopOut(nop) => self.nop_out(nop),
             Pdu::TextRequest(request) => self.text(&request),
@@ -121,9 +124,6 @@ impl Session {
         self.suit(&mut task);
         let key = self.tasks.insert(task);
         self.open_window();
-        if self.report_attention(key, now) {
-            return;
-        }
         self.enter_order(key);
         if broken!(self.rules, FlushElided) && self.tasks.get(key).is_some_and(Task::flushes_nothing) {
             self.respond(key, ScsiResponse::default(), now);
@@ -154,19 +154,6 @@ impl Session {
         let allowed = data == 0 || (session.immediate_data && command.write && within);
         let announced = !command.final_;
         allowed && !(announced && (session.initial_r2t || !command.write))
-    }
-
-    /// Answers with a unit attention that the target reported to Braid instead of to the initiator.
-    fn report_attention(&mut self, key: TaskKey, now: Instant) -> bool {
-        let Some(task) = self.tasks.get(key) else { return false };
-        let lun = task.lun;
-        let silent = task.command.class == Class::Stateless && task.command.name != "TEST UNIT READY";
-        if silent && !broken!(self.rules, AttentionOnInquiry) {
-            return false;
-        }
-        let Some(sense) = self.take_attention(lun) else { return false };
-        self.respond(key, ScsiResponse::check_condition(&sense), now);
-        true
     }
 
     fn enter_order(&mut self, key: TaskKey) {

@@ -74,7 +74,7 @@ impl Session {
     /// Nexuses with a command that will not end, or did not end in time. Fences have the time that ghosts have.
     fn hopeless(&self, now: Instant) -> Vec<NexusId> {
         let late = self.finishing.as_ref().is_some_and(|f| now >= f.drain_until);
-        let mut found: Vec<NexusId> = Vec::new();
+        let mut found: Vec<NexusId> = self.haunted_alive().collect();
         for (_, task) in self.tasks.iter().filter(|(_, t)| !matches!(t.origin, Origin::Fence(_))) {
             let starving = task.write && task.inbound.received() < task.expected;
             let Some(run) = task.run.as_ref().filter(|_| late || starving) else { continue };

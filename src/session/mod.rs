@@ -17,7 +17,8 @@
 //! - `nexus`: upstream sessions and connections. `leave`: logging them out.
 //! - `unit`: logical units: who they are, whether two nexuses show the same one, what binds them to home.
 //! - `attention`: unit attentions, each told once.
-//! - `stuck`: commands that a living connection does not answer.
+//! - `stuck`: commands that a living connection does not answer. `cleared`: those that somebody else has cleared.
+//!   `stale`: answers that come too late.
 //! - `recover`: a nexus is lost: moved commands, ghosts, fences. `recognise`: whether these are of the right unit.
 //!   `predecessor`: ghosts of an earlier session.
 //! - `finish`: the end.
@@ -34,6 +35,7 @@ mod rules;
 pub mod api;
 mod attention;
 mod check;
+mod cleared;
 mod data;
 mod downstream;
 mod finish;
@@ -47,6 +49,7 @@ mod recognise;
 mod recover;
 mod select;
 mod sequence;
+mod stale;
 mod stuck;
 mod tasks;
 mod tmf;
@@ -107,6 +110,9 @@ pub struct Session {
     fences: Vec<recover::Fence>,
     /// When unanswered commands are looked at next; set while there may be some.
     stuck_check_at: Option<Instant>,
+    /// When commands that somebody may have cleared are looked at next; set while there are some.
+    question_at: Option<Instant>,
+    stale_runs: VecDeque<stale::StaleRun>,
     functions: Vec<tmf::Function>,
     /// Immediate functions that wait for commands with lower numbers.
     early_functions: Vec<TaskManagementRequest>,
@@ -164,6 +170,8 @@ impl Session {
             ghosts: Vec::new(),
             fences: Vec::new(),
             stuck_check_at: None,
+            question_at: None,
+            stale_runs: VecDeque::new(),
             functions: Vec::new(),
             early_functions: Vec::new(),
             home_path: plan.home_path,
@@ -218,6 +226,8 @@ impl Session {
         self.now = now;
         self.looked = now;
         self.expire_ghosts(now);
+        self.expire_functions(now);
+        self.settle_questions(now);
         self.check_health(now);
         self.give_up_in_time(now);
         self.give_late_answers(now);
@@ -251,6 +261,8 @@ impl Session {
             self.home_deadline(),
             self.finish_deadline(),
             self.registration_deadline(),
+            self.function_deadline(),
+            self.question_deadline(),
         ];
         all.into_iter().flatten().filter(|at| *at > self.looked).min()
     }
@@ -272,6 +284,7 @@ impl Session {
         for conn in &mut self.conns {
             conn.last_heard = now;
         }
+        self.restart_functions_patience(now);
     }
 
     fn home_deadline(&self) -> Option<Instant> {

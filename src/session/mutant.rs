@@ -144,8 +144,12 @@ mutants! {
     TaintedReadAnsweredGood = "tainted-read-answered-good",
     /// A unit attention on a further nexus is passed on, and then home's own as well (P3).
     FurtherAttentionPassedOn = "further-attention-passed-on",
-    /// Home counts as asked once one of its connections has answered, whatever the others still carry (P3).
-    DoubtsEndEarly = "doubts-end-early",
+    /// A unit attention in the answer to a command that a function has ended is dropped (P3).
+    StaleAttentionsDropped = "stale-attentions-dropped",
+    /// Commands that another initiator's reset has cleared without an answer are waited for (P4).
+    ClearedWaitedFor = "cleared-waited-for",
+    /// Nexuses are not asked whether somebody has cleared the commands that they leave unanswered (P4).
+    OthersNotProbed = "others-not-probed",
     /// A kept unit attention answers INQUIRY too (P3).
     AttentionOnInquiry = "attention-on-inquiry",
     /// Home carries commands before it has settled: the attention of its login reaches the initiator (P3).
@@ -189,6 +193,12 @@ mutants! {
     MovedCommandNotAborted = "moved-command-not-aborted",
     /// ABORT TASK SET goes to home only (R164).
     AbortTaskSetOnHomeOnly = "abort-task-set-on-home-only",
+    /// A further nexus that refuses to end its tasks keeps them, and they are taken for ended (P1).
+    FurtherRefusalIgnored = "further-refusal-ignored",
+    /// A function that a target never answers is waited for without end, and the unit with it (P4; tgt).
+    FunctionsWaitedForWithoutEnd = "functions-waited-for-without-end",
+    /// The initiator's session outlives TARGET COLD RESET (R165).
+    ColdResetKeepsSession = "cold-reset-keeps-session",
     /// A command of a further nexus that a function on home ended is answered TASK ABORTED (P3).
     OwnAbortTold = "own-abort-told",
     /// A set-wide function is sent before the targets have the commands that it must end (R163).

@@ -15,7 +15,7 @@
 
 use super::Session;
 use super::api::{Cause, FenceMethod, How, Notice, Output, PathId};
-use super::nexus::{Conn, ConnState, HOME, NexusId, NexusState, Role};
+use super::nexus::{Conn, ConnState, HOME, Nexus, NexusId, NexusState, Role};
 use super::order::Holder;
 use super::tasks::{Origin, Task, TaskKey};
 use super::unit::Repeat;
@@ -129,18 +129,20 @@ impl Session {
         let lost = self.tasks.select(|t| t.run.as_ref().is_some_and(|r| r.nexus == nexus));
         let mut moved = 0;
         for task_key in lost.into_iter().rev() {
-            moved += usize::from(self.give_up_run(task_key, nexus, path, now));
+            let repeat = self.tasks.get(task_key).map_or(Repeat::No, |task| self.repeat(task, nexus));
+            moved += usize::from(self.forsake(task_key, path, repeat, now));
         }
         if moved > 0 {
             self.note(Notice::Moved { path, commands: moved });
         }
     }
 
-    /// Gives up one run; returns whether the command will run again.
-    fn give_up_run(&mut self, task_key: TaskKey, nexus: NexusId, path: PathId, now: Instant) -> bool {
+    /// Gives up one run; returns whether the command will run again, or may. For one that does not, the outcome is unknown.
+    pub(super) fn forsake(&mut self, task_key: TaskKey, path: PathId, repeat: Repeat, now: Instant) -> bool {
         let finishing = self.finishing.is_some();
         let Some(task) = self.tasks.get_mut(task_key) else { return false };
         let Some(run) = task.run.take() else { return false };
+        let nexus = run.nexus;
         task.losses += 1;
         let (lun, answered) = (task.lun, task.held_response.is_some());
         let command = task.command.clone();
@@ -157,6 +159,10 @@ impl Session {
         if answered {
             return false;
         }
+        let ghost = (ghost && !own).then(|| self.leave_ghost(task_key, (nexus, run.lun), lun, path, now));
+        if self.conn(run.conn).is_some() {
+            self.run_ended(&run, lun, ghost);
+        }
         if own {
             if command.class == Class::Reservation {
                 let ghost = self.leave_own_ghost((nexus, run.lun), lun, path, now);
@@ -164,9 +170,6 @@ impl Session {
             }
             self.conclude(task_key, now);
             return false;
-        }
-        if ghost {
-            self.leave_ghost(task_key, (nexus, run.lun), lun, path, now);
         }
         if finishing {
             self.conclude(task_key, now);
@@ -176,7 +179,6 @@ impl Session {
             self.respond(task_key, ScsiResponse::default(), now);
             return false;
         }
-        let repeat = self.tasks.get(task_key).map_or(Repeat::No, |task| self.repeat(task, nexus));
         let repeat = if broken!(self.rules, RunAgainWhatMustNot) { Repeat::Yes } else { repeat };
         if repeat != Repeat::No && !worn_out {
             self.recall(task_key);
@@ -192,7 +194,7 @@ impl Session {
         self.note_change(lun, &command);
         if let Some(task) = self.tasks.get(task_key).filter(|_| command.class == Class::Reservation) {
             let request = task.persistent_request();
-            self.persistent_doubted(lun, request, ghost.then_some(self.next_ghost));
+            self.persistent_doubted(lun, request, ghost);
         }
         self.answer_unknown_outcome(task_key, now);
         false
@@ -217,7 +219,7 @@ impl Session {
         lun: Lun,
         path: PathId,
         since: Instant,
-    ) {
+    ) -> u64 {
         self.next_ghost += 1;
         let id = self.next_ghost;
         let tasks = &self.tasks;
@@ -234,6 +236,7 @@ impl Session {
             inherited: false,
             owner: Some(key),
         });
+        id
     }
 
     /// A ghost of a command of Braid's own; nothing of the initiator's waits for it.
@@ -320,6 +323,13 @@ impl Session {
                 self.fence_done(nexus, now);
             }
         }
+    }
+
+    /// Nexuses that live and have ghosts of their own: only their end will fence these.
+    pub(super) fn haunted_alive(&self) -> impl Iterator<Item = NexusId> {
+        let alive = |n: &Nexus, since| n.state == NexusState::Up && since > n.login_began;
+        let own = move |g: &&Ghost| self.nexus(g.nexus).is_some_and(|n| alive(n, g.since));
+        self.ghosts.iter().filter(own).map(|g| g.nexus)
     }
 
     /// When the first ghost expires.
@@ -533,7 +543,10 @@ impl Session {
         }
         let (units, nexuses) =
             (broken!(self.rules, FenceLaysAllUnits), broken!(self.rules, FenceLaysAllNexuses));
-        self.lay_ghosts(|g| (nexuses || g.nexus == nexus) && (units || g.lun == lun));
+        // What was left behind by a session that lives on is not touched by the login that began it.
+        let login = self.nexus(nexus).map_or(now, |n| n.login_began);
+        let met = |g: &Ghost| ordered || g.since <= login;
+        self.lay_ghosts(|g| (nexuses || g.nexus == nexus) && (units || g.lun == lun) && met(g));
         self.next_fence_step(nexus, now);
     }
 

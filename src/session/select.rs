@@ -63,6 +63,9 @@ impl Session {
 
     fn dispatch_home(&mut self, now: Instant) {
         while let Some(key) = self.home_queue.front().copied() {
+            if self.report_attention(key, now) {
+                continue;
+            }
             let Some(conn) = self.choose_home(key) else { break };
             self.home_queue.pop_front();
             self.send(key, conn, now);
@@ -73,6 +76,11 @@ impl Session {
         let (mut at, mut stuck) = (0, SmallVec::<[Lun; 4]>::new());
         while let Some(key) = self.any_queue.get(at).copied() {
             let Some(lun) = self.tasks.get(key).map(|t| t.lun) else { break };
+            if self.report_attention(key, now) {
+                // It may have let others go.
+                self.dispatch(now);
+                return;
+            }
             // A unit that no path can take now does not hold up the others.
             let conn = match self.is_single_file(lun) {
                 _ if stuck.contains(&lun) => None,
@@ -198,6 +206,8 @@ impl Session {
             itt,
             cmd_sn,
             sent_at: now,
+            in_question: None,
+            probes: 0,
             received: 0,
             data_sent: if unsolicited { burst } else { immediate },
             passed_on_before: task.outbound.delivered,

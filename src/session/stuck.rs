@@ -15,7 +15,7 @@
 use super::Session;
 use super::api::{Cause, ConnId};
 use super::nexus::NexusState;
-use super::tasks::Task;
+use super::tasks::{Origin, Task};
 use crate::iscsi::TaskAttribute;
 use crate::scsi::Class;
 use std::time::{Duration, Instant};
@@ -40,6 +40,7 @@ impl Session {
                 self.fail_conn(id, Cause::Protocol("a command stays unanswered".into()), now);
             }
         }
+        self.probe_the_silent(now);
         self.stuck_check_at = Some(now + self.plan.task_timeout / LOOKS);
     }
 
@@ -77,8 +78,10 @@ impl Session {
         let Some(run) = &task.run else { return false };
         let Some(conn) = self.conn(run.conn) else { return false };
         let patience = self.plan.task_timeout;
-        let due = now >= run.sent_at + patience && should_be_quick(task) && !self.follows_slow(task);
-        let due = due && !self.may_be_blocked(task.lun);
+        let patient = matches!(task.origin, Origin::Check(id) if self.is_patient(id))
+            || self.follows_slow(task)
+            || self.may_be_blocked(task.lun);
+        let due = now >= run.sent_at + patience && should_be_quick(task) && !patient;
         if !due || broken!(self.rules, TaskTimeoutIgnored) {
             return false;
         }
@@ -104,7 +107,5 @@ fn should_be_quick(task: &Task) -> bool {
         Class::Reservation => task.only_nexus.is_some(),
         Class::WriteAnywhere(_) | Class::WriteOnce(_) | Class::Flush(_) | Class::Barrier => false,
     };
-    let has_all = !task.write || task.inbound.received() >= task.expected;
-    let answered = task.run.as_ref().is_some_and(|r| r.solicited.is_empty());
-    quick && has_all && answered
+    quick && !task.awaits_data()
 }

@@ -5,6 +5,7 @@
 //! task over a connection is a [`Run`] with its own tag, so that answers to an earlier run are recognised as stale.
 
 use super::api::{ConnId, PathId};
+use super::cleared::InQuestion;
 use super::data::{ReadProgress, WriteBuffer};
 use super::nexus::NexusId;
 use super::rules::Rules;
@@ -56,6 +57,10 @@ pub(super) struct Run {
     pub(super) itt: Itt,
     pub(super) cmd_sn: CmdSn,
     pub(super) sent_at: Instant,
+    /// Somebody may have cleared it.
+    pub(super) in_question: Option<InQuestion>,
+    /// How often its nexus was asked what became of it.
+    pub(super) probes: u32,
     /// Data-In bytes seen in this run; they come in order.
     pub(super) received: u32,
     /// Bytes that the initiator had before it.
@@ -271,6 +276,12 @@ impl Task {
             | Class::Barrier => true,
             Class::Read(_) | Class::Flush(_) | Class::Survey(_) | Class::Query | Class::Stateless => false,
         }
+    }
+
+    /// Whether the target waits for write data that has not come yet, or may.
+    pub(super) fn awaits_data(&self) -> bool {
+        let asked = self.run.as_ref().is_some_and(|r| !r.solicited.is_empty());
+        asked || self.write && self.inbound.received() < self.expected
     }
 
     /// A flush with no write before it.

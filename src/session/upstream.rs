@@ -65,7 +65,10 @@ impl Session {
         match pdu {
             Pdu::DataIn(data) => self.data_in(id, data, now),
             Pdu::ScsiResponse(response) => {
-                let Some((key, task)) = self.tasks.running(id, response.itt) else { return Ok(()) };
+                let Some((key, task)) = self.tasks.running(id, response.itt) else {
+                    self.stale_answer(id, &response, now);
+                    return Ok(());
+                };
                 all_data_came(task, &response)?;
                 self.completed(key, id, response, now);
                 Ok(())
@@ -237,12 +240,6 @@ impl Session {
         self.outputs.push_back(Output::ToTarget(id, Pdu::NopOut(answer)));
     }
 
-    /// A ping came back.
-    fn echoed(&mut self, id: ConnId, itt: Itt, now: Instant) {
-        self.tmf_answered(id, itt, tmf::COMPLETE, now);
-        self.attention_echoed(id, itt, now);
-    }
-
     fn async_message(&mut self, id: ConnId, message: &AsyncMessage, now: Instant) -> Result<(), Fault> {
         let ([cid, _, patience], rules) = (message.parameters, self.rules);
         let Some(conn) = self.conn_mut(id) else { return Ok(()) };
@@ -305,6 +302,7 @@ impl Session {
             l.finished(load, now.saturating_duration_since(sent_at));
         }
         self.path_answered(id, now);
+        self.note_cleared(key, &response, now);
         self.note_clean(key, &response);
         if response.status == status::TASK_ABORTED && self.aborted_by_own_function(key) {
             return;
@@ -366,7 +364,9 @@ impl Session {
     ) -> bool {
         let Some(lun) = self.tasks.get(key).map(|t| t.lun) else { return false };
         self.home_tells(lun, response);
-        self.note_change(lun, command);
+        if response.tells_of_a_run() {
+            self.note_change(lun, command);
+        }
         if response.status == status::RESERVATION_CONFLICT {
             self.registrations_doubted(lun);
         }
@@ -490,10 +490,11 @@ impl Session {
             self.persistent_doubted(task.lun, task.persistent_request(), None);
         }
         self.promised = self.promised.saturating_sub(task.booked());
-        if let Some(run) = task.run
-            && let Some(load) = self.loads.get_mut(run.path.0)
-        {
-            load.forgotten(run.load);
+        if let Some(run) = task.run {
+            if let Some(load) = self.loads.get_mut(run.path.0) {
+                load.forgotten(run.load);
+            }
+            self.run_ended(&run, task.lun, None);
         }
         self.held = self.held.saturating_sub(u64::from(task.inbound.received()));
         self.overdrawn.take_if(|overdrawn| *overdrawn == key);

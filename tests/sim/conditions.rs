@@ -9,13 +9,13 @@
 //! - Two events with the same code may be one attention at the target: told once is enough, twice is not noticed.
 //! - What a further nexus reports may be, for all that anybody can tell, what home has told since that nexus last had nothing
 //!   to say, or shortly before (Braid learns of that later than the target): it need not be told again.
-//! - What the target reports to a command that the initiator ends at that moment may be lost with it.
 //! - An attention that looks like the greeting of a new session (29h/00h) may be taken for it.
 //! - What other initiators do to reservations is told like what the initiator does itself: what a further nexus tells of it
 //!   need not be told.
 //! - What a MODE SELECT of unknown outcome did may be told as somebody else's doing. What a further nexus reports may be
 //!   the initiator's own MODE SELECT, if there was one since it last had nothing to say, and somebody else's may hide
-//!   behind it. One that reports late what the initiator's own did may be believed to report somebody else's.
+//!   behind it. So it is with resets. One that reports late what the initiator's own did may be believed to report
+//!   somebody else's.
 
 use crate::initiator::Reserving;
 use crate::scenario::Scenario;
@@ -59,8 +59,8 @@ pub(crate) struct Belief {
     stale: bool,
     /// It changed mode pages itself in this session, or may have: when it was told so last.
     changed_modes: Option<Instant>,
-    /// It has ended tasks of the unit in this session.
-    managed: bool,
+    /// When it last reset the unit or cleared its task set, or asked for it.
+    cleared: Option<Instant>,
 }
 
 impl Belief {
@@ -68,6 +68,22 @@ impl Belief {
     fn held(self) -> bool {
         self.ever_reserved || self.ever_registered || self.held_before
     }
+}
+
+/// The target has told Braid of an event, over a nexus that had nothing to say at `since`.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) event: u32,
+    pub(crate) unit: usize,
+    pub(crate) home: bool,
+    pub(crate) since: Instant,
+}
+
+/// What the initiator itself is doing to a unit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UnderWay {
+    pub(crate) selects: bool,
+    pub(crate) clears: bool,
 }
 
 /// Everything the initiator may be told.
@@ -84,6 +100,8 @@ pub(crate) struct Conditions {
     losses: u32,
     /// A lost session's reservations do not come back to its successor, or not in another portal group.
     keeps_stale: bool,
+    /// Portals are in several groups.
+    groups: bool,
     /// LUNs that are not home's have changed.
     other_luns_changed: bool,
     /// Of the attention after a reset.
@@ -99,6 +117,7 @@ const POWER_ON: (u8, u8) = (0x29, 1);
 const NEXUS_LOSS: (u8, u8) = (0x29, 7);
 const MODE_CHANGED: (u8, u8) = (0x2a, 1);
 const LUNS_CHANGED: (u8, u8) = (0x3f, 0x0e);
+const CLEARED: (u8, u8) = (0x2f, 0);
 
 impl Conditions {
     pub(crate) fn new(scenario: &Scenario) -> Self {
@@ -114,6 +133,7 @@ impl Conditions {
             medium_errors: 0,
             losses: 0,
             keeps_stale: !scenario.persona.returns_reservation || groups.len() > 1,
+            groups: groups.len() > 1,
             other_luns_changed: false,
             reset: scenario.persona.reset_attention,
             preempted: scenario.persona.preempted,
@@ -149,6 +169,9 @@ impl Conditions {
     pub(crate) fn session_lost(&mut self) {
         self.scarred = true;
         self.reasons.retain(|r| r.code == POWER_ON);
+        // Its home may be another nexus, in another portal group, which tells of the cut for itself.
+        let groups = self.groups;
+        self.reasons.iter_mut().filter(|_| groups).for_each(|r| r.may = r.may.max(1));
         self.happened.retain(|h| h.code == POWER_ON);
         self.happened.iter_mut().for_each(|h| h.owed = false);
         let keeps_stale = self.keeps_stale;
@@ -185,6 +208,11 @@ impl Conditions {
         self.foreign_holds[unit] = false;
     }
 
+    /// Another initiator clears the task set of a unit.
+    pub(crate) fn foreign_clear(&mut self, event: u32, unit: usize) {
+        self.happens(event, unit, CLEARED);
+    }
+
     pub(crate) fn mode_changed(&mut self, event: u32, unit: usize) {
         self.happens(event, unit, MODE_CHANGED);
         if self.beliefs[unit].changed_modes.is_some() {
@@ -192,10 +220,10 @@ impl Conditions {
         }
     }
 
-    /// It ends tasks of a unit, or of all.
-    pub(crate) fn manages(&mut self, unit: Option<usize>) {
+    /// It resets a unit or all, or clears a task set; or was told what came of it.
+    pub(crate) fn clears(&mut self, unit: Option<usize>, now: Instant) {
         for unit in unit.map_or_else(|| self.units(), |u| u..u + 1) {
-            self.beliefs[unit].managed = true;
+            self.beliefs[unit].cleared = Some(now);
         }
     }
 
@@ -239,25 +267,30 @@ impl Conditions {
     }
 
     /// The target told Braid of an event, over home or a further nexus, which had nothing to say at `since`. (Of a power
-    /// cut each tells by itself.) A further nexus says the same of a MODE SELECT of the initiator's own, which may be
-    /// under way.
-    pub(crate) fn reported(&mut self, event: u32, unit: usize, home: bool, since: Instant, selecting: bool) {
+    /// cut each tells by itself.) A further nexus says the same of a MODE SELECT or a reset of the initiator's own, which
+    /// may be under way.
+    pub(crate) fn reported(&mut self, told: &Told, under_way: UnderWay) {
+        let Told { event, unit, home, since } = *told;
         if !self.units().contains(&unit) {
             // Of a disk that home does not show.
             return;
         }
-        let heard = &self.heard;
-        let own = selecting || self.beliefs[unit].changed_modes.is_some_and(|at| at >= since);
+        let (heard, belief, reset) = (&self.heard, self.beliefs[unit], self.reset);
+        let lately = |at: Option<Instant>| at.is_some_and(|at| at >= since);
+        let own = |code| match code {
+            MODE_CHANGED => under_way.selects || lately(belief.changed_modes),
+            CLEARED => under_way.clears || lately(belief.cleared),
+            code => code == reset && (under_way.clears || lately(belief.cleared)),
+        };
         let late = |h: &Happened| {
             heard.iter().any(|(u, code, at)| *u == unit && *code == h.code && *at + HARDLY_APART >= since)
         };
         let known = self.happened.iter_mut().filter(|h| h.event == event && h.unit == unit && !h.told);
-        let managed = self.beliefs[unit].managed;
-        let registered = self.beliefs[unit].ever_registered;
+        let registered = belief.ever_registered;
         let clear = |h: &&mut Happened| {
-            let deed = h.code == MODE_CHANGED && own || h.code.0 == 0x2a && h.code.1 > 2 && registered;
+            let deed = own(h.code) || h.code.0 == 0x2a && h.code.1 > 2 && registered;
             let doubtful = h.code == POWER_ON || deed || late(h);
-            !managed && h.code != GREETING && (home || !doubtful)
+            home || !doubtful
         };
         known.filter(clear).for_each(|h| h.owed = true);
     }
@@ -282,11 +315,16 @@ impl Conditions {
         if code == LUNS_CHANGED && self.other_luns_changed && self.losses > 0 {
             return;
         }
+        // Where home has moved to another portal group, another nexus tells of a power cut for itself.
+        let again = code == POWER_ON && self.groups && self.losses > 0;
         let reason = self.reasons.iter_mut().find(|r| r.unit == unit && r.code == code && r.may > 0);
-        let Some(reason) = reason else {
-            panic!("P3: unit attention {asc:02x}/{ascq:02x} of unit {unit} without a reason, or told twice");
-        };
-        reason.may -= 1;
+        match reason {
+            Some(reason) => reason.may -= 1,
+            None => assert!(
+                again && self.happened.iter().any(|h| h.code == code),
+                "P3: unit attention {asc:02x}/{ascq:02x} of unit {unit} without a reason, or told twice"
+            ),
+        }
         for happened in self.happened.iter_mut().filter(|h| h.unit == unit && h.code == code) {
             happened.told = true;
             happened.owed = false;
@@ -330,11 +368,12 @@ impl Conditions {
         self.medium_errors = self.medium_errors.checked_sub(1).expect("P3: a medium error told too often");
     }
 
-    /// An outcome is unknown only where something was lost, and the command must not run twice, or not without the
+    /// An outcome is unknown only where something was lost, or `cleared` by somebody else, and the command must not run twice, or not without the
     /// reservation that it was given under.
-    pub(crate) fn outcome_unknown(&self, unit: usize, runs_once: bool) {
-        assert!(self.losses > 0, "P3: an outcome is unknown though nothing was lost");
-        assert!(runs_once || self.beliefs[unit].held(), "P3: it could have run again");
+    pub(crate) fn outcome_unknown(&self, unit: usize, runs_once: bool, cleared: bool) {
+        assert!(self.losses > 0 || cleared, "P3: an outcome is unknown though nothing was lost");
+        // What somebody cleared on a unit that has not said yet what it is may be anything.
+        assert!(runs_once || cleared || self.beliefs[unit].held(), "P3: it could have run again");
     }
 
     /// Whether a reservation conflict has a reason.

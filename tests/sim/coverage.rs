@@ -46,6 +46,7 @@ const WANTED: &[&str] = &[
     "opened: home anew",
     "opened: joins home's session",
     "other initiator: changes a mode page",
+    "other initiator: clears a task set",
     "other initiator: clears registrations",
     "other initiator: gives back its registration",
     "other initiator: holds a persistent reservation",
@@ -88,6 +89,8 @@ const WANTED: &[&str] = &[
     "target: command held until a CmdSN arrived",
     "target: connection dropped with notice",
     "target: connection joined a session",
+    "target: all sessions ended by a reset",
+    "target: function never answered",
     "target: function not supported",
     "target: join refused",
     "target: login replaced by a later one",
@@ -126,6 +129,7 @@ const WANTED: &[&str] = &[
     "task management: complete",
     "task management: logical unit reset",
     "task management: refused",
+    "task management: target cold reset",
     "task management: target warm reset",
 ];
 

@@ -9,7 +9,7 @@ mod reserving;
 pub(crate) use reserving::Reserving;
 
 use crate::claims::{Claim, What};
-use crate::conditions::Conditions;
+use crate::conditions::{Conditions, UnderWay};
 use crate::coverage::Coverage;
 use crate::oracle::{Effect, OpId, Oracle, Span, Stamp};
 use crate::random::Random;
@@ -48,7 +48,7 @@ struct Pending {
     attribute: TaskAttribute,
     /// With NACA set.
     naca: bool,
-    /// Somebody else's reset took it away: no answer will come.
+    /// Somebody else's reset may have taken it away.
     excused: bool,
     issued: Instant,
 }
@@ -59,6 +59,17 @@ struct Function {
     unit: usize,
     /// Tags, and which of their commands: tags are used again.
     concerned: Vec<(u32, OpId)>,
+}
+
+impl Function {
+    /// Whether it ends what other nexuses have too, which they are told of.
+    fn clears(&self) -> bool {
+        matches!(self.code, tmf::CLEAR_TASK_SET | tmf::LOGICAL_UNIT_RESET) || self.is_for_all()
+    }
+
+    fn is_for_all(&self) -> bool {
+        matches!(self.code, tmf::TARGET_WARM_RESET | tmf::TARGET_COLD_RESET)
+    }
 }
 
 /// What a command needs besides its place and kind.
@@ -89,8 +100,8 @@ pub(crate) struct Initiator {
     pub(crate) logging_out: bool,
     /// A logout was answered.
     pub(crate) logged_out: bool,
-    /// What a reset took cannot even be aborted: only a new session helps.
-    pub(crate) desperate: bool,
+    /// It asked for TARGET COLD RESET in this session, and was told that it is done.
+    pub(crate) cold_reset: Option<bool>,
     /// Stamps of commands that must not run twice: whether they ended well, ended otherwise, or nobody knows.
     once: Vec<(Stamp, Once)>,
     pending: BTreeMap<u32, Pending>,
@@ -146,7 +157,7 @@ impl Initiator {
             seen: vec![false; scenario.units],
             logging_out: false,
             logged_out: false,
-            desperate: false,
+            cold_reset: None,
             once: Vec::new(),
             pending: BTreeMap::new(),
             functions: BTreeMap::new(),
@@ -174,7 +185,7 @@ impl Initiator {
         self.seen.fill(false);
         self.logging_out = false;
         self.logged_out = false;
-        self.desperate = false;
+        self.cold_reset = None;
         self.cmd_sn = agreed.cmd_sn;
         self.max_cmd_sn = agreed.max_cmd_sn;
         self.exp_stat_sn = agreed.stat_sn;
@@ -212,9 +223,13 @@ impl Initiator {
         self.seen.iter().all(|seen| *seen)
     }
 
-    /// Whether a MODE SELECT of its own is under way.
-    pub(crate) fn is_selecting(&self, unit: usize) -> bool {
-        self.pending.values().any(|p| p.unit == unit && p.kind == Kind::ModeSelect)
+    /// What of its own is under way that changes a unit for others.
+    pub(crate) fn under_way(&self, unit: usize) -> UnderWay {
+        let clears = |f: &Function| f.clears() && (f.unit == unit || f.is_for_all());
+        UnderWay {
+            selects: self.pending.values().any(|p| p.unit == unit && p.kind == Kind::ModeSelect),
+            clears: self.functions.values().any(clears),
+        }
     }
 
     /// Whether nothing is open.
@@ -609,7 +624,7 @@ impl Initiator {
     }
 
     /// A task management function, concerning the unit of some open command.
-    pub(crate) fn manage(&mut self, code: u8) {
+    pub(crate) fn manage(&mut self, code: u8, now: Instant) {
         let tags: Vec<u32> = self.pending.keys().copied().collect();
         let immediate = self.random.once_in(2);
         if tags.is_empty() || !self.logged_in || (!immediate && !self.room()) {
@@ -619,7 +634,7 @@ impl Initiator {
         let (unit, ref_cmd_sn) = (self.pending[&referenced].unit, self.pending[&referenced].cmd_sn);
         let concerns = |tag: &u32| match code {
             tmf::ABORT_TASK => *tag == referenced,
-            tmf::TARGET_WARM_RESET => true,
+            tmf::TARGET_WARM_RESET | tmf::TARGET_COLD_RESET => true,
             _ => self.pending[tag].unit == unit,
         };
         let named = |tag: u32| (tag, self.pending[&tag].op);
@@ -627,9 +642,15 @@ impl Initiator {
         concerned.iter().for_each(|(_, op)| self.oracle.doubt(*op));
         let tag = self.tag();
         self.functions.insert(tag, Function { code, unit, concerned });
-        self.conditions.manages((code != tmf::TARGET_WARM_RESET).then_some(unit));
-        if matches!(code, tmf::LOGICAL_UNIT_RESET | tmf::TARGET_WARM_RESET) {
-            self.conditions.own_reset((code == tmf::LOGICAL_UNIT_RESET).then_some(unit));
+        let whole = matches!(code, tmf::TARGET_WARM_RESET | tmf::TARGET_COLD_RESET);
+        if matches!(code, tmf::CLEAR_TASK_SET | tmf::LOGICAL_UNIT_RESET) || whole {
+            self.conditions.clears((!whole).then_some(unit), now);
+        }
+        if whole || code == tmf::LOGICAL_UNIT_RESET {
+            self.conditions.own_reset((!whole).then_some(unit));
+        }
+        if code == tmf::TARGET_COLD_RESET {
+            self.cold_reset.get_or_insert(false);
         }
         let cmd_sn = self.cmd_sn;
         if !immediate {
@@ -638,7 +659,7 @@ impl Initiator {
         self.out.push(Pdu::TaskManagementRequest(TaskManagementRequest {
             immediate,
             function: code,
-            lun: if code == tmf::TARGET_WARM_RESET { Lun(0) } else { lun(unit) },
+            lun: if whole { Lun(0) } else { lun(unit) },
             itt: Itt(tag),
             referenced_itt: if code == tmf::ABORT_TASK { Itt(referenced) } else { Itt::NONE },
             cmd_sn,
@@ -648,38 +669,15 @@ impl Initiator {
         }));
     }
 
-    /// Somebody else's reset ends what is open on a unit without a word.
+    /// Somebody else's reset may end what is open on a unit without a word.
     pub(crate) fn excuse(&mut self, unit: usize) {
         self.pending.values_mut().filter(|p| p.unit == unit).for_each(|p| p.excused = true);
-    }
-
-    /// Gives up, as an initiator does after its time-out, what somebody else's reset took: one command at a time.
-    /// Returns whether there may be more.
-    pub(crate) fn abort_excused(&mut self) -> bool {
-        let Some((tag, pending)) = self.pending.iter().find(|(_, p)| p.excused) else { return false };
-        if self.functions.is_empty() && self.logged_in {
-            let (referenced, op, unit, ref_cmd_sn) = (*tag, pending.op, pending.unit, pending.cmd_sn);
-            let tag = self.tag();
-            let concerned = vec![(referenced, op)];
-            self.functions.insert(tag, Function { code: tmf::ABORT_TASK, unit, concerned });
-            self.out.push(Pdu::TaskManagementRequest(TaskManagementRequest {
-                immediate: true,
-                function: tmf::ABORT_TASK,
-                lun: lun(unit),
-                itt: Itt(tag),
-                referenced_itt: Itt(referenced),
-                cmd_sn: self.cmd_sn,
-                exp_stat_sn: self.exp_stat_sn,
-                ref_cmd_sn,
-                ..TaskManagementRequest::default()
-            }));
-        }
-        true
     }
 
     /// A PDU of Braid.
     pub(crate) fn receive(&mut self, pdu: Pdu, now: Instant) {
         let (stat_sn, _, max) = pdu.target_numbers().unwrap();
+        assert!(self.cold_reset != Some(true), "R165: the session outlives a cold reset: {pdu:?}");
         self.max_cmd_sn = self.max_cmd_sn.max(max);
         if takes_number(&pdu) {
             self.exp_stat_sn = stat_sn.next();
@@ -688,7 +686,7 @@ impl Initiator {
             Pdu::R2t(r2t) => self.asked(&r2t),
             Pdu::DataIn(data) => self.data_in(&data, now),
             Pdu::ScsiResponse(response) => self.answered(&response, now),
-            Pdu::TaskManagementResponse(answer) => self.managed(&answer),
+            Pdu::TaskManagementResponse(answer) => self.managed(&answer, now),
             Pdu::NopIn(nop) => {
                 let at = self.pings.iter().position(|tag| *tag == nop.itt.0);
                 if nop.itt != Itt::NONE {
@@ -868,7 +866,7 @@ impl Initiator {
                 self.coverage.hit("sense: outcome unknown");
                 let device_type = self.scenario.persona.device_type;
                 let once = pending.naca || pending.kind.runs_once_on(device_type);
-                self.conditions.outcome_unknown(unit, once);
+                self.conditions.outcome_unknown(unit, once, pending.excused);
                 match pending.kind {
                     Kind::ModeSelect => self.conditions.mode_maybe_changed(unit, now),
                     Kind::Reserve(_) => self.conditions.reservation_unknown(unit),
@@ -882,14 +880,18 @@ impl Initiator {
         self.oracle.unknown(pending.op);
     }
 
-    fn managed(&mut self, answer: &TaskManagementResponse) {
+    fn managed(&mut self, answer: &TaskManagementResponse, now: Instant) {
         let function = self.functions.remove(&answer.itt.0).expect("P5: a function answered twice");
+        if function.clears() {
+            self.conditions.clears((!function.is_for_all()).then_some(function.unit), now);
+        }
         match answer.response {
             tmf::COMPLETE => {
                 self.coverage.hit("task management: complete");
                 match function.code {
                     tmf::LOGICAL_UNIT_RESET => self.conditions.was_reset(Some(function.unit)),
                     tmf::TARGET_WARM_RESET => self.conditions.was_reset(None),
+                    tmf::TARGET_COLD_RESET => self.cold_reset = Some(true),
                     _ => {}
                 }
                 for (itt, op) in function.concerned {
@@ -913,9 +915,6 @@ impl Initiator {
             }
             tmf::NOT_SUPPORTED | tmf::REJECTED => {
                 self.coverage.hit("task management: refused");
-                let excused =
-                    |(tag, op): &(u32, OpId)| self.pending.get(tag).is_some_and(|p| p.op == *op && p.excused);
-                self.desperate |= function.code == tmf::ABORT_TASK && function.concerned.iter().any(excused);
             }
             other => panic!("P3: task management answered {other}"),
         }

@@ -60,6 +60,7 @@ pub(crate) enum Fault {
     /// The initiator reads nothing for a while.
     InitiatorPauses(Duration),
     ForeignReset,
+    ForeignClear,
     ForeignModeSelect,
     ForeignReserve,
     ForeignPreempt,
@@ -76,6 +77,7 @@ pub(crate) enum Fault {
     ClearTaskSet,
     ResetUnit,
     ResetTarget,
+    ColdReset,
 }
 
 impl Fault {
@@ -99,6 +101,7 @@ impl Fault {
             Self::InitiatorLogout => "initiator logs out and in again",
             Self::InitiatorPauses(_) => "fault: initiator reads nothing",
             Self::ForeignReset => "other initiator: resets a unit",
+            Self::ForeignClear => "other initiator: clears a task set",
             Self::ForeignModeSelect => "other initiator: changes a mode page",
             Self::ForeignReserve => "other initiator: reserves a unit",
             Self::ForeignPreempt => "other initiator: preempts",
@@ -114,6 +117,7 @@ impl Fault {
             Self::ClearTaskSet => "task management: clear task set",
             Self::ResetUnit => "task management: logical unit reset",
             Self::ResetTarget => "task management: target warm reset",
+            Self::ColdReset => "task management: target cold reset",
         }
     }
 }
@@ -298,6 +302,33 @@ impl Scenario {
                 let path = random.below(self.paths.len());
                 let delay = random.between(Duration::ZERO, 5 * MS);
                 self.faults.push(Planned { after_commands, delay, fault: Fault::Reset(path) });
+            }
+        }
+    }
+
+    /// What functions of the initiator and of others meet besides, in some scenarios; `random` is a stream of its own.
+    pub(crate) fn add_management(&mut self, random: &mut Random) {
+        if !random.once_in(8) {
+            return;
+        }
+        self.persona.refuses_sets = random.pick(&[0, 2]);
+        self.persona.ignores_functions = random.pick(&[0, 0, 3]);
+        let kinds = [
+            Fault::AbortTaskSet,
+            Fault::ClearTaskSet,
+            Fault::ResetUnit,
+            Fault::ForeignReset,
+            Fault::ForeignClear,
+            Fault::ForeignClear,
+            Fault::ColdReset,
+        ];
+        for _ in 0..=random.below(3) {
+            let fault = random.pick(&kinds);
+            let after_commands = u32::try_from(random.below(self.commands as usize)).unwrap();
+            for _ in 0..random.pick(&[1, 1, 2]) {
+                let spread = random.pick(&[100 * US, 2 * MS, 50 * MS]);
+                let delay = random.between(Duration::ZERO, spread);
+                self.faults.push(Planned { after_commands, delay, fault });
             }
         }
     }

@@ -37,6 +37,8 @@ pub(super) enum Reach {
     Whole,
     /// The Control mode page alone.
     Control,
+    /// Only whether an attention waits.
+    Attention,
 }
 
 /// One unit being asked on one nexus.
@@ -73,6 +75,35 @@ impl Session {
         let step = if nexus == HOME { Step::Ready } else { Step::Inquiry };
         let id = self.new_check(nexus, (lun, there), step, Reach::Whole);
         self.ask(id, now);
+    }
+
+    /// Lets the attentions of a unit come out on a nexus. A question that stays unanswered is asked anew after a while.
+    pub(in crate::session) fn ask_whether_ready(&mut self, nexus: NexusId, lun: Lun, now: Instant) {
+        let proved =
+            self.units.get(&lun).is_some_and(|u| u.proofs.get(&nexus) == Some(&super::Proof::Proved));
+        if nexus != HOME && !proved {
+            // Under that LUN there may be another unit by now, whose attentions are not this one's.
+            return;
+        }
+        let asking = |c: &&Check| (c.nexus, c.lun, c.reach) == (nexus, lun, Reach::Attention);
+        if let Some(id) = self.checks.iter().find(asking).map(|c| c.id) {
+            let patience = self.plan.task_timeout;
+            let late = |t: &Task| t.run.as_ref().is_some_and(|r| now >= r.sent_at + patience);
+            let open = self.tasks.select(|t| t.origin == Origin::Check(id));
+            if !open.iter().any(|key| self.tasks.get(*key).is_some_and(late)) {
+                return;
+            }
+            self.checks.retain(|c| c.id != id);
+            open.into_iter().for_each(|key| self.conclude(key, now));
+        }
+        let there = self.lun_there(lun, nexus);
+        let id = self.new_check(nexus, (lun, there), Step::Ready, Reach::Attention);
+        self.ask(id, now);
+    }
+
+    /// Whether a question is only for attentions: the unit may be busy with something long.
+    pub(in crate::session) fn is_patient(&self, id: u64) -> bool {
+        self.checks.iter().any(|c| c.id == id && c.reach == Reach::Attention)
     }
 
     pub(super) fn new_check(
@@ -163,7 +194,7 @@ impl Session {
             check.step = Step::Done;
         }
         let compared = check.nexus != HOME && check.step == Step::Ready;
-        if check.step == Step::Done && std::mem::take(&mut check.stale) {
+        if check.step == Step::Done && check.reach != Reach::Attention && std::mem::take(&mut check.stale) {
             check.step = Step::Inquiry;
         }
         if check.step == Step::Done {
@@ -183,7 +214,7 @@ impl Session {
         let attention = response.is_attention();
         check.repeats += 1;
         let (lun, nexus, worn_out) = (check.lun, check.nexus, check.repeats > MOST_REPEATS);
-        if attention && nexus != HOME {
+        if attention && nexus != HOME && check.reach != Reach::Attention {
             // What it has said may hold no longer.
             check.step = Step::Inquiry;
         }
@@ -212,6 +243,9 @@ impl Session {
     }
 
     fn check_failed(&mut self, check: &Check, why: &str, now: Instant) {
+        if check.reach == Reach::Attention {
+            return;
+        }
         if check.reach == Reach::Control {
             self.control_told(check, now);
             return;
@@ -228,6 +262,9 @@ impl Session {
 
     /// All questions are answered: learn, or compare.
     fn check_done(&mut self, check: Check, now: Instant) {
+        if check.reach == Reach::Attention {
+            return;
+        }
         if check.reach == Reach::Control {
             self.control_told(&check, now);
         } else if check.nexus == HOME {
@@ -265,6 +302,7 @@ impl Check {
         let data = if good { data } else { &[] };
         let home = self.nexus == HOME;
         self.step = match self.step {
+            Step::Ready if self.reach == Reach::Attention => Step::Done,
             Step::Ready if home => Step::Inquiry,
             Step::Ready => Step::Capacity16,
             Step::Inquiry => {
@@ -278,7 +316,7 @@ impl Check {
             Step::Serial => {
                 self.facts.serial = inquiry::parse_serial(data);
                 match self.reach {
-                    Reach::Name | Reach::Control => Step::Done,
+                    Reach::Name | Reach::Control | Reach::Attention => Step::Done,
                     Reach::Whole if home => Step::Capacity16,
                     Reach::Whole => Step::Ready,
                 }

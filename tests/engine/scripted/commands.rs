@@ -466,6 +466,8 @@ fn room_is_told_of_by_what_makes_it() {
     let function = rig.unit_wide(tmf::ABORT_TASK_SET);
     let sent = rig.sent_function(0);
     rig.function_done(0, sent.itt, tmf::COMPLETE);
+    // Data that was asked for is waited for no longer than that (R155).
+    rig.pass(SECOND);
     while !matches!(rig.told(), Pdu::TaskManagementResponse(response) if response.itt == function) {}
     assert!(!rig.cmd_sn.is_after(rig.max_cmd_sn), "aborted together");
     // What takes a number and has no answer is refused.

@@ -95,6 +95,27 @@ impl Target {
         event
     }
 
+    /// Another initiator clears the task set of a unit, if the target lets it. Returns the event.
+    pub(crate) fn foreign_clear(&mut self, unit: usize) -> Option<u32> {
+        if self.persona.clear_task_set != Abort::TakesOut {
+            return None;
+        }
+        let event = self.new_event();
+        let mut losers: Vec<usize> =
+            self.tasks.iter().filter(|t| t.unit == unit).map(|t| t.session).collect();
+        losers.sort_unstable();
+        losers.dedup();
+        self.end_tasks(Abort::TakesOut, usize::MAX, |t| t.unit == unit).unwrap();
+        if !self.persona.task_aborted_status {
+            for loser in losers {
+                self.sessions[loser].attend(unit, (0x2f, 0x00), Some(event));
+            }
+        }
+        self.device_changed();
+        self.announce_windows();
+        Some(event)
+    }
+
     /// Another initiator changes a mode page. Returns the event.
     pub(crate) fn foreign_mode_select(&mut self, unit: usize) -> u32 {
         let event = self.new_event();

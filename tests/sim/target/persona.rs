@@ -147,6 +147,10 @@ pub(crate) struct Persona {
     pub(crate) target_reset: Abort,
     /// Section 5: ABORT TASK SET that meets a write waiting for data leaves the session unusable (istgt).
     pub(crate) abort_set_breaks: bool,
+    /// A function for a task set is refused once in so often, and any is never answered; 0 for never (section 5: tgt
+    /// ignores some).
+    pub(crate) refuses_sets: usize,
+    pub(crate) ignores_functions: usize,
     /// Section 5: a LUN RESET that meets its own session's commands is answered late (LIO).
     pub(crate) slow_reset: Option<(Duration, Duration)>,
     /// Section 5: a LUN RESET closes the other connections and sessions (istgt).
@@ -234,6 +238,8 @@ impl Persona {
             unit_reset: Abort::TakesOut,
             target_reset: Abort::TakesOut,
             abort_set_breaks: false,
+            refuses_sets: 0,
+            ignores_functions: 0,
             slow_reset: None,
             reset_closes_others: false,
             reset_attention: (0x29, 0x03),

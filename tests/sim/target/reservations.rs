@@ -442,9 +442,11 @@ impl Target {
     fn tell(&mut self, whom: &[Owner], unit: usize, what: ((u8, u8), Option<u32>), abort: bool) {
         for owner in whom {
             let Owner::Session(session) = *owner else { continue };
-            if self.persona.reservation_attentions {
-                self.sessions[session].attend(unit, what.0, what.1);
+            // A target that has no word for it lets commands end, as it does when it resets.
+            if !self.persona.reservation_attentions {
+                continue;
             }
+            self.sessions[session].attend(unit, what.0, what.1);
             if abort {
                 self.abort_for_preempt(session, unit);
             }

@@ -16,6 +16,8 @@ pub(super) struct Function {
     /// Tasks in the device that it waits for, by age.
     waits: SmallVec<[u64; 8]>,
     at: Instant,
+    /// All sessions end with it.
+    cold: bool,
 }
 
 impl Function {
@@ -32,11 +34,18 @@ impl Target {
     pub(super) fn manage(&mut self, conn: u32, session: usize, request: &TaskManagementRequest) {
         let unit = self.unit_of(session, request.lun);
         let function = request.function;
+        if self.once_in(self.persona.ignores_functions) {
+            self.count(Trigger::FunctionIgnored);
+            return;
+        }
         let waits = match (function, unit) {
             (tmf::ABORT_TASK, _) => Ok(self.abort_task(session, request)),
             (tmf::TASK_REASSIGN, _) => Err(self.persona.reassign),
             (tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET | tmf::LOGICAL_UNIT_RESET, None) => {
                 Err(tmf::LUN_DOES_NOT_EXIST)
+            }
+            (tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET, _) if self.once_in(self.persona.refuses_sets) => {
+                Err(tmf::REJECTED)
             }
             (tmf::ABORT_TASK_SET, Some(unit)) => self.end_set(session, unit),
             (tmf::CLEAR_TASK_SET, Some(unit)) => self.clear_set(session, unit),
@@ -66,7 +75,8 @@ impl Target {
                 at += self.random.between(least, most);
             }
         }
-        let function = Function { conn, itt: request.itt, response, waits, at };
+        let cold = function == tmf::TARGET_COLD_RESET && response == tmf::COMPLETE;
+        let function = Function { conn, itt: request.itt, response, waits, at, cold };
         if function.waits.is_empty() {
             self.answer(&function);
         } else {
@@ -87,6 +97,10 @@ impl Target {
 
     fn answer(&mut self, function: &Function) {
         let (itt, response) = (function.itt, function.response);
+        if function.cold && self.random.once_in(2) {
+            self.end_all_sessions();
+            return;
+        }
         self.reply(function.conn, true, |stat_sn, exp_cmd_sn, max_cmd_sn| {
             Pdu::TaskManagementResponse(TaskManagementResponse {
                 response,
@@ -97,6 +111,23 @@ impl Target {
                 additional: 0,
             })
         });
+        if function.cold {
+            self.end_all_sessions();
+        }
+    }
+
+    fn end_all_sessions(&mut self) {
+        self.count(Trigger::SessionsReset);
+        for session in 0..self.sessions.len() {
+            if self.sessions[session].alive {
+                self.kill_session(session);
+            }
+        }
+    }
+
+    /// Whether something happens that happens once in so often; 0 for never.
+    fn once_in(&mut self, often: usize) -> bool {
+        !self.healed && often > 0 && self.random.once_in(often)
     }
 
     /// The response to come, and the tasks to wait for.

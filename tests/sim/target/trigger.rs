@@ -58,6 +58,8 @@ triggers! {
     ResetClosedOthers "reset closed other connections",
     ResetSlow "reset answered late",
     SessionBroken "session unusable after an abort",
+    FunctionIgnored "function never answered",
+    SessionsReset "all sessions ended by a reset",
     Slow "slow command",
     Miscompare "COMPARE AND WRITE did not match",
     UnflushedLost "unflushed write lost by a power cut",

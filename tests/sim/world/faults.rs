@@ -8,20 +8,10 @@ use crate::target::{Deed, LunChange};
 use braid::iscsi::tmf;
 use std::time::Duration;
 
-/// An initiator aborts what somebody else's reset took once it has waited so long.
-const INITIATOR_PATIENCE: Duration = Duration::from_secs(12);
-
 /// A target needs some time to boot.
 const BETWEEN_POWER_CUTS: Duration = Duration::from_secs(60);
 
 impl World {
-    pub(super) fn initiator_loses_patience(&mut self) {
-        if self.initiator.abort_excused() {
-            self.send_downstream();
-            self.after(Duration::from_millis(500), Happening::InitiatorLosesPatience);
-        }
-    }
-
     pub(super) fn go_wrong(&mut self, fault: Fault) {
         if self.healing {
             return;
@@ -29,7 +19,7 @@ impl World {
         // Which of two disks is the right one is settled by what home shows first.
         if self.scenario.may_mislead() && !self.initiator.has_seen_all() {
             if self.initiator.issued < self.scenario.commands {
-                self.after(Duration::from_millis(1), Happening::Fault(fault));
+                self.after(Duration::from_millis(20), Happening::Fault(fault));
             }
             return;
         }
@@ -69,17 +59,13 @@ impl World {
                     self.initiator_loses(wire);
                 }
             }
-            Fault::InitiatorLogout => {
-                if self.initiator.logged_in {
-                    self.initiator.log_out();
-                    self.send_downstream();
-                }
-            }
+            Fault::InitiatorLogout => self.initiator_logs_out(),
             Fault::InitiatorPauses(how_long) => {
                 self.set_paused(true);
                 self.after(how_long, Happening::Resume);
             }
             Fault::ForeignReset
+            | Fault::ForeignClear
             | Fault::ForeignModeSelect
             | Fault::ForeignReserve
             | Fault::ForeignPreempt
@@ -92,6 +78,14 @@ impl World {
             Fault::ClearTaskSet => self.manage(tmf::CLEAR_TASK_SET),
             Fault::ResetUnit => self.manage(tmf::LOGICAL_UNIT_RESET),
             Fault::ResetTarget => self.manage(tmf::TARGET_WARM_RESET),
+            Fault::ColdReset => self.manage(tmf::TARGET_COLD_RESET),
+        }
+    }
+
+    fn initiator_logs_out(&mut self) {
+        if self.initiator.logged_in {
+            self.initiator.log_out();
+            self.send_downstream();
         }
     }
 
@@ -102,7 +96,7 @@ impl World {
     }
 
     fn manage(&mut self, code: u8) {
-        self.initiator.manage(code);
+        self.initiator.manage(code, self.now);
         self.send_downstream();
     }
 
@@ -178,7 +172,12 @@ impl World {
                 let event = target.foreign_reset(unit);
                 self.initiator.conditions.foreign_reset(event, unit);
                 self.initiator.excuse(unit);
-                self.after(INITIATOR_PATIENCE, Happening::InitiatorLosesPatience);
+            }
+            Fault::ForeignClear => {
+                if let Some(event) = target.foreign_clear(unit) {
+                    self.initiator.conditions.foreign_clear(event, unit);
+                    self.initiator.excuse(unit);
+                }
             }
             Fault::ForeignModeSelect => {
                 let event = target.foreign_mode_select(unit);
@@ -199,7 +198,6 @@ impl World {
                 }
                 if matches!(deed, Deed::Preempt { abort: true, .. }) {
                     self.initiator.excuse(unit);
-                    self.after(INITIATOR_PATIENCE, Happening::InitiatorLosesPatience);
                 }
             }
             Fault::MediaError => {

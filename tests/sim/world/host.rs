@@ -3,8 +3,10 @@
 
 use super::{Happening, World};
 use crate::checker::{Broken, Downstream, Upstream};
+use crate::conditions::Told;
 use crate::initiator::{BLOCK, FIRST_BURST, MAX_BURST, SEGMENT};
 use crate::net::{Dir, End, Packet, Role, Wire};
+use crate::target::Report;
 use braid::iscsi::text::KeyList;
 use braid::iscsi::{Cid, CmdSn, Isid, Pdu, StatSn, Tsih};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
@@ -242,8 +244,9 @@ impl World {
         let report = self.reports.swap_remove(at);
         if self.host.front.is_some() && self.host.front == self.front {
             let home = report.isid == HOME_ISID.0;
-            let selecting = self.initiator.is_selecting(report.unit);
-            self.initiator.conditions.reported(report.event, report.unit, home, report.since, selecting);
+            let Report { event, unit, since, .. } = report;
+            let under_way = self.initiator.under_way(unit);
+            self.initiator.conditions.reported(&Told { event, unit, home, since }, under_way);
         }
     }
 
@@ -447,7 +450,8 @@ impl World {
                 }
                 Output::CloseDownstream => {
                     if let Some(wire) = self.host.front.take() {
-                        let wanted = self.initiator.logging_out || self.host.ends_for_cause;
+                        let reset = self.initiator.cold_reset.is_some();
+                        let wanted = self.initiator.logging_out || self.host.ends_for_cause || reset;
                         assert!(wanted, "P3: the initiator's connection is closed without a cause");
                         self.far_closes(wire);
                     }
@@ -632,7 +636,7 @@ impl World {
                 self.initiator.receive(pdu, self.now);
                 self.judge_claims();
                 self.send_downstream();
-                if self.initiator.logged_out || self.initiator.desperate {
+                if self.initiator.logged_out {
                     self.initiator_loses(wire);
                 }
             }

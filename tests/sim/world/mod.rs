@@ -33,6 +33,9 @@ use std::time::{Duration, Instant};
 /// are without.
 const CONTENTION: u64 = 0x5e5f_5e5f_0000_0000;
 
+/// Of the stream from which [`Scenario::add_management`] is drawn.
+const MANAGEMENT: u64 = 0x746d_665f_7461_736b;
+
 /// Something that will happen.
 #[derive(Debug)]
 enum Happening {
@@ -64,7 +67,6 @@ enum Happening {
     },
     InitiatorTurn,
     InitiatorLogin,
-    InitiatorLosesPatience,
     /// A predecessor that does not end is killed.
     KillSession {
         incarnation: u32,
@@ -160,6 +162,7 @@ impl World {
         } else {
             scenario.draw_inventory(seed);
         }
+        scenario.add_management(&mut Random::new(seed ^ MANAGEMENT));
         if trace {
             println!("{scenario:#?}");
         }
@@ -268,7 +271,6 @@ impl World {
             Happening::LeadingStalls { wire } => self.leading_stalls(wire),
             Happening::InitiatorTurn => self.initiator_turn(),
             Happening::InitiatorLogin => self.initiator_login(),
-            Happening::InitiatorLosesPatience => self.initiator_loses_patience(),
             Happening::KillSession { incarnation } => self.kill_session(incarnation),
             Happening::BraidStarts => {
                 self.host.running = true;

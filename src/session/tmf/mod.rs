@@ -6,13 +6,26 @@
 //! A set-wide function goes through stages ([`Stage`]). What it concerns and waits inside Braid stays there meanwhile,
 //! and so does what comes later for the same unit. First, every connection that carries a command concerned echoes a
 //! ping, so that the target has all of them: one that arrived after a reset would outlive it. Then the function goes to
-//! the nexuses concerned. When all have answered, pings are echoed once more, so that responses sent before are passed
-//! on before (R163); what then is still open on the unit has been ended by the target.
+//! home, the nexus that the initiator knows: what home refuses is refused, and nothing has happened. What home has done to
+//! its task set is done on the further nexuses too; one that refuses is given up, and its tasks with it, so that no
+//! command is left without an answer, or answered after the function. When all have answered, pings are echoed once
+//! more, so that responses sent before are passed on before (R163); what then is still open on the unit has been ended
+//! by the target. Write data that the initiator was asked for and still owes is waited for (R155), but not for long:
+//! some initiators send none once they have asked for a reset.
+//!
+//! Targets have been seen to ignore functions, and to take as long over one as their device does. One that is not
+//! answered in `fence_time` and `task_timeout` together is not waited for any longer: its nexus is given up. That ends
+//! its tasks; a reset, which would have done more, is answered as rejected.
+//!
+//! TARGET COLD RESET ends all sessions of the target (R165), and so does Braid with the initiator's, once home has
+//! answered, or was lost before it could.
+
+mod patience;
 
 use super::Session;
 use super::api::{Cause, ConnId, Output};
 use super::attention::Deed;
-use super::nexus::{Conn, ConnState, HOME, NexusId};
+use super::nexus::{ConnState, HOME, NexusId};
 use super::tasks::{Origin, Task, TaskKey};
 use crate::iscsi::{CmdSn, Itt, Lun, Pdu, TaskManagementRequest, TaskManagementResponse, reject, tmf};
 use std::time::Instant;
@@ -29,12 +42,14 @@ enum Scope {
 
 /// A function on its way.
 #[derive(Debug)]
-pub(super) struct Function {
+pub(in crate::session) struct Function {
     /// Tag of the initiator's request.
     itt: Itt,
     scope: Scope,
     /// Commands that came after the request are not concerned.
     before: u64,
+    /// When it came.
+    began: Instant,
     /// Answers awaited: connection and control tag.
     awaited: Vec<(ConnId, Itt)>,
     /// First answer that was not "complete".
@@ -42,6 +57,8 @@ pub(super) struct Function {
     /// What is asked of the targets, if more than one task is concerned: function and unit.
     asked: (u8, Lun),
     stage: Stage,
+    /// When it was sent to targets last.
+    asked_at: Instant,
     /// Home was lost under the reset, or is not there: it goes out (again) once home is back.
     waits_for_home: bool,
     /// How often the reset went out.
@@ -55,8 +72,10 @@ pub(super) struct Function {
 enum Stage {
     /// The targets get all commands concerned.
     Gathering,
-    /// The targets were asked.
+    /// Home was asked, or for one task the nexus that has it.
     Asked,
+    /// Home has done it, and further nexuses were asked.
+    Further,
     /// Responses that are under way come in.
     Echoing,
 }
@@ -66,6 +85,21 @@ impl Function {
     fn is_reset(&self) -> bool {
         let (function, _) = self.asked;
         matches!(function, tmf::LOGICAL_UNIT_RESET | tmf::TARGET_WARM_RESET | tmf::TARGET_COLD_RESET)
+    }
+
+    /// Whether all sessions of the target end with it.
+    fn is_cold(&self) -> bool {
+        self.asked.0 == tmf::TARGET_COLD_RESET
+    }
+
+    /// Whether it concerns the task set of one nexus, so that each has to be asked.
+    fn is_for_sets(&self) -> bool {
+        matches!(self.asked.0, tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET)
+    }
+
+    /// Whether it waits for the answer of a target.
+    fn is_at_target(&self) -> bool {
+        matches!(self.stage, Stage::Asked | Stage::Further) && !self.awaited.is_empty()
     }
 
     /// Whether a task is of the kind that it ends.
@@ -98,7 +132,7 @@ const MOST_TRIES: u8 = 3;
 
 impl Session {
     /// A request from the initiator.
-    pub(super) fn task_management(&mut self, request: &TaskManagementRequest, now: Instant) {
+    pub(in crate::session) fn task_management(&mut self, request: &TaskManagementRequest, now: Instant) {
         let early = self.early_functions.iter().any(|f| f.itt == request.itt);
         let open = early || self.functions.iter().any(|f| f.itt == request.itt);
         if open || self.tasks.find(request.itt).is_some() {
@@ -129,7 +163,7 @@ impl Session {
     }
 
     /// Acts on functions for which no command is missing any more.
-    pub(super) fn act_on_early_functions(&mut self, now: Instant) {
+    pub(in crate::session) fn act_on_early_functions(&mut self, now: Instant) {
         if self.finishing.is_some() {
             return;
         }
@@ -185,20 +219,26 @@ impl Session {
             response: tmf::COMPLETE,
             asked: (request.function, request.lun),
             stage,
+            began: self.now,
+            asked_at: self.now,
             waits_for_home: false,
             tries: 0,
             asked_of: Vec::new(),
         }
     }
 
-    /// Nexuses that carry tasks of a unit, each with its LUN there, and home.
-    fn nexuses_with(&self, lun: Lun) -> Vec<(NexusId, Lun)> {
+    /// Further nexuses that carry tasks which a function for task sets ends, each with the unit's LUN there.
+    fn further_concerned(&self, function: &Function) -> Vec<(NexusId, Lun)> {
         let unmapped = broken!(self.rules, FunctionUnderHomesLun);
-        let mut found = vec![(HOME, lun)];
-        for (_, task) in self.tasks.iter().filter(|(_, t)| t.lun == lun && t.is_initiators()) {
-            let run = task.run.as_ref().map(|r| (r.nexus, if unmapped { lun } else { r.lun }));
-            found.extend(run.filter(|run| !found.contains(run)));
+        let mut found = Vec::new();
+        if !function.is_for_sets() || broken!(self.rules, AbortTaskSetOnHomeOnly) {
+            return found;
         }
+        for (_, task) in self.tasks.iter().filter(|(_, t)| t.is_initiators() && function.sweeps(t)) {
+            let run = task.run.as_ref().map(|r| (r.nexus, if unmapped { function.asked.1 } else { r.lun }));
+            found.extend(run.filter(|run| run.0 != HOME && !found.contains(run)));
+        }
+        found.sort_unstable();
         found
     }
 
@@ -216,45 +256,48 @@ impl Session {
         self.finish_functions(now);
     }
 
-    /// Where a set-wide function goes: the nexuses concerned, the LUN there, and the connection to use if there is one.
-    fn recipients(&self, function: &Function) -> Vec<(NexusId, Lun, Option<ConnId>)> {
-        let (code, lun) = function.asked;
-        let sets = matches!(code, tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET);
-        let nexuses = if sets && !broken!(self.rules, AbortTaskSetOnHomeOnly) {
-            self.nexuses_with(lun)
-        } else {
-            vec![(HOME, lun)]
-        };
-        let talks = |c: &ConnState| matches!(c, ConnState::Up | ConnState::Draining(_));
+    /// The connection over which a function goes to a nexus.
+    fn function_conn(&self, nexus: NexusId) -> Option<ConnId> {
         // Where home has moved to, it may yet turn out to be another unit.
-        let ready = |n: NexusId| n != HOME || !self.home_moved;
-        let talks = |c: &&Conn, n| c.nexus == n && talks(&c.state) && ready(n);
-        let conn = |n: NexusId| self.conns.iter().find(|c| talks(c, n)).map(|c| c.id);
-        nexuses.into_iter().map(|(n, lun)| (n, lun, conn(n))).collect()
+        if nexus == HOME && self.home_moved {
+            return None;
+        }
+        let talks = |c: &ConnState| matches!(c, ConnState::Up | ConnState::Draining(_));
+        self.conns.iter().find(|c| c.nexus == nexus && talks(&c.state)).map(|c| c.id)
     }
 
     /// Makes sure that the commands concerned are at the target before the function is: on its own connection they are.
     fn gather(&mut self, function: &mut Function, now: Instant) {
         function.stage = Stage::Gathering;
-        let own: Vec<_> = self.recipients(function).into_iter().filter_map(|(_, _, conn)| conn).collect();
+        let further = self.further_concerned(function).into_iter().map(|(nexus, _)| nexus);
+        let own: Vec<_> = further.chain([HOME]).filter_map(|n| self.function_conn(n)).collect();
         let mut others = self.carriers(function);
         others.retain(|c| !own.contains(c) && !broken!(self.rules, FunctionOvertakesCommands));
         self.await_echoes(function, &others, now);
     }
 
-    fn ask_targets(&mut self, asking: &mut Function) {
+    fn send_to_home(&mut self, asking: &mut Function) {
         asking.stage = Stage::Asked;
-        let (code, _) = asking.asked;
-        for (nexus, lun, conn) in self.recipients(asking) {
-            // Home's clears the task set of all nexuses, or of its own if each has one. From a further nexus it would leave
-            // an attention on home, of Braid's own making.
-            let further = nexus != HOME;
-            let function = if further && code == tmf::CLEAR_TASK_SET { tmf::ABORT_TASK_SET } else { code };
-            let request = TaskManagementRequest { function, lun, ..TaskManagementRequest::default() };
-            match conn {
-                Some(conn) => self.send_tmf(asking, conn, nexus, request),
-                // Home is being reinstated, which ends its tasks too; only a reset has yet to be done.
-                None => asking.waits_for_home |= asking.is_reset(),
+        let (function, lun) = asking.asked;
+        match self.function_conn(HOME) {
+            Some(conn) => {
+                let request = TaskManagementRequest { function, lun, ..TaskManagementRequest::default() };
+                self.send_tmf(asking, conn, HOME, request);
+            }
+            // Home is being reinstated, which ends its tasks too; only a reset has yet to be done.
+            None => asking.waits_for_home |= asking.is_reset(),
+        }
+    }
+
+    /// Home's CLEAR TASK SET clears the task set of all nexuses, or its own if each has one. From a further nexus it would
+    /// leave an attention on home, of Braid's own making: there the nexus' own tasks are aborted.
+    fn send_to_further(&mut self, asking: &mut Function) {
+        asking.stage = Stage::Further;
+        let function = tmf::ABORT_TASK_SET;
+        for (nexus, lun) in self.further_concerned(asking) {
+            if let Some(conn) = self.function_conn(nexus) {
+                let request = TaskManagementRequest { function, lun, ..TaskManagementRequest::default() };
+                self.send_tmf(asking, conn, nexus, request);
             }
         }
     }
@@ -276,12 +319,19 @@ impl Session {
         let exp_stat_sn = conn.exp_stat_sn;
         function.awaited.push((id, itt));
         function.asked_of.push(nexus);
+        function.asked_at = self.now;
         let request = TaskManagementRequest { immediate, itt, cmd_sn, exp_stat_sn, ..request };
         self.outputs.push_back(Output::ToTarget(id, Pdu::TaskManagementRequest(request)));
     }
 
     /// An answer with a control tag came; returns whether a function waited for it.
-    pub(super) fn tmf_answered(&mut self, id: ConnId, itt: Itt, response: u8, now: Instant) -> bool {
+    pub(in crate::session) fn tmf_answered(
+        &mut self,
+        id: ConnId,
+        itt: Itt,
+        response: u8,
+        now: Instant,
+    ) -> bool {
         let Some(at) = self.functions.iter().position(|f| f.awaited.contains(&(id, itt))) else {
             return false;
         };
@@ -300,13 +350,18 @@ impl Session {
         if function.response == tmf::COMPLETE && function.stage == Stage::Asked {
             function.response = response;
         }
+        let refused = function.stage == Stage::Further && response != tmf::COMPLETE;
+        if refused && !broken!(self.rules, FurtherRefusalIgnored) {
+            let cause = "it does not end the tasks that home has ended";
+            self.fail_conn(id, Cause::Protocol(cause.into()), now);
+        }
         self.finish_functions(now);
         true
     }
 
     /// A target has ended what a function covers: over the connection that says so it expects no more data (R154).
     fn stop_data(&mut self, function: usize, id: ConnId) {
-        let Some(function) = self.functions.get(function).filter(|f| f.stage == Stage::Asked) else { return };
+        let Some(function) = self.functions.get(function).filter(|f| f.is_at_target()) else { return };
         for key in self.covered(function) {
             if let Some(run) = self.tasks.get_mut(key).and_then(|t| t.run.as_mut()).filter(|r| r.conn == id) {
                 run.solicited.clear();
@@ -338,13 +393,13 @@ impl Session {
 
     /// Whether a function keeps a command that is not at a target from going there: one that it ends must not start
     /// anew elsewhere, and one that came later must not reach a target before it (R163).
-    pub(super) fn is_held(&self, task: &Task) -> bool {
+    pub(in crate::session) fn is_held(&self, task: &Task) -> bool {
         let passes = |f: &Function| task.seq > f.before && broken!(self.rules, CommandsPassFunctions);
         self.functions.iter().any(|f| f.concerns(task) && !passes(f))
     }
 
     /// Whether the initiator resets a unit, or clears its task set.
-    pub(super) fn is_being_reset(&self, lun: Lun) -> bool {
+    pub(in crate::session) fn is_being_reset(&self, lun: Lun) -> bool {
         let clears = |f: &Function| f.is_reset() || f.asked.0 == tmf::CLEAR_TASK_SET;
         let all = |f: &Function| f.scope == Scope::Target;
         self.functions.iter().any(|f| clears(f) && (all(f) || f.asked.1 == lun))
@@ -352,7 +407,7 @@ impl Session {
 
     /// A target says that somebody aborted a command. If that is a function of the initiator's own, sent over another
     /// nexus, the function's answer is all that the initiator may hear of it.
-    pub(super) fn aborted_by_own_function(&mut self, key: TaskKey) -> bool {
+    pub(in crate::session) fn aborted_by_own_function(&mut self, key: TaskKey) -> bool {
         let Some(task) = self.tasks.get(key) else { return false };
         let asked = |f: &&Function| f.stage != Stage::Gathering && task.seq <= f.before;
         let own = self.functions.iter().filter(asked).any(|f| f.concerns(task));
@@ -368,13 +423,14 @@ impl Session {
 
     /// Takes functions that wait for nothing a step further, and answers those that are done.
     fn finish_functions(&mut self, now: Instant) {
-        let ready = |f: &Function| f.awaited.is_empty() && !f.waits_for_home;
-        while let Some(at) = self.functions.iter().position(ready) {
+        while let Some(at) = self.functions.iter().position(|f| self.may_go_on(f, now)) {
             let mut function = self.functions.remove(at);
             let wide = matches!(function.scope, Scope::Unit(_) | Scope::Target);
+            let goes_on = wide && function.response == tmf::COMPLETE && !function.is_cold();
             match function.stage {
-                Stage::Gathering => self.ask_targets(&mut function),
-                Stage::Asked if wide && function.response == tmf::COMPLETE => {
+                Stage::Gathering => self.send_to_home(&mut function),
+                Stage::Asked if goes_on => self.send_to_further(&mut function),
+                Stage::Further => {
                     function.stage = Stage::Echoing;
                     let carriers = self.carriers(&function);
                     self.await_echoes(&mut function, &carriers, now);
@@ -419,11 +475,9 @@ impl Session {
         for key in self.tasks.select(|task| function.concerns(task)) {
             self.queue_if_ready(key);
         }
-    }
-
-    /// The session ends: what is at the targets is awaited, because it may sweep away commands of Braid's own.
-    pub(super) fn end_functions(&mut self) {
-        self.functions.retain(|f| !f.waits_for_home);
+        if complete && function.is_cold() && !broken!(self.rules, ColdResetKeepsSession) {
+            self.begin_finish(now);
+        }
     }
 
     /// The target ended commands of Braid's own too, without an answer.
@@ -448,50 +502,6 @@ impl Session {
                 Origin::Initiator { .. } => {}
             }
         }
-    }
-
-    /// Whether a connection still owes an answer to a function.
-    pub(super) fn owes_answer(&self, id: ConnId) -> bool {
-        self.functions.iter().any(|f| f.awaited.iter().any(|(conn, _)| *conn == id))
-    }
-
-    /// Connections that are gone will not answer: their tasks have ended there, or will with the fence.
-    pub(super) fn tmf_conns_lost(&mut self, now: Instant) {
-        let alive: Vec<ConnId> = self.conns.iter().map(|c| c.id).collect();
-        let nexuses: Vec<NexusId> = self.conns.iter().map(|c| c.nexus).collect();
-        for function in &mut self.functions {
-            // What the nexus carries when it is back was not there to be ended.
-            function.asked_of.retain(|n| nexuses.contains(n));
-            let before = function.awaited.len();
-            function.awaited.retain(|(conn, _)| alive.contains(conn));
-            let lost = function.stage == Stage::Asked
-                && function.awaited.len() < before
-                && !broken!(self.rules, LostResetAnswered);
-            function.waits_for_home |= lost && function.is_reset();
-        }
-        self.attention_conns_lost(now);
-        self.finish_functions(now);
-    }
-
-    /// Home is back: resets that were lost with it go out again, before any command does. (A reset may be what closed
-    /// home's connections: istgt closes all but the one it came on.)
-    pub(super) fn reissue_resets(&mut self, now: Instant) {
-        if self.finishing.is_some() {
-            return;
-        }
-        while let Some(at) = self.functions.iter().position(|f| f.waits_for_home) {
-            let mut function = self.functions.remove(at);
-            function.waits_for_home = false;
-            function.tries += 1;
-            if function.tries > MOST_TRIES {
-                function.stage = Stage::Echoing;
-                function.response = tmf::REJECTED;
-            } else {
-                self.gather(&mut function, now);
-            }
-            self.functions.insert(at, function);
-        }
-        self.finish_functions(now);
     }
 
     fn answer_tmf(&mut self, itt: Itt, response: u8) {

@@ -1,0 +1,148 @@
+//! Commands that somebody else has cleared (SAM-5 section 5.6: aborting commands; SPC-4 section 4.5: sense codes).
+//!
+//! Where a target does not answer TASK ABORTED (TAS = 0), all that is heard of a reset, CLEAR TASK SET or PREEMPT AND
+//! ABORT by another initiator is a unit attention on each nexus that had commands: those sent before it may never be
+//! answered. Or they may: some targets let them end. Nothing but an answer tells the two apart. So an attention that says so puts
+//! the commands that its nexus still has on the unit, sent before the one that met it, **in question**:
+//! - What may run twice runs again once it was in question for a while. What it leaves on the medium is a ghost, as if
+//!   its nexus had been lost, until the target answers after all ([`super::stale`]), or until `fence_time` has passed.
+//! - For the others the outcome is unknown (P5) if they are not answered in `task_timeout`: an answer is better. After
+//!   a preemption that is everything that changes the medium: run again it would be refused, as if it had not run.
+//!
+//! The greeting of a new session says the same, and so does what the initiator's own reset leaves on other nexuses. Then
+//! all is answered soon, and nothing comes of it.
+//!
+//! The attention waits on each nexus for a command to meet it. So the others that have commands of the unit are asked
+//! (unless it can be a greeting), and so is any that leaves a command unanswered for half of `task_timeout`.
+
+use super::Session;
+use super::api::Cause;
+use super::attention::Deed;
+use super::nexus::{NexusId, NexusState};
+use super::tasks::{Origin, Run, Task, TaskKey};
+use super::unit::Repeat;
+use crate::iscsi::{Lun, ScsiResponse};
+use std::time::{Duration, Instant};
+
+/// How long what may run twice stays in question.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How a command came into question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct InQuestion {
+    since: Instant,
+    /// By a preemption.
+    preempted: bool,
+}
+
+impl Session {
+    /// A command was answered: it may have met an attention that says that others were cleared.
+    pub(super) fn note_cleared(&mut self, key: TaskKey, response: &ScsiResponse, now: Instant) {
+        let Some(deed) = response.attention_deed() else { return };
+        let preempted = deed == Deed::Reservation;
+        let clears = preempted || matches!(deed, Deed::Reset | Deed::Clear);
+        let Some((task, run)) = self.tasks.get(key).and_then(|t| Some((t, t.run.as_ref()?))) else { return };
+        let (lun, nexus, cmd_sn) = (task.lun, run.nexus, run.cmd_sn);
+        if !clears || broken!(self.rules, ClearedWaitedFor) {
+            return;
+        }
+        let earlier = |t: &Task| {
+            let run = t.run.as_ref().filter(|r| r.nexus == nexus && r.in_question.is_none());
+            t.lun == lun && run.is_some_and(|r| r.cmd_sn.is_before(cmd_sn))
+        };
+        for other in self.tasks.select(earlier) {
+            if let Some(run) = self.tasks.get_mut(other).and_then(|t| t.run.as_mut()) {
+                run.in_question = Some(InQuestion { since: now, preempted });
+                self.question_at = Some(self.question_at.map_or(now + PATIENCE, |at| at.min(now + PATIENCE)));
+            }
+        }
+        if self.is_greeting(lun, nexus, response) {
+            return;
+        }
+        // Home is asked whenever a further nexus tells of something that home has not told.
+        for other in (1..=self.paths.len()).filter(|n| *n != nexus) {
+            let waits = |t: &Task| t.lun == lun && t.run.as_ref().is_some_and(|r| r.nexus == other);
+            if self.tasks.iter().any(|(_, t)| waits(t)) {
+                self.probe(other, lun, now);
+            }
+        }
+    }
+
+    /// When a command has been in question for long enough.
+    pub(super) fn question_deadline(&self) -> Option<Instant> {
+        self.question_at.filter(|_| !self.paused)
+    }
+
+    /// Ends what was in question for long enough.
+    pub(super) fn settle_questions(&mut self, now: Instant) {
+        if self.paused || self.question_at.is_none_or(|at| now < at) {
+            return;
+        }
+        // What a function of the initiator's own covers is for its answer to end: it may be what the attention tells of.
+        let own = |t: &Task| t.is_initiators() && self.is_held(t);
+        let due = |t: &Task| !t.awaits_data() && !own(t) && self.question_due(t).is_some_and(|at| at <= now);
+        for key in self.tasks.select(due) {
+            let Some((task, run)) = self.tasks.get(key).and_then(|t| Some((t, t.run.as_ref()?))) else {
+                continue;
+            };
+            let (origin, path, again) = (task.origin, run.path, self.runs_again(task, run));
+            let (conn, lun, nexus) = (run.conn, task.lun, run.nexus);
+            if origin == Origin::Registration && !again {
+                // Whether the nexus is registered is found out when it is opened anew.
+                let cause = "somebody cleared a registration that may not be done twice";
+                self.fail_conn(conn, Cause::Protocol(cause.into()), now);
+                continue;
+            }
+            self.forsake(key, path, if again { Repeat::Yes } else { Repeat::No }, now);
+            match origin {
+                Origin::Check(id) => self.ask(id, now),
+                Origin::Survey(id) => self.survey(id, now),
+                Origin::Fence(nexus) => self.next_fence_step(nexus, now),
+                Origin::Registration => self.registration_swept_away(lun, nexus, now),
+                Origin::Initiator { .. } => {}
+            }
+        }
+        let left = self.tasks.iter().filter_map(|(_, t)| self.question_due(t)).min();
+        self.question_at = left.map(|at| if at <= now { now + PATIENCE } else { at });
+    }
+
+    fn question_due(&self, task: &Task) -> Option<Instant> {
+        let run = task.run.as_ref()?;
+        let since = run.in_question?.since;
+        // What waits for an ACA condition to be cleared is not gone.
+        let soon = self.runs_again(task, run) && !self.may_be_blocked(task.lun);
+        Some(since + if soon { PATIENCE } else { self.plan.task_timeout })
+    }
+
+    /// Whether a command in question may run again, and nobody is misled if it then fails.
+    fn runs_again(&self, task: &Task, run: &Run) -> bool {
+        let misleading = run.in_question.is_some_and(|q| q.preempted) && task.leaves_ghost();
+        let twice = self.repeat(task, run.nexus) == Repeat::Yes;
+        twice && !misleading
+    }
+
+    /// Asks nexuses that leave a command unanswered for long whether somebody has cleared it.
+    pub(super) fn probe_the_silent(&mut self, now: Instant) {
+        let patience = self.plan.task_timeout / 2;
+        let late = |t: &Task| {
+            let run = t.run.as_ref().filter(|r| r.in_question.is_none() && t.only_nexus.is_none());
+            run.is_some_and(|r| now >= r.sent_at + patience * (r.probes + 1))
+        };
+        for key in self.tasks.select(late) {
+            let Some(task) = self.tasks.get_mut(key) else { continue };
+            let lun = task.lun;
+            let Some(run) = task.run.as_mut() else { continue };
+            run.probes += 1;
+            let nexus = run.nexus;
+            self.probe(nexus, lun, now);
+        }
+    }
+
+    /// Lets a unit's attention on a nexus come out, if there is one.
+    fn probe(&mut self, nexus: NexusId, lun: Lun, now: Instant) {
+        let up = self.nexus(nexus).is_some_and(|n| n.state == NexusState::Up);
+        if up && !broken!(self.rules, OthersNotProbed) {
+            self.ask_whether_ready(nexus, lun, now);
+        }
+    }
+}
