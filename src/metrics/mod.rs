@@ -125,6 +125,9 @@ struct Families {
     fence_seconds: CounterVec,
     identity_proofs: IntCounterVec,
     identity_mismatches: IntCounterVec,
+    access_changes: IntCounterVec,
+    transitions: IntCounterVec,
+    transitions_refused: IntCounterVec,
     absorbed: IntCounterVec,
     duration: HistogramVec,
 }
@@ -159,6 +162,9 @@ impl Families {
             fence_seconds: register(registry, CounterVec::new(fence_seconds, PATH)),
             identity_proofs: counter("braid_identity_proofs_total", "Logical units proved to be the same over a path as over home.", PATH),
             identity_mismatches: counter("braid_identity_mismatches_total", "Logical units found to be another over a path: the path stays out.", PATH),
+            access_changes: counter("braid_access_changes_total", "Changes of a logical unit's access state (ALUA) behind a path.", PATH),
+            transitions: counter("braid_transitions_total", "Times the target was asked to make a path's port group active, because no other was.", PATH),
+            transitions_refused: counter("braid_transitions_refused_total", "Such requests that the target refused.", PATH),
             absorbed: counter("braid_unit_attentions_absorbed_total", "Unit attentions of further nexuses that home reports.", PATH),
             duration: register(registry, HistogramVec::new(buckets, PATH)),
         }
@@ -341,6 +347,9 @@ struct PathSeries {
     fence_seconds: Counter,
     identity_proofs: IntCounter,
     identity_mismatches: IntCounter,
+    access_changes: IntCounter,
+    transitions: IntCounter,
+    transitions_refused: IntCounter,
     absorbed: IntCounter,
     duration: Histogram,
 }
@@ -365,6 +374,9 @@ impl PathSeries {
             fence_seconds: families.fence_seconds.with_label_values(labels),
             identity_proofs: families.identity_proofs.with_label_values(labels),
             identity_mismatches: families.identity_mismatches.with_label_values(labels),
+            access_changes: families.access_changes.with_label_values(labels),
+            transitions: families.transitions.with_label_values(labels),
+            transitions_refused: families.transitions_refused.with_label_values(labels),
             absorbed: families.absorbed.with_label_values(labels),
             duration: families.duration.with_label_values(labels),
         }
@@ -421,6 +433,9 @@ impl SessionMetrics {
             | Notice::IdentityMismatch { path, .. }
             | Notice::IdentityProved { path, .. }
             | Notice::UnitBound { path, .. }
+            | Notice::AccessChanged { path, .. }
+            | Notice::TransitionAsked { path, .. }
+            | Notice::TransitionRefused { path, .. }
             | Notice::Completed { path, .. }
             | Notice::OutcomeUnknown { path }
             | Notice::UnitAttentionAbsorbed { path } => {
@@ -473,6 +488,9 @@ impl PathSeries {
             }
             Notice::IdentityMismatch { .. } => self.identity_mismatches.inc(),
             Notice::IdentityProved { .. } => self.identity_proofs.inc(),
+            Notice::AccessChanged { .. } => self.access_changes.inc(),
+            Notice::TransitionAsked { .. } => self.transitions.inc(),
+            Notice::TransitionRefused { .. } => self.transitions_refused.inc(),
             Notice::Completed { read, written, took, .. } => {
                 self.commands.inc();
                 self.read.inc_by(*read);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::session::AccessState;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -128,6 +129,14 @@ fn the_rest_of_the_notices() {
     session.note(&Notice::IdentityMismatch { path: B, lun: 0, what: "serial".into() });
     session.note(&Notice::IdentityProved { path: B, lun: 0, there: 0 });
     session.note(&Notice::UnitAttentionAbsorbed { path: B });
+    session.note(&Notice::AccessChanged {
+        path: B,
+        lun: 0,
+        from: AccessState::Optimized,
+        to: AccessState::Standby,
+    });
+    session.note(&Notice::TransitionAsked { path: B, lun: 0, group: 2 });
+    session.note(&Notice::TransitionRefused { path: B, lun: 0, what: "5/26/00".into() });
     session.note(&Notice::AllPathsDown);
     session.note(&Notice::GaveUp);
     session.note(&Notice::DownstreamProtocol("x".into()));
@@ -138,6 +147,9 @@ fn the_rest_of_the_notices() {
     assert_eq!(value(&metrics, &on("braid_identity_mismatches_total", "b")), 1.0);
     assert_eq!(value(&metrics, &on("braid_identity_proofs_total", "b")), 1.0);
     assert_eq!(value(&metrics, &on("braid_unit_attentions_absorbed_total", "b")), 1.0);
+    for name in ["braid_access_changes_total", "braid_transitions_total", "braid_transitions_refused_total"] {
+        assert_eq!(value(&metrics, &on(name, "b")), 1.0, "{name}");
+    }
     assert_eq!(value(&metrics, &target("braid_all_paths_down_total")), 1.0);
     assert_eq!(value(&metrics, &target("braid_sessions_given_up_total")), 1.0);
     assert_eq!(value(&metrics, &target("braid_initiator_protocol_errors_total")), 1.0);

@@ -77,6 +77,20 @@ fn log(paths: &[String], notice: &Notice) {
                 "outcome of a command that must not run twice is unknown: initiator told"
             );
         }
+        Notice::AccessChanged { path, lun, from, to } => {
+            tracing::info!(path = name(path), lun, %from, %to, "access state changed");
+        }
+        Notice::TransitionAsked { path, lun, group } => {
+            tracing::warn!(
+                path = name(path),
+                lun,
+                group,
+                "no path is active: asked the target to make this one so"
+            );
+        }
+        Notice::TransitionRefused { path, lun, what } => {
+            tracing::warn!(path = name(path), lun, what, "the target did not make the path active");
+        }
         Notice::DownstreamProtocol(what) => tracing::warn!(what, "the initiator broke the protocol"),
         Notice::AllPathsDown => tracing::error!("no path works: commands are held"),
         Notice::GaveUp => tracing::error!("no path came back in time: the session is closed"),

@@ -4,6 +4,7 @@ use crate::iscsi::Pdu;
 use crate::iscsi::text::KeyList;
 use crate::login::{LoginPlan, Negotiated};
 use crate::path::select::Policy;
+pub use crate::scsi::alua::State as AccessState;
 use std::time::{Duration, Instant};
 
 /// A path of the session: index into [`SessionPlan::paths`].
@@ -260,6 +261,35 @@ pub enum Notice {
     UnitAttentionAbsorbed {
         /// Path.
         path: PathId,
+    },
+    /// A logical unit's port behind a path has another access state (ALUA).
+    AccessChanged {
+        /// Path.
+        path: PathId,
+        /// Logical unit number.
+        lun: u64,
+        /// Before.
+        from: AccessState,
+        /// Now.
+        to: AccessState,
+    },
+    /// No path was active for a unit: the target was asked to make the port group behind this one so.
+    TransitionAsked {
+        /// Path.
+        path: PathId,
+        /// Logical unit number.
+        lun: u64,
+        /// Target port group.
+        group: u16,
+    },
+    /// The target would not.
+    TransitionRefused {
+        /// Path.
+        path: PathId,
+        /// Logical unit number.
+        lun: u64,
+        /// What it said.
+        what: String,
     },
     /// The initiator broke the protocol.
     DownstreamProtocol(String),

@@ -17,6 +17,7 @@ use super::Session;
 use super::api::ConnId;
 use super::nexus::{HOME, NexusId, NexusState};
 use super::tasks::{Origin, Task, TaskKey};
+use super::unit::Echo;
 use crate::iscsi::{Itt, Lun, ScsiResponse, tmf};
 use crate::scsi::sense::status;
 use crate::scsi::{Class, Command, Sense};
@@ -121,6 +122,8 @@ pub(super) enum Deed {
     /// A mode or log page was changed.
     Parameters,
     Reservation,
+    /// Port groups were set.
+    AccessStates,
     /// What cannot be told from its opcode.
     Other,
 }
@@ -146,6 +149,7 @@ impl Deed {
             (CLEARED, _) => Self::Clear,
             (PARAMETERS, 0x01 | 0x02) => Self::Parameters,
             (PARAMETERS, 0x03..=0x05) => Self::Reservation,
+            (PARAMETERS, 0x06 | 0x07) => Self::AccessStates,
             _ => Self::Other,
         }
     }
@@ -154,6 +158,7 @@ impl Deed {
     pub(super) fn of(command: &Command) -> Option<Self> {
         match command.class {
             Class::Barrier if command.name.contains("SELECT") => Some(Self::Parameters),
+            Class::Barrier if command.name == "SET TARGET PORT GROUPS" => Some(Self::AccessStates),
             Class::Barrier => Some(Self::Other),
             Class::Reservation => Some(Self::Reservation),
             Class::Read(_)
@@ -359,6 +364,7 @@ impl Session {
             return;
         }
         let lun = task.lun;
+        self.no_echo(lun, nexus, sent_at);
         if let Some(unit) = self.attentions(lun) {
             let clean = &mut unit.heard.entry(nexus).or_default().clean;
             *clean = (*clean).max(Some(sent_at));
@@ -372,6 +378,17 @@ impl Session {
             && let Some(unit) = self.attentions(lun)
         {
             unit.note_deed(deed, now);
+        }
+        if Deed::of(command) == Some(Deed::Parameters) {
+            self.echo_over(lun, Echo::Pages, now);
+        }
+    }
+
+    /// A command of the initiator goes over a further nexus, as home's port is not accessible: what it changes, home will
+    /// report.
+    pub(super) fn leaves_home(&mut self, lun: Lun, command: &Command) {
+        if Deed::of(command) == Some(Deed::Parameters) {
+            self.expect_echo(lun, HOME, Echo::Pages);
         }
     }
 
@@ -406,6 +423,9 @@ impl Session {
         sent_at: Instant,
     ) {
         let Some((sense, code)) = unit_attention(response) else { return };
+        if self.is_echo(lun, nexus, code) {
+            return;
+        }
         if nexus == HOME {
             self.home_met(lun, sense, code);
         } else {
@@ -448,7 +468,9 @@ impl Session {
         };
         let own = match deed {
             Deed::Reset | Deed::Clear => self.is_being_reset(lun),
-            Deed::Parameters | Deed::Reservation | Deed::Other => self.tasks.iter().any(|(_, t)| changing(t)),
+            Deed::Parameters | Deed::Reservation | Deed::AccessStates | Deed::Other => {
+                self.tasks.iter().any(|(_, t)| changing(t))
+            }
         };
         let (now, rules, home, home_lost) = (self.now, self.rules, self.home_state(), self.home_lost_since);
         // A stray is home's own port in another portal group: should home move there, it will not say this again.

@@ -99,7 +99,8 @@ impl Session {
                 Origin::Survey(id) => self.survey(id, now),
                 Origin::Fence(nexus) => self.next_fence_step(nexus, now),
                 Origin::Registration => self.registration_swept_away(lun, nexus, now),
-                Origin::Initiator { .. } => {}
+                // Whether a transition came of it, the target is asked.
+                Origin::Initiator { .. } | Origin::Transition => {}
             }
         }
         let left = self.tasks.iter().filter_map(|(_, t)| self.question_due(t)).min();

@@ -16,7 +16,7 @@
 //! - `downstream`, `upstream`: what the initiator and the targets send. `tmf`: task management.
 //! - `nexus`: upstream sessions and connections. `leave`: logging them out.
 //! - `unit`: logical units: who they are, whether two nexuses show the same one, what binds them to home.
-//! - `attention`: unit attentions, each told once.
+//! - `attention`: unit attentions, each told once. `again`: commands that were answered and have not run.
 //! - `stuck`: commands that a living connection does not answer. `cleared`: those that somebody else has cleared.
 //!   `stale`: answers that come too late.
 //! - `recover`: a nexus is lost: moved commands, ghosts, fences. `recognise`: whether these are of the right unit.
@@ -32,6 +32,7 @@
 #[macro_use]
 mod rules;
 
+mod again;
 pub mod api;
 mod attention;
 mod check;
@@ -130,6 +131,8 @@ pub struct Session {
     next_conn: u32,
     next_ttt: u32,
     next_check: u64,
+    /// When states of port groups are looked at next.
+    access_at: Option<Instant>,
     next_ghost: u64,
     control: u32,
     outputs: VecDeque<Output>,
@@ -184,6 +187,7 @@ impl Session {
             next_conn: 0,
             next_ttt: 1,
             next_check: 0,
+            access_at: None,
             next_ghost: 0,
             control: 0,
             outputs: VecDeque::new(),
@@ -219,6 +223,7 @@ impl Session {
         if std::mem::take(&mut self.changed) || self.finishing.is_some() || self.is_draining() {
             self.look_around(now);
         }
+        self.check_access(now);
     }
 
     /// A deadline has passed.
@@ -234,6 +239,7 @@ impl Session {
         self.look_for_units_again(now);
         self.dispatch(now);
         self.look_around(now);
+        self.check_access(now);
     }
 
     /// What changes with the state of connections rather than with data.
@@ -263,6 +269,7 @@ impl Session {
             self.registration_deadline(),
             self.function_deadline(),
             self.question_deadline(),
+            self.access_deadline(),
         ];
         all.into_iter().flatten().filter(|at| *at > self.looked).min()
     }

@@ -185,6 +185,17 @@ mutants! {
     /// A connection into another portal group is kept in home's session (R5).
     ForeignGroupJoined = "foreign-group-joined",
 
+    // Asymmetric access.
+
+    /// Ports in standby carry commands for the medium (P3).
+    StandbyUsed = "standby-used",
+    /// Commands that find no active path do not wait until a transition is over (P3).
+    TransitionNotAwaited = "transition-not-awaited",
+    /// The target is not asked again which ports are active (P3, P4).
+    AccessNotAskedAgain = "access-not-asked-again",
+    /// Braid asks for one transition after the other, without a pause (P4).
+    TransitionsPingPong = "transitions-ping-pong",
+
     // Task management.
 
     /// ABORT TASK is answered without asking the target: the command still runs there (P1).

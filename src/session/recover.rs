@@ -75,14 +75,16 @@ fn known_fence(identity: &Inquiry) -> FenceMethod {
     }
 }
 
-/// Whether an ORDERED command was answered from its place in the task set: other statuses, and unit attentions, may be
-/// given before a command takes its place.
+/// Whether an ORDERED command was answered from its place in the task set: other statuses, unit attentions, and what the
+/// state of the port refuses, may be given before a command takes its place.
 fn took_its_turn(response: &ScsiResponse) -> bool {
     let sense = || response.sense().and_then(|s| Sense::parse(&s));
     match response.status {
         _ if response.response != 0 => false,
         status::GOOD => true,
-        status::CHECK_CONDITION => sense().is_some_and(|s| !s.is_unit_attention()),
+        status::CHECK_CONDITION => {
+            sense().is_some_and(|s| !s.is_unit_attention()) && !response.is_access_refusal()
+        }
         _ => false,
     }
 }

@@ -61,15 +61,9 @@ impl Session {
         self.dispatch_home(now);
     }
 
-    fn dispatch_home(&mut self, now: Instant) {
-        while let Some(key) = self.home_queue.front().copied() {
-            if self.report_attention(key, now) {
-                continue;
-            }
-            let Some(conn) = self.choose_home(key) else { break };
-            self.home_queue.pop_front();
-            self.send(key, conn, now);
-        }
+    /// Whether home takes a command although it is plain block I/O.
+    fn goes_home(&self, key: TaskKey) -> bool {
+        self.tasks.get(key).is_some_and(|t| self.is_single_file(t.lun) && !self.is_shut_out(t))
     }
 
     fn dispatch_any(&mut self, now: Instant) {
@@ -82,10 +76,10 @@ impl Session {
                 return;
             }
             // A unit that no path can take now does not hold up the others.
-            let conn = match self.is_single_file(lun) {
+            let conn = match self.goes_home(key) {
                 _ if stuck.contains(&lun) => None,
                 true => self.choose_home(key),
-                false => self.choose_any(key),
+                false => self.choose_any(key, now),
             };
             let Some(conn) = conn else {
                 if !stuck.contains(&lun) {
@@ -96,6 +90,32 @@ impl Session {
             };
             self.any_queue.remove(at);
             self.send(key, conn, now);
+        }
+    }
+
+    /// What home alone takes, unless its port does not give access to what the command needs.
+    fn dispatch_home(&mut self, now: Instant) {
+        let mut at = 0;
+        while let Some(key) = self.home_queue.get(at).copied() {
+            if self.report_attention(key, now) {
+                continue;
+            }
+            let shut_out = self.tasks.get(key).is_some_and(|t| self.is_shut_out(t));
+            let conn = if shut_out { self.choose_any(key, now) } else { self.choose_home(key) };
+            match conn {
+                Some(conn) => {
+                    self.home_queue.remove(at);
+                    let away = self.conn(conn).is_some_and(|c| c.nexus != HOME);
+                    if let Some((lun, command)) =
+                        self.tasks.get(key).filter(|_| away).map(|t| (t.lun, t.command.clone()))
+                    {
+                        self.leaves_home(lun, &command);
+                    }
+                    self.send(key, conn, now);
+                }
+                None if shut_out => at += 1,
+                None => break,
+            }
         }
     }
 
@@ -134,17 +154,23 @@ impl Session {
         self.conns.iter().filter(|c| self.takes_commands(c, HOME)).min_by_key(load).map(|c| c.id)
     }
 
-    /// A connection on a path chosen by policy, whose nexus may carry the unit. A path with two connections (its own
-    /// nexus and, after a loss, home) prefers its own nexus.
-    fn choose_any(&mut self, key: TaskKey) -> Option<ConnId> {
+    /// A connection on a path chosen by policy, whose nexus may carry the unit and is as good for it as any. A path with
+    /// two connections (its own nexus and, after a loss, home) prefers its own nexus.
+    fn choose_any(&mut self, key: TaskKey, now: Instant) -> Option<ConnId> {
         let task = self.tasks.get(key)?;
         let (lun, bytes, class) = (task.lun, u64::from(task.expected), task.command.class.clone());
+        let Some(grade) = self.best_grade(lun, &class) else {
+            let arrived = task.arrived;
+            return if self.waits_for_access(lun, arrived, now) { None } else { self.choose_home(key) };
+        };
+        self.access_found(lun);
         let mut usable = std::mem::take(&mut self.usable);
         usable.clear();
         usable.resize(self.paths.len(), false);
         for conn in &self.conns {
             if self.takes_commands(conn, conn.nexus)
                 && self.unit_usable(lun, conn.nexus, &class)
+                && self.has_grade(lun, conn.nexus, grade)
                 && let Some(slot) = usable.get_mut(conn.path.0)
             {
                 *slot = true;
@@ -154,7 +180,10 @@ impl Session {
         self.usable = usable;
         let path = chosen?;
         let fits = |c: &&Conn| {
-            c.path == path && self.takes_commands(c, c.nexus) && self.unit_usable(lun, c.nexus, &class)
+            c.path == path
+                && self.takes_commands(c, c.nexus)
+                && self.unit_usable(lun, c.nexus, &class)
+                && self.has_grade(lun, c.nexus, grade)
         };
         self.conns.iter().filter(fits).max_by_key(|c| c.nexus).map(|c| c.id)
     }

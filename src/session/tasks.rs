@@ -32,6 +32,8 @@ pub(super) enum Origin {
     Fence(NexusId),
     /// A question for registrations, or a change of one.
     Registration,
+    /// A port group of the unit is to be made active.
+    Transition,
 }
 
 /// An R2T of the target that is being answered.
@@ -103,6 +105,8 @@ pub(super) struct Task {
     pub(super) undecided: bool,
     /// Times it was given up with a lost nexus.
     pub(super) losses: u32,
+    /// Times it was refused for the state of a port.
+    pub(super) refusals: u32,
     /// It was answered with GOOD.
     pub(super) done: bool,
     /// The initiator has data of a run that went wrong: they may be anything.
@@ -158,6 +162,7 @@ impl Task {
             follows: false,
             undecided: false,
             losses: 0,
+            refusals: 0,
             done: false,
             tainted: false,
             inbound: WriteBuffer::default(),
@@ -318,7 +323,11 @@ impl Task {
     pub(super) fn initiator_tag(&self) -> Itt {
         match self.origin {
             Origin::Initiator { itt, .. } => itt,
-            Origin::Check(_) | Origin::Survey(_) | Origin::Fence(_) | Origin::Registration => Itt::NONE,
+            Origin::Check(_)
+            | Origin::Survey(_)
+            | Origin::Fence(_)
+            | Origin::Registration
+            | Origin::Transition => Itt::NONE,
         }
     }
 

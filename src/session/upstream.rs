@@ -293,8 +293,8 @@ impl Session {
     pub(super) fn completed(&mut self, key: TaskKey, id: ConnId, response: ScsiResponse, now: Instant) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         let Some(run) = task.run.as_ref() else { return };
-        let (nexus, path, load) = (run.nexus, run.path, run.load);
-        let sent_at = run.sent_at;
+        let (nexus, path, load, lun) = (run.nexus, run.path, run.load, task.lun);
+        let (sent_at, initiators) = (run.sent_at, task.is_initiators());
         if let Some(conn) = self.conn_mut(id) {
             conn.newest_done = conn.newest_done.max(sent_at);
         }
@@ -304,11 +304,11 @@ impl Session {
         self.path_answered(id, now);
         self.note_cleared(key, &response, now);
         self.note_clean(key, &response);
+        self.note_access(lun, nexus, &response, now);
         if response.status == status::TASK_ABORTED && self.aborted_by_own_function(key) {
             return;
         }
-        if nexus != HOME && self.home_must_say(key, &response, now) {
-            self.move_to_home(key);
+        if initiators && self.has_not_run(key, &response, now) {
             return;
         }
         let Some(task) = self.tasks.get_mut(key) else { return };
@@ -323,6 +323,9 @@ impl Session {
                 };
                 let response = self.narrow(key, response);
                 let waits = nexus == HOME && self.home_answered(key, &command, &response, now);
+                if nexus != HOME && response.tells_of_a_run() {
+                    self.note_change(lun, &command);
+                }
                 if waits {
                     self.hold_answer(key, response);
                 } else {
@@ -350,6 +353,11 @@ impl Session {
                     self.held -= u64::from(task.inbound.received());
                     self.registration_answered(&task, &response, now);
                 }
+            }
+            Origin::Transition => {
+                task.run = None;
+                self.transition_answered(lun, (nexus, sent_at), &response);
+                self.conclude(key, now);
             }
         }
     }
@@ -403,23 +411,6 @@ impl Session {
             task.run = None;
             task.held_response = Some(Box::new(response));
         }
-    }
-
-    /// Runs a command that did not run on a further nexus on home. Some targets send read data all the same, whatever was
-    /// in their memory (tgt, before a unit attention): the initiator has them, and cannot be sent others in their place.
-    /// Where the connection is lost after such data and before the status, nobody can know that they do not count.
-    fn move_to_home(&mut self, key: TaskKey) {
-        let rules = self.rules;
-        if let Some(task) = self.tasks.get_mut(key)
-            && let Some(run) = task.run.take()
-        {
-            let passed_on = task.outbound.delivered > run.passed_on_before;
-            task.tainted |= passed_on && !broken!(rules, TaintedReadAnsweredGood);
-            task.home_only = true;
-        }
-        self.recall(key);
-        self.wait_for_ghosts(key);
-        self.queue_if_ready(key);
     }
 
     /// Answers the initiator and ends the task; waits with it while the initiator still owes data (R138). Data that may be
@@ -476,9 +467,12 @@ impl Session {
     }
 
     /// Ends a task without a word: releases what waited for it and opens the window.
-    pub(super) fn conclude(&mut self, key: TaskKey, _now: Instant) {
+    pub(super) fn conclude(&mut self, key: TaskKey, now: Instant) {
         self.unqueue_if_queued(key);
         let Some(task) = self.tasks.remove(key) else { return };
+        if task.origin == Origin::Transition {
+            self.transition_over(task.lun, now);
+        }
         if let Some(untold) = &task.held_response {
             self.attention_untold(task.lun, untold);
         }
@@ -523,7 +517,8 @@ impl Session {
         let unsent = broken!(self.rules, FollowsUnsentData);
         let whole =
             |t: &&Task| (unsent || t.is_whole_at_target()) && t.run.as_ref().is_some_and(|r| r.nexus == HOME);
-        if self.tasks.get(key).filter(whole).is_none() {
+        // What a port may refuse for its state runs again, behind what would follow it.
+        if self.tasks.get(key).filter(whole).is_none_or(|t| self.is_asymmetric(t.lun)) {
             return;
         }
         let followers = self.order.hand_over(key);

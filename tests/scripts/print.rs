@@ -102,6 +102,15 @@ pub(crate) fn notice(notice: &Notice) -> String {
             format!("completed on path {}, read {read} wrote {written} in {took:?}", path.0)
         }
         Notice::UnitAttentionAbsorbed { path } => format!("unit attention absorbed on path {}", path.0),
+        Notice::AccessChanged { path, lun, from, to } => {
+            format!("lun {lun} on path {} was {from}, is {to}", path.0)
+        }
+        Notice::TransitionAsked { path, lun, group } => {
+            format!("lun {lun} is to become active in group {group}, path {}", path.0)
+        }
+        Notice::TransitionRefused { path, lun, what } => {
+            format!("lun {lun} did not become active on path {}: {what}", path.0)
+        }
         Notice::DownstreamProtocol(what) => format!("initiator broke the protocol: {what}"),
         Notice::AllPathsDown => "all paths down".to_owned(),
         Notice::GaveUp => "gave up".to_owned(),

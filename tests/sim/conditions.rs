@@ -95,6 +95,8 @@ pub(crate) struct Conditions {
     heard: Vec<(usize, (u8, u8), Instant)>,
     beliefs: Vec<Belief>,
     foreign_holds: Vec<bool>,
+    /// It did at some time.
+    foreign_held: Vec<bool>,
     medium_errors: u32,
     /// Connections were lost since the session began: an outcome may be unknown.
     losses: u32,
@@ -110,6 +112,14 @@ pub(crate) struct Conditions {
     preempted: (u8, u8),
     /// Something was lost at some time: registrations may have been left behind.
     pub(crate) scarred: bool,
+    /// For each unit and path: when it gave no access last.
+    shut: Vec<Vec<Option<Instant>>>,
+    /// For each unit: since when some path gives access, and when one last did that had for a while.
+    open: Vec<(Option<Instant>, Option<Instant>)>,
+    /// How long Braid waits for access, where nothing but access states goes wrong and the target lets itself be helped.
+    patience: Option<Duration>,
+    /// Braid itself changed states of a unit, in this session or one before.
+    transitions: Vec<bool>,
 }
 
 const GREETING: (u8, u8) = (0x29, 0);
@@ -118,6 +128,7 @@ const NEXUS_LOSS: (u8, u8) = (0x29, 7);
 const MODE_CHANGED: (u8, u8) = (0x2a, 1);
 const LUNS_CHANGED: (u8, u8) = (0x3f, 0x0e);
 const CLEARED: (u8, u8) = (0x2f, 0);
+const ACCESS_CHANGED: (u8, u8) = (0x2a, 6);
 
 impl Conditions {
     pub(crate) fn new(scenario: &Scenario) -> Self {
@@ -130,6 +141,7 @@ impl Conditions {
             heard: Vec::new(),
             beliefs: vec![Belief::default(); scenario.units],
             foreign_holds: vec![false; scenario.units],
+            foreign_held: vec![false; scenario.units],
             medium_errors: 0,
             losses: 0,
             keeps_stale: !scenario.persona.returns_reservation || groups.len() > 1,
@@ -138,6 +150,10 @@ impl Conditions {
             reset: scenario.persona.reset_attention,
             preempted: scenario.persona.preempted,
             scarred: false,
+            shut: vec![vec![None; scenario.paths.len()]; scenario.units],
+            open: vec![(None, None); scenario.units],
+            patience: scenario.access.filter(|a| scenario.is_sound() && !a.refuses).map(|a| a.patience()),
+            transitions: vec![false; scenario.units],
         }
     }
 
@@ -161,6 +177,10 @@ impl Conditions {
     pub(crate) fn login(&mut self) {
         for unit in self.units() {
             self.expect(unit, GREETING);
+            if self.transitions[unit] {
+                // A session before may have had states changed that are told only now.
+                self.expect(unit, ACCESS_CHANGED);
+            }
         }
     }
 
@@ -213,6 +233,46 @@ impl Conditions {
         self.happens(event, unit, CLEARED);
     }
 
+    /// Access states of a unit were changed by somebody else.
+    pub(crate) fn access_changed(&mut self, event: u32, unit: usize) {
+        self.happens(event, unit, ACCESS_CHANGED);
+    }
+
+    /// Braid has access states changed, and will keep to itself what the target says of it.
+    pub(crate) fn transition_asked(&mut self, unit: usize) {
+        self.transitions[unit] = true;
+        let alike = |h: &&mut Happened| h.unit == unit && h.code == ACCESS_CHANGED;
+        self.happened.iter_mut().filter(alike).for_each(|h| h.owed = false);
+    }
+
+    /// Which paths give access to a unit now.
+    pub(crate) fn note_access(&mut self, unit: usize, open: &[bool], now: Instant) {
+        for (shut, _) in self.shut[unit].iter_mut().zip(open).filter(|(_, open)| !**open) {
+            *shut = Some(now);
+        }
+        let (since, last) = &mut self.open[unit];
+        if open.contains(&true) {
+            if *since.get_or_insert(now) + HARDLY_APART <= now {
+                *last = Some(now);
+            }
+        } else {
+            *since = None;
+        }
+    }
+
+    /// A command issued at a time was refused for the state of a port.
+    pub(crate) fn refused(&self, unit: usize, issued: Instant, now: Instant) {
+        // What is reserved stays where it is, and while another initiator holds it nothing can be proved.
+        if self.beliefs[unit].held() || self.foreign_held[unit] {
+            return;
+        }
+        let open = self.shut[unit].iter().position(|shut| shut.is_none_or(|at| at < issued));
+        assert!(open.is_none(), "P3: refused, though path {open:?} gave access to unit {unit} all the time");
+        let lately = |patience| self.open[unit].1.is_some_and(|at| now + HARDLY_APART < at + patience);
+        let hasty = self.patience.is_some_and(lately);
+        assert!(!hasty, "P3: refused, though unit {unit} was accessible a short while ago");
+    }
+
     pub(crate) fn mode_changed(&mut self, event: u32, unit: usize) {
         self.happens(event, unit, MODE_CHANGED);
         if self.beliefs[unit].changed_modes.is_some() {
@@ -259,6 +319,7 @@ impl Conditions {
 
     pub(crate) fn foreign_reserves(&mut self, unit: usize, holds: bool) {
         self.foreign_holds[unit] |= holds;
+        self.foreign_held[unit] |= holds;
     }
 
     /// A medium error was injected.
@@ -287,10 +348,13 @@ impl Conditions {
         };
         let known = self.happened.iter_mut().filter(|h| h.event == event && h.unit == unit && !h.told);
         let registered = belief.ever_registered;
+        // What Braid's own transition did, and what somebody else's, look the same.
+        let transitions = self.transitions[unit];
         let clear = |h: &&mut Happened| {
             let deed = own(h.code) || h.code.0 == 0x2a && h.code.1 > 2 && registered;
             let doubtful = h.code == POWER_ON || deed || late(h);
-            home || !doubtful
+            let own = transitions && h.code == ACCESS_CHANGED;
+            !own && (home || !doubtful)
         };
         known.filter(clear).for_each(|h| h.owed = true);
     }
@@ -339,7 +403,7 @@ impl Conditions {
     /// A read was answered with BUSY: a further nexus had something to say.
     pub(crate) fn busy(&self, unit: usize) {
         let reason = self.reasons.iter().any(|r| r.unit == unit);
-        assert!(reason, "P3: unit {unit} is busy without a reason");
+        assert!(reason || self.transitions[unit], "P3: unit {unit} is busy without a reason");
     }
 
     /// What a reservation command did is not known.

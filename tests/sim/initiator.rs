@@ -755,7 +755,10 @@ impl Initiator {
                 self.oracle.unknown(pending.op);
             }
             // It has data that came before a unit attention, which Braid learned of too late.
-            status::BUSY if pending.kind == Kind::Read && self.scenario.persona.data_before_sense => {
+            status::BUSY
+                if matches!(pending.kind, Kind::Read | Kind::Query)
+                    && self.scenario.persona.data_before_sense =>
+            {
                 self.coverage.hit("status: busy after data that may be anything");
                 self.conditions.busy(pending.unit);
                 self.oracle.unknown(pending.op);
@@ -855,6 +858,13 @@ impl Initiator {
                 self.coverage.hit("sense: unit attention");
                 assert!(pending.kind != Kind::Inquiry, "P3: INQUIRY reports no unit attention");
                 self.conditions.told(unit, asc, ascq, now);
+                self.settle_once(pending.kind, Once::DidNotRun);
+            }
+            (2, 4, 0x0a..=0x0c) => {
+                self.coverage.hit("sense: not ready for the state of a port");
+                if !matches!(pending.kind, Kind::Reserve(_)) {
+                    self.conditions.refused(unit, pending.issued, now);
+                }
                 self.settle_once(pending.kind, Once::DidNotRun);
             }
             (3, ..) => {

@@ -6,7 +6,7 @@
 use crate::inventory::Inventory;
 use crate::net::Quality;
 use crate::random::Random;
-use crate::target::{Deed, LunChange, Persona};
+use crate::target::{AccessSetup, Deed, Header, LunChange, Persona};
 use braid::path::select::Policy;
 use braid::session::{Barriers, Fanout, FenceMethod};
 use std::time::Duration;
@@ -67,6 +67,8 @@ pub(crate) enum Fault {
     /// Another initiator registers, reserves, preempts.
     Foreign(Deed),
     MediaError,
+    /// Another port group becomes active for a unit.
+    AccessShifts(u16),
     /// The target asks for logout of a path's connections.
     AsyncLogout(usize),
     /// LUNs of the second portal group change.
@@ -107,6 +109,7 @@ impl Fault {
             Self::ForeignPreempt => "other initiator: preempts",
             Self::Foreign(deed) => deed.name(),
             Self::MediaError => "fault: medium error",
+            Self::AccessShifts(_) => "access: another port group becomes active",
             Self::AsyncLogout(_) => "target asks for logout",
             Self::Luns(LunChange::Vanish(_)) => "luns: one vanishes",
             Self::Luns(LunChange::Appear(_)) => "luns: one appears",
@@ -208,6 +211,8 @@ pub(crate) struct Scenario {
     pub(crate) think: Duration,
     pub(crate) mix: Mix,
     pub(crate) order: OrderSetup,
+    /// Port groups have access states of their own.
+    pub(crate) access: Option<AccessSetup>,
     pub(crate) faults: Vec<Planned>,
     /// The LUNs of the second portal group, if they are others than home's.
     pub(crate) inventory: Option<Inventory>,
@@ -259,6 +264,7 @@ impl Scenario {
             think: random.pick(&[10 * US, 100 * US, 2 * MS]),
             mix: draw_mix(random),
             order,
+            access: None,
             faults: Vec::new(),
             inventory: None,
         };
@@ -331,6 +337,65 @@ impl Scenario {
                 self.faults.push(Planned { after_commands, delay, fault });
             }
         }
+    }
+
+    /// The target has port groups with states of their own, which change.
+    pub(crate) fn divide(&mut self, mut random: Random) {
+        // What is bound to home stays there, whatever its port gives access to.
+        (self.order.naca, self.order.device_type, self.persona.device_type) = (false, 0, 0);
+        (self.order.control, self.persona.control) = (None, None);
+        let portals = if random.once_in(4) { 3 } else { 2 };
+        for (n, path) in self.paths.iter_mut().enumerate() {
+            path.group = u16::try_from(1 + n % portals).unwrap();
+        }
+        let reached = u16::try_from(portals.min(self.paths.len())).unwrap();
+        let support = random.pick(&[1, 1, 2, 3]);
+        // One more group that only others reach: it takes an explicit transition to get the unit back.
+        let lonely = support & 2 != 0 && random.once_in(2);
+        let groups = reached + u16::from(lonely);
+        let any = |random: &mut Random| u16::try_from(1 + random.below(usize::from(groups))).unwrap();
+        let header = random.pick(&[
+            Header::Extended(4),
+            Header::Extended(0),
+            Header::Extended(20),
+            Header::Ignored,
+            Header::Refused,
+        ]);
+        let told = random.below(3);
+        let longest = random.pick(&[20 * MS, 500 * MS, 3000 * MS]);
+        self.access = Some(AccessSetup {
+            support,
+            groups,
+            first: any(&mut random),
+            rest: if support & 2 == 0 { random.pick(&[1, 2, 2, 3, 0xe]) } else { random.pick(&[1, 2, 2, 3]) },
+            header,
+            names_group: told != 1,
+            names_port: told != 0,
+            attentive: !random.once_in(3),
+            capacity_in_standby: random.once_in(2),
+            longest,
+            refuses: random.once_in(10),
+            rival: random.pick(&[0, 0, 1, 2]),
+        });
+        if random.once_in(2) {
+            // Nothing else goes wrong.
+            self.faults.clear();
+            self.paths.iter_mut().for_each(|p| p.wrong = false);
+        }
+        for _ in 0..random.pick(&[1, 2, 4, 6]) {
+            let spread = random.pick(&[100 * US, 2 * MS, 50 * MS, 2000 * MS]);
+            self.faults.push(Planned {
+                after_commands: u32::try_from(random.below(self.commands as usize)).unwrap(),
+                delay: random.between(Duration::ZERO, spread),
+                fault: Fault::AccessShifts(any(&mut random)),
+            });
+        }
+    }
+
+    /// Whether nothing goes wrong but that access states change.
+    pub(crate) fn is_sound(&self) -> bool {
+        let sound = |p: &Planned| matches!(p.fault, Fault::AccessShifts(_));
+        self.faults.iter().all(sound) && !self.paths.iter().any(|p| p.wrong)
     }
 
     /// Some faults need others beside them, and soon, or a target of a certain kind.

@@ -411,8 +411,16 @@ impl Session {
         let Some(task) = self.tasks.get(key) else { return false };
         let asked = |f: &&Function| f.stage != Stage::Gathering && task.seq <= f.before;
         let own = self.functions.iter().filter(asked).any(|f| f.concerns(task));
-        if !own || !task.may_run_twice() || broken!(self.rules, OwnAbortTold) {
+        let away = task.run.as_ref().is_some_and(|r| r.nexus != HOME);
+        if !own || !task.may_run_twice() && !away || broken!(self.rules, OwnAbortTold) {
             return false;
+        }
+        if !task.may_run_twice() {
+            if let Some(task) = self.tasks.get_mut(key) {
+                task.run = None;
+            }
+            self.conclude(key, self.now);
+            return true;
         }
         if let Some(task) = self.tasks.get_mut(key) {
             task.run = None;
@@ -499,7 +507,8 @@ impl Session {
                 Origin::Registration => {
                     self.registration_swept_away(lun, nexus.unwrap_or(HOME), now);
                 }
-                Origin::Initiator { .. } => {}
+                // Whether a transition came of it, the target is asked.
+                Origin::Initiator { .. } | Origin::Transition => {}
             }
         }
     }

@@ -12,10 +12,9 @@ use super::Reach;
 use super::inquire::Step;
 use super::proof::Proof;
 use crate::iscsi::{Lun, ScsiResponse};
-use crate::scsi::sense::{key, status};
+use crate::scsi::sense::key;
 use crate::scsi::{Extent, Sense};
 use crate::session::Session;
-use crate::session::api::Notice;
 use crate::session::attention::{Code, REPORTED_LUNS_CHANGED};
 use crate::session::nexus::{NexusId, NexusState};
 use crate::session::tasks::TaskKey;
@@ -54,33 +53,9 @@ pub(super) fn is_not_ready(sense: Sense) -> bool {
 }
 
 impl Session {
-    /// Whether a further nexus has answered a command of the initiator with what home must say: home is the nexus that the
-    /// initiator knows. The command did not run.
-    pub(in crate::session) fn home_must_say(
-        &mut self,
-        key: TaskKey,
-        response: &ScsiResponse,
-        now: Instant,
-    ) -> bool {
-        let Some(task) = self.tasks.get(key).filter(|task| task.is_initiators()) else { return false };
-        let Some(run) = &task.run else { return false };
-        let (lun, nexus, path, sent_at) = (task.lun, run.nexus, run.path, run.sent_at);
-        if response.is_attention() && !broken!(self.rules, FurtherAttentionPassedOn) {
-            self.note(Notice::UnitAttentionAbsorbed { path });
-            self.attention_met(nexus, lun, response, sent_at);
-            self.attention_doubts(lun, nexus, (response, sent_at), now);
-            return true;
-        }
-        if response.status == status::RESERVATION_CONFLICT && !broken!(self.rules, ReservedUnitSpread) {
-            self.registrations_doubted(lun);
-            return true;
-        }
-        self.is_unfit_there(key, nexus, response, now)
-    }
-
     /// Whether a further nexus has answered a command of the initiator with something that home need not say: it did not
     /// run, and runs again on home.
-    fn is_unfit_there(
+    pub(in crate::session) fn is_unfit_there(
         &mut self,
         task: TaskKey,
         nexus: NexusId,

@@ -2,7 +2,8 @@
 //!
 //! Home is asked for it when it has told what the unit is, and again when the initiator or somebody else changed mode
 //! parameters. Until it has answered the unit is used over home alone; so it is while QERR or UA_INTLCK_CTRL are set,
-//! whose effects show on one nexus only. A unit without command queueing (CMDQUE) is not asked, and one that does not
+//! whose effects show on one nexus only. While home's port refuses the page for its access state, what home has told before
+//! holds, if nobody has changed it since. A unit without command queueing (CMDQUE) is not asked, and one that does not
 //! answer has the values of a unit without the page.
 
 use super::inquire::{Check, Reach, Step};
@@ -22,6 +23,8 @@ pub(super) struct Control {
     asked: bool,
     /// Not known, or no longer.
     stale: bool,
+    /// Home has told it, and nobody has changed it since.
+    told: bool,
     page: ControlPage,
 }
 
@@ -64,6 +67,9 @@ impl Session {
 
     /// The initiator has changed mode parameters of a unit.
     pub(in crate::session) fn mode_selected(&mut self, lun: Lun, now: Instant) {
+        if let Some(unit) = self.units.get_mut(&lun) {
+            unit.control.told = false;
+        }
         self.ask_control(lun, now);
     }
 
@@ -83,9 +89,15 @@ impl Session {
             self.home_checked(now);
             return;
         }
+        if check.refused {
+            // Home's port does not give access at the moment: what it told before holds, or else the unit stays with it.
+            unit.control.stale = !unit.control.told;
+            self.home_checked(now);
+            return;
+        }
         let before = unit.control.page.binds();
         let page = check.control.unwrap_or_default();
-        (unit.control.page, unit.control.stale) = (page, false);
+        unit.control = Control { asked: unit.control.asked, stale: false, told: true, page };
         if broken!(self.rules, ControlPageIgnored) {
             unit.control.page = ControlPage::default();
         } else if let Some(why) = page.binds().filter(|_| before != page.binds()) {

@@ -5,11 +5,13 @@
 use super::Unit;
 use super::change::is_not_ready;
 use super::facts::Facts;
+use super::proof::Proof;
 use crate::iscsi::{Cdb, Lun, ScsiResponse};
 use crate::scsi::Sense;
+use crate::scsi::alua::{self, PortGroups, Position, Support};
 use crate::scsi::inquiry::{self, Capacity, Identity, Inquiry};
 use crate::scsi::mode::{self, ControlPage};
-use crate::scsi::sense::status;
+use crate::scsi::sense::{key, status};
 use crate::session::Session;
 use crate::session::nexus::{HOME, NexusId};
 use crate::session::tasks::{Origin, Task};
@@ -22,6 +24,7 @@ pub(super) enum Step {
     Inquiry,
     Names,
     Serial,
+    Access,
     Capacity16,
     Capacity10,
     Keys,
@@ -39,6 +42,8 @@ pub(super) enum Reach {
     Control,
     /// Only whether an attention waits.
     Attention,
+    /// The states of its port groups, and nothing else.
+    Access,
 }
 
 /// One unit being asked on one nexus.
@@ -52,11 +57,15 @@ pub(in crate::session) struct Check {
     pub(super) step: Step,
     pub(super) reach: Reach,
     pub(super) facts: Facts,
+    support: Support,
+    position: Position,
     /// Somebody holds a persistent registration.
     pub(super) registered: bool,
     pub(super) control: Option<ControlPage>,
     /// The last question met a reservation.
     pub(super) shut_out: bool,
+    /// It was refused for the state of the port.
+    pub(super) refused: bool,
     /// The unit has perhaps changed since it began: all is asked once more.
     pub(super) stale: bool,
     /// Questions asked in vain (busy, aborted, unit attention).
@@ -79,8 +88,7 @@ impl Session {
 
     /// Lets the attentions of a unit come out on a nexus. A question that stays unanswered is asked anew after a while.
     pub(in crate::session) fn ask_whether_ready(&mut self, nexus: NexusId, lun: Lun, now: Instant) {
-        let proved =
-            self.units.get(&lun).is_some_and(|u| u.proofs.get(&nexus) == Some(&super::Proof::Proved));
+        let proved = self.units.get(&lun).is_some_and(|u| u.proofs.get(&nexus) == Some(&Proof::Proved));
         if nexus != HOME && !proved {
             // Under that LUN there may be another unit by now, whose attentions are not this one's.
             return;
@@ -123,9 +131,12 @@ impl Session {
             step,
             reach,
             facts: Facts::default(),
+            support: Support::default(),
+            position: Position::default(),
             registered: false,
             control: None,
             shut_out: false,
+            refused: false,
             stale: false,
             repeats: 0,
         });
@@ -136,7 +147,9 @@ impl Session {
     pub(in crate::session) fn ask(&mut self, id: u64, now: Instant) {
         let Some(check) = self.checks.iter().find(|c| c.id == id) else { return };
         let (nexus, lun, there) = (check.nexus, check.lun, check.there);
+        let extended = self.units.get(&lun).is_none_or(|u| !u.access.short_header);
         let (cdb, expected) = match check.step {
+            Step::Access => (alua::report_port_groups_cdb(extended, u32::from(ANSWER)), ANSWER),
             Step::Ready => (inquiry::test_unit_ready_cdb(), 0),
             Step::Inquiry => (inquiry::inquiry_cdb(None, ANSWER), ANSWER),
             Step::Names => (inquiry::inquiry_cdb(Some(inquiry::PAGE_IDENTIFICATION), ANSWER), ANSWER),
@@ -175,14 +188,16 @@ impl Session {
                 self.home_was_asked(lun, run.conn, run.sent_at, now);
             }
         }
-        if self.not_ready_there(at, response, now) {
+        if self.not_ready_there(at, response, now) || self.no_access_there(at, response) {
             return;
         }
         let Some(check) = self.checks.get_mut(at) else { return };
-        let (asked, lun, nexus) = (check.step, check.lun, check.nexus);
+        let (step, good) = (check.step, response.status == status::GOOD);
+        let (lun, nexus) = (check.lun, check.nexus);
         check.shut_out = response.status == status::RESERVATION_CONFLICT;
-        check.take(&task.collected, response.status == status::GOOD);
-        if asked == Step::Inquiry
+        check.refused = response.is_access_refusal();
+        check.take(&task.collected, good);
+        if step == Step::Inquiry
             && nexus == HOME
             && check.facts.is_present()
             && let Some(inquiry) = check.facts.inquiry.clone()
@@ -193,16 +208,27 @@ impl Session {
         if check.step == Step::Keys && check.nexus == HOME {
             check.step = Step::Done;
         }
-        let compared = check.nexus != HOME && check.step == Step::Ready;
-        if check.step == Step::Done && check.reach != Reach::Attention && std::mem::take(&mut check.stale) {
+        let named = step == Step::Serial && check.reach != Reach::Control;
+        if named && nexus != HOME && self.is_another(at) {
+            let check = self.checks.remove(at);
+            self.not_here(&check, now);
+            return;
+        }
+        if named {
+            self.name_told(id);
+        } else if step == Step::Access {
+            let answer = PortGroups::parse(&task.collected).filter(|_| good);
+            self.states_told(id, answer, response, sent_at, now);
+        }
+        let Some(at) = self.checks.iter().position(|c| c.id == id) else { return };
+        let Some(check) = self.checks.get_mut(at) else { return };
+        let whole = check.reach != Reach::Attention;
+        if check.step == Step::Done && whole && std::mem::take(&mut check.stale) {
             check.step = Step::Inquiry;
         }
         if check.step == Step::Done {
             let check = self.checks.remove(at);
             self.check_done(check, now);
-        } else if compared && self.is_another(at) {
-            let check = self.checks.remove(at);
-            self.not_here(&check, now);
         } else {
             self.ask(id, now);
         }
@@ -214,7 +240,7 @@ impl Session {
         let attention = response.is_attention();
         check.repeats += 1;
         let (lun, nexus, worn_out) = (check.lun, check.nexus, check.repeats > MOST_REPEATS);
-        if attention && nexus != HOME && check.reach != Reach::Attention {
+        if attention && nexus != HOME && check.reach == Reach::Whole {
             // What it has said may hold no longer.
             check.step = Step::Inquiry;
         }
@@ -242,12 +268,72 @@ impl Session {
         asked
     }
 
+    /// A port that was active no longer is: the unit is proved there once it can be used.
+    fn no_access_there(&mut self, check: usize, response: &ScsiResponse) -> bool {
+        let Some(Check { nexus, lun, reach, .. }) = self.checks.get(check) else { return false };
+        let Some(unit) = self.units.get_mut(lun) else { return false };
+        let whole = *nexus != HOME && *reach == Reach::Whole && unit.access.support.any();
+        let off = whole && response.is_access_refusal();
+        if off {
+            unit.proofs.insert(*nexus, Proof::Unknown);
+            self.checks.remove(check);
+        }
+        off
+    }
+
+    /// A unit has said who it is: where it is home's, it counts which port it was asked through.
+    fn name_told(&mut self, id: u64) {
+        let Some(check) = self.checks.iter_mut().find(|c| c.id == id) else { return };
+        let Some(unit) = self.units.get_mut(&check.lun) else { return };
+        let known = unit.facts.as_ref().is_some_and(|known| known.another(&check.facts).is_none());
+        if check.nexus == HOME || known {
+            unit.note_position((check.nexus, check.there), check.position, check.support);
+            if check.reach == Reach::Whole && check.support.any() {
+                check.step = Step::Access;
+            }
+        }
+    }
+
+    /// A unit has said, or refused to say, in which states its port groups are.
+    fn states_told(
+        &mut self,
+        id: u64,
+        answer: Option<PortGroups>,
+        response: &ScsiResponse,
+        asked: Instant,
+        now: Instant,
+    ) {
+        let Some(check) = self.checks.iter_mut().find(|c| c.id == id) else { return };
+        let (lun, nexus, reach) = (check.lun, check.nexus, check.reach);
+        let Some(unit) = self.units.get_mut(&lun) else { return };
+        let sense = response.sense().and_then(|s| Sense::parse(&s));
+        if sense.is_some_and(|s| s.key == key::ILLEGAL_REQUEST) && !unit.access.short_header {
+            unit.access.short_header = true;
+            check.step = Step::Access;
+            return;
+        }
+        self.access_told(lun, answer, asked, now);
+        let Some(unit) = self.units.get_mut(&lun) else { return };
+        let off = nexus != HOME && !unit.access.state(nexus).is_active();
+        if off && reach == Reach::Whole {
+            // It is proved once it can be used.
+            unit.proofs.insert(nexus, Proof::Unknown);
+        }
+        if off || reach == Reach::Access {
+            self.checks.retain(|c| c.id != id);
+        }
+    }
+
     fn check_failed(&mut self, check: &Check, why: &str, now: Instant) {
         if check.reach == Reach::Attention {
             return;
         }
         if check.reach == Reach::Control {
             self.control_told(check, now);
+            return;
+        }
+        if check.reach == Reach::Access {
+            self.access_told(check.lun, None, now, now);
             return;
         }
         self.refuse(check.nexus, check.lun, why.into(), now);
@@ -297,6 +383,11 @@ impl Session {
 }
 
 impl Check {
+    /// Whether somebody waits for the states of port groups.
+    pub(super) fn is_about_access(&self) -> bool {
+        self.step == Step::Access
+    }
+
     /// Takes the answer of the current step and goes on to the next.
     fn take(&mut self, data: &[u8], good: bool) {
         let data = if good { data } else { &[] };
@@ -306,21 +397,26 @@ impl Check {
             Step::Ready if home => Step::Inquiry,
             Step::Ready => Step::Capacity16,
             Step::Inquiry => {
-                self.facts.inquiry = Inquiry::parse(data);
+                self.facts.inquiry = kind(data);
+                self.support =
+                    if self.facts.is_present() { Support::parse(data) } else { Support::default() };
                 Step::Names
             }
             Step::Names => {
                 self.facts.names = Identity::parse(data);
+                self.position = Position::parse(data);
                 Step::Serial
             }
             Step::Serial => {
                 self.facts.serial = inquiry::parse_serial(data);
                 match self.reach {
-                    Reach::Name | Reach::Control | Reach::Attention => Step::Done,
+                    Reach::Name | Reach::Control | Reach::Attention | Reach::Access => Step::Done,
                     Reach::Whole if home => Step::Capacity16,
                     Reach::Whole => Step::Ready,
                 }
             }
+            Step::Access if home => Step::Capacity16,
+            Step::Access => Step::Ready,
             Step::Capacity16 => {
                 self.facts.capacity = Capacity::parse_16(data);
                 if self.facts.capacity.is_some() { Step::Keys } else { Step::Capacity10 }
@@ -341,4 +437,11 @@ impl Check {
             Step::Done => Step::Done,
         };
     }
+}
+
+/// INQUIRY data. A port that is unavailable shows a unit that is there as one that may come (SPC-4 section 5.15.2.4.5).
+pub(super) fn kind(data: &[u8]) -> Option<Inquiry> {
+    let inquiry = Inquiry::parse(data)?;
+    let there = inquiry.qualifier == 1 && Support::parse(data).any();
+    Some(Inquiry { qualifier: if there { 0 } else { inquiry.qualifier }, ..inquiry })
 }

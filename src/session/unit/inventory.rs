@@ -10,6 +10,7 @@
 //! Home is never asked for its LUNs: the answer would clear an attention that is the initiator's.
 
 use super::facts::Facts;
+use super::inquire::kind;
 use super::proof::Proof;
 use crate::iscsi::{Cdb, Lun, ScsiResponse};
 use crate::scsi::inquiry::{self, Identity, Inquiry};
@@ -110,7 +111,7 @@ impl Survey {
                 self.step = Step::Inquiry;
             }
             Step::Inquiry => {
-                self.facts = Facts { inquiry: Inquiry::parse(data), ..Facts::default() };
+                self.facts = Facts { inquiry: kind(data), ..Facts::default() };
                 if self.facts.inquiry.as_ref().is_some_and(Inquiry::is_disk) {
                     self.step = Step::Names;
                 } else {
@@ -290,9 +291,10 @@ impl Session {
         if often {
             inventory.look_again(now);
         }
-        self.checks.retain(|check| check.nexus != nexus);
+        self.drop_checks(nexus, now);
         for unit in self.units.values_mut() {
             unit.proofs.remove(&nexus);
+            unit.access.forget(nexus);
             unit.attentions.renew(nexus);
             if let Some(shown) = unit.shown.get_mut(&nexus) {
                 shown.lun = None;

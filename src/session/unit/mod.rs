@@ -5,13 +5,17 @@
 //!   `inventory`: under which LUN. `change`: what becomes of that while the unit is used.
 //! - `reservation`: what binds a unit to the nexus that reserved it. `registration`, `replicas`: persistent registrations,
 //!   the same on every nexus. `collapse`: what the initiator is shown of them.
+//! - `access`: through which ports its medium can be reached. `transition`: making it reachable.
+//! - `echo`: what nexuses report that nobody needs to hear.
 //!
 //! Home is asked for a unit's name at its first command: should home move to another path, it must be the same unit there,
 //! and the session ends if that cannot be told. It is asked everything once the initiator uses the unit.
 
+mod access;
 mod change;
 mod collapse;
 mod control;
+mod echo;
 mod facts;
 mod inquire;
 mod inventory;
@@ -20,7 +24,9 @@ mod proof;
 mod registration;
 mod replicas;
 mod reservation;
+mod transition;
 
+pub(super) use echo::Echo;
 pub(super) use inquire::Check;
 pub(super) use inventory::Inventory;
 pub(super) use manner::Repeat;
@@ -33,7 +39,9 @@ use super::nexus::{HOME, NexusId, NexusState};
 use crate::iscsi::Lun;
 use crate::scsi::Class;
 use crate::scsi::inquiry::{self, Identity};
+use access::Access;
 use control::Control;
+use echo::Echoes;
 use facts::Facts;
 use inquire::{Reach, Step};
 use manner::Manner;
@@ -61,6 +69,8 @@ pub(in crate::session) struct Unit {
     /// Home holds it by RESERVE.
     reserved: bool,
     registrations: Registrations,
+    access: Access,
+    echoes: Echoes,
     proofs: BTreeMap<NexusId, Proof>,
     shown: BTreeMap<NexusId, inventory::Shown>,
     attentions: Attentions,
@@ -160,6 +170,7 @@ impl Session {
         let named = unit.facts.clone().filter(|_| !unit.known && !unit.gone && !unit.announced);
         let step = match named {
             _ if unit.attentions.is_doubtful() && reach == Reach::Whole => Step::Ready,
+            Some(_) if unit.access.support.any() => Step::Access,
             Some(_) => Step::Capacity16,
             None => Step::Inquiry,
         };

@@ -39,8 +39,9 @@ impl Session {
         let Some(unit) = self.units.get_mut(&lun) else { return };
         let facts = unit.facts.as_ref().filter(|_| unit.known);
         let disk = facts.and_then(|f| f.inquiry.as_ref()).is_some_and(Inquiry::is_disk);
+        let active = unit.access.may_serve(nexus);
         let proof = unit.proofs.entry(nexus).or_default();
-        if nexus != HOME && ready && disk && *proof == Proof::Unknown {
+        if nexus != HOME && ready && disk && active && *proof == Proof::Unknown {
             *proof = Proof::Checking;
             let there = self.lun_there(lun, nexus);
             self.start_check(nexus, lun, there, now);
@@ -95,13 +96,26 @@ impl Session {
                 unit.learning = unit.learning && nexus != HOME;
             }
         }
-        self.checks.retain(|c| c.nexus != nexus);
+        self.drop_checks(nexus, now);
         self.inventories.remove(&nexus);
         for unit in self.units.values_mut() {
             unit.proofs.remove(&nexus);
+            if nexus != HOME {
+                unit.access.forget(nexus);
+            }
             unit.attentions.forget(nexus);
         }
         self.registrations_lost(nexus, now);
+    }
+
+    /// Ends what is being asked on a nexus.
+    pub(super) fn drop_checks(&mut self, nexus: NexusId, now: Instant) {
+        let (lost, left) = std::mem::take(&mut self.checks).into_iter().partition(|c| c.nexus == nexus);
+        self.checks = left;
+        let lost: Vec<Check> = lost;
+        for check in lost.iter().filter(|c| c.is_about_access()) {
+            self.ask_access(check.lun, now);
+        }
     }
 
     /// Whether a check has found another unit than home's.
@@ -131,7 +145,12 @@ impl Session {
         let (path, nexus, lun, there) = (self.path_of(check.nexus), check.nexus, check.lun, check.there);
         let rules = self.rules;
         let Some(unit) = self.units.get_mut(&lun) else { return };
-        let Some(home) = &unit.facts else { return };
+        let asymmetric = unit.access.support.any();
+        let Some(home) = &mut unit.facts else { return };
+        if home.capacity.is_none() && asymmetric && home.another(&check.facts).is_none() {
+            // Home's port gave no access to the medium, and need not know its size.
+            home.capacity = check.facts.capacity;
+        }
         if unit.learning {
             // Home is being asked again, and then this one.
             unit.proofs.remove(&nexus);

@@ -4,6 +4,7 @@
 //! engine's own invariants, StatSN and the command window downstream, and that nothing is sent to a connection that is
 //! closed.
 
+mod access;
 mod attention;
 mod commands;
 mod end;
@@ -662,7 +663,10 @@ fn is_question(pdu: &Pdu) -> bool {
         Pdu::ScsiCommand(c) if c.cdb.0[5] == 0 => {
             matches!(
                 (c.cdb.0[0], c.expected_length),
-                (0x00, 0) | (0x12 | 0x5e, 96 | 1024) | (0x25 | 0x9e | 0xa0, _) | (0x5e, 0xfffc)
+                (0x00, 0)
+                    | (0x12 | 0x5e, 96 | 1024)
+                    | (0x25 | 0x9e | 0xa0 | 0xa3 | 0xa4 | 0x1a, _)
+                    | (0x5e, 0xfffc)
             )
         }
         _ => false,

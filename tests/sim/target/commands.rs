@@ -39,6 +39,8 @@ pub(super) enum Kind {
     Release,
     PersistentIn,
     PersistentOut,
+    ReportGroups,
+    SetGroups,
     Read,
     Write,
     WriteSame,
@@ -111,6 +113,8 @@ impl Op {
             0x93 => Self { fua: false, ..sixteen(Kind::WriteSame) },
             0x9e if cdb[1] & 0x1f == 0x10 => plain(Kind::Capacity16),
             0xa0 => plain(Kind::ReportLuns),
+            0xa3 if cdb[1] & 0x1f == 0x0a => plain(Kind::ReportGroups),
+            0xa4 if cdb[1] & 0x1f == 0x0a => plain(Kind::SetGroups),
             0xc1 => plain(Kind::Vendor),
             _ => plain(Kind::Unknown),
         }
@@ -134,6 +138,7 @@ impl Op {
                 | Kind::Reserve
                 | Kind::Release
                 | Kind::PersistentOut
+                | Kind::SetGroups
                 | Kind::WriteSame
                 | Kind::Unmap
                 | Kind::CompareAndWrite
@@ -158,7 +163,9 @@ impl Op {
 
     pub(super) fn access(self) -> Access {
         match self.kind {
-            Kind::Inquiry | Kind::ReportLuns | Kind::RequestSense | Kind::Release => Access::Always,
+            Kind::Inquiry | Kind::ReportLuns | Kind::RequestSense | Kind::ReportGroups | Kind::Release => {
+                Access::Always
+            }
             Kind::TestUnitReady
             | Kind::Capacity10
             | Kind::Capacity16
@@ -167,7 +174,8 @@ impl Op {
             | Kind::StartStop
             | Kind::Reserve
             | Kind::PersistentIn
-            | Kind::PersistentOut => Access::Free,
+            | Kind::PersistentOut
+            | Kind::SetGroups => Access::Free,
             Kind::Read => Access::Read,
             Kind::ModeSelect
             | Kind::Write
@@ -216,6 +224,10 @@ impl Target {
         {
             return outcome;
         }
+        if let Some(outcome) = self.shut(task) {
+            self.sessions[task.session].clean[task.unit] = self.entered_at();
+            return outcome;
+        }
         let owner = Owner::Session(task.session);
         if self.units[task.unit].reservations.conflicts(owner, task.op.access()) {
             return self.conflict();
@@ -244,6 +256,8 @@ impl Target {
                 self.note_view(task.unit);
                 outcome
             }
+            Kind::ReportGroups => self.report_groups(task),
+            Kind::SetGroups => self.set_groups(task),
             Kind::Read => self.read(task),
             Kind::Write => self.write(task),
             Kind::WriteSame => self.write_same(task),
@@ -375,7 +389,7 @@ impl Target {
         let unit = &self.units[task.unit];
         let blocks = unit.medium.len() as u64;
         let (mut data, allocation) = match task.op.kind {
-            Kind::Inquiry => match self.inquiry(task.unit, cdb) {
+            Kind::Inquiry => match self.inquiry(task.unit, task.session, cdb) {
                 Some(data) => (data, number(&cdb[3..5])),
                 None => return illegal(0x24),
             },
@@ -413,11 +427,12 @@ impl Target {
         Outcome::Data(data)
     }
 
-    fn inquiry(&self, unit: usize, cdb: &[u8]) -> Option<Vec<u8>> {
+    fn inquiry(&self, unit: usize, session: usize, cdb: &[u8]) -> Option<Vec<u8>> {
         let identity = self.units[unit].disk.identity;
         match (cdb[1] & 1, cdb[2]) {
             (0, _) => {
-                let mut data = vec![self.persona.device_type, 0, 6, 2, 31, 0, 0, 0];
+                let (qualifier, access) = self.inquiry_access(unit, session);
+                let mut data = vec![qualifier << 5 | self.persona.device_type, 0, 6, 2, 31, access, 0, 0];
                 data[7] = u8::from(self.persona.control.is_some()) << 1;
                 data.extend_from_slice(
                     format!("{:8}{:16}1.00", self.persona.vendor, self.persona.product).as_bytes(),
@@ -427,10 +442,12 @@ impl Target {
             (_, 0x00) => Some(vec![0, 0, 0, 3, 0x00, 0x80, 0x83]),
             (_, 0x80) => Some([&[0, 0x80, 0, 16][..], format!("{identity:016x}").as_bytes()].concat()),
             (_, 0x83) => {
-                let mut data = vec![0, 0x83, 0, 20, 1, 3, 0, 8];
+                // Ports and port groups are no names of the unit.
+                let port = self.port_designators(session);
+                let length = u8::try_from(12 + port.len()).unwrap();
+                let mut data = vec![0, 0x83, 0, length, 1, 3, 0, 8];
                 data.extend_from_slice(&(identity & 0x0fff_ffff_ffff_ffff | 3 << 60).to_be_bytes());
-                // A target port group, which is no name of the unit.
-                data.extend_from_slice(&[0x51, 0x95, 0, 4, 0, 0, 0, 1]);
+                data.extend_from_slice(&port);
                 Some(data)
             }
             _ => None,

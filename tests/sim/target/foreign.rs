@@ -74,6 +74,7 @@ impl Target {
     pub(crate) fn heal(&mut self) {
         self.healed = true;
         self.bad_reads = 0;
+        self.heal_access();
         self.units.iter_mut().for_each(|u| u.reservations.foreigners_leave());
         (0..self.units.len()).for_each(|unit| self.note_view(unit));
         if let Some(now) = self.now {

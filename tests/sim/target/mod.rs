@@ -7,6 +7,7 @@
 //! A logical unit's number is its place in the list of disks, if its portal group was told nothing else (`luns`). Breaches of the protocol on Braid's side panic with the
 //! number of the requirement.
 
+mod alua;
 mod commands;
 mod data;
 mod device;
@@ -24,6 +25,7 @@ mod trials;
 mod trigger;
 mod units;
 
+pub(crate) use alua::{Header, Setup as AccessSetup};
 pub(crate) use luns::LunChange;
 pub(crate) use medium::{BLOCK, block};
 pub(crate) use persona::Persona;
@@ -83,6 +85,9 @@ pub(crate) struct Target {
     conns: Vec<session::Conn>,
     /// In order of arrival.
     tasks: Vec<device::Task>,
+    asymmetry: Option<alua::Asymmetry>,
+    /// Changes of access states from outside.
+    access_events: Vec<(u32, usize)>,
     functions: Vec<tmf::Function>,
     logins: Vec<login::Pending>,
     /// When lost connections of an initiator port are cleared up.
@@ -116,6 +121,8 @@ impl Target {
             sessions: Vec::new(),
             conns: Vec::new(),
             tasks: Vec::new(),
+            asymmetry: None,
+            access_events: Vec::new(),
             functions: Vec::new(),
             logins: Vec::new(),
             cleanups: Vec::new(),
@@ -176,6 +183,7 @@ impl Target {
                 Due::Session(index) => self.session_due(index),
                 Due::Ping(index) => self.ping_due(index),
                 Due::Data(index) => self.data_late(index),
+                Due::Access => self.access_due(),
             }
         }
         self.announce_windows();
@@ -229,6 +237,7 @@ impl Target {
         for (index, conn) in self.conns.iter().enumerate() {
             consider(conn.ping_due(&self.persona), Due::Ping(index));
         }
+        consider(self.asymmetry.as_ref().and_then(alua::Asymmetry::due), Due::Access);
         first
     }
 }
@@ -243,4 +252,5 @@ enum Due {
     Session(usize),
     Ping(usize),
     Data(usize),
+    Access,
 }

@@ -16,10 +16,12 @@ impl World {
         if self.healing {
             return;
         }
-        // Which of two disks is the right one is settled by what home shows first.
+        // Which of two disks is the right one is settled by what home shows first, and that may last: without access, or while
+        // somebody else has reserved them.
         if self.scenario.may_mislead() && !self.initiator.has_seen_all() {
             if self.initiator.issued < self.scenario.commands {
-                self.after(Duration::from_millis(20), Happening::Fault(fault));
+                let pause = if self.scenario.access.is_some() { 50 } else { 20 };
+                self.after(Duration::from_millis(pause), Happening::Fault(fault));
             }
             return;
         }
@@ -71,6 +73,7 @@ impl World {
             | Fault::ForeignPreempt
             | Fault::Foreign(_)
             | Fault::MediaError
+            | Fault::AccessShifts(_)
             | Fault::AsyncLogout(_) => self.somebody_else(fault),
             Fault::Luns(change) => self.change_luns(change),
             Fault::AbortTask => self.manage(tmf::ABORT_TASK),
@@ -206,6 +209,7 @@ impl World {
                     self.initiator.conditions.expect_medium_error();
                 }
             }
+            Fault::AccessShifts(group) => target.shift_access(unit, group, self.now),
             Fault::AsyncLogout(path) => {
                 for wire in self.of_path(path) {
                     self.targets[0].async_logout(wire, 3);

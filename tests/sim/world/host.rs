@@ -46,7 +46,7 @@ pub(super) struct Host {
     /// When Braid last came up after a crash.
     pub(super) crashed: Option<Instant>,
     pub(super) session: Option<Session>,
-    incarnation: u32,
+    pub(super) incarnation: u32,
     mutant: Option<Mutant>,
     /// The engine's connections.
     wires: Vec<(ConnId, u32)>,
@@ -592,6 +592,12 @@ impl World {
             Notice::IdentityProved { .. } => "notice: identity proved",
             Notice::Completed { .. } => "notice: completed",
             Notice::UnitAttentionAbsorbed { .. } => "notice: unit attention absorbed",
+            Notice::AccessChanged { .. } => "notice: access state changed",
+            Notice::TransitionAsked { lun, .. } => {
+                self.initiator.conditions.transition_asked(usize::try_from(*lun).unwrap());
+                "notice: transition asked for"
+            }
+            Notice::TransitionRefused { .. } => "notice: transition refused",
             Notice::DownstreamProtocol(what) => panic!("P3: a rule kept was called broken: {what}"),
             Notice::AllPathsDown => "notice: all paths down",
             Notice::GaveUp => {

@@ -7,9 +7,10 @@
 //! 3. **The end**: the initiator logs out. Once Braid says that the session is over, nothing of it may still happen.
 //!
 //! # Parts
-//! - `host`: the machine that Braid runs on, doing what the engine wants done, as `braid::proxy` does.
+//! - `access`: which ports give access to what. `host`: the machine that Braid runs on, doing what the engine wants done, as `braid::proxy` does.
 //! - `wires`: connections and what travels on them. `faults`: what goes wrong. `phases`: the run.
 
+mod access;
 mod faults;
 mod host;
 mod phases;
@@ -32,6 +33,8 @@ use std::time::{Duration, Instant};
 /// Makes a source of chance of its own for those who contend for reservations, in each eighth seed: the others stay as they
 /// are without.
 const CONTENTION: u64 = 0x5e5f_5e5f_0000_0000;
+/// The same for port groups with states of their own, in one seed of ten.
+const ACCESS: u64 = 0x616c_7561;
 
 /// Of the stream from which [`Scenario::add_management`] is drawn.
 const MANAGEMENT: u64 = 0x746d_665f_7461_736b;
@@ -135,6 +138,8 @@ pub(crate) struct World {
     /// What has not gone wrong yet, latest first.
     planned: Vec<Planned>,
     power_cut_at: Option<Instant>,
+    /// When Braid last had port groups set, for which unit and in which of its sessions.
+    transitions: Vec<(usize, u32, Instant)>,
     /// Nothing goes wrong any more.
     healing: bool,
     /// The initiator leaves for good.
@@ -161,6 +166,9 @@ impl World {
             scenario.contend(&mut Random::new(seed ^ CONTENTION));
         } else {
             scenario.draw_inventory(seed);
+            if seed % 10 == 3 && scenario.inventory.is_none() {
+                scenario.divide(Random::new(seed ^ ACCESS));
+            }
         }
         scenario.add_management(&mut Random::new(seed ^ MANAGEMENT));
         if trace {
@@ -178,6 +186,10 @@ impl World {
             right.show(inventory::GROUP, &inventory.map, inventory.others.len(), inventory.tells);
         }
         let wrong = Target::new(scenario.persona.clone(), disks(101), random.fork());
+        let mut targets = [right, wrong];
+        if let Some(setup) = scenario.access {
+            targets.iter_mut().for_each(|t| t.set_asymmetry(setup));
+        }
         let qualities = scenario.paths.iter().map(|p| p.quality).chain([scenario.downstream]);
         let links = qualities.map(|quality| Link::new(quality, random.fork(), now)).collect();
         let mut planned = scenario.faults.clone();
@@ -192,12 +204,13 @@ impl World {
             order: 0,
             links,
             wires: Vec::new(),
-            targets: [right, wrong],
+            targets,
             reports: Vec::new(),
             initiator,
             front: None,
             planned,
             power_cut_at: None,
+            transitions: Vec::new(),
             healing: false,
             leaving: false,
             judged: Box::new([0; 246]),
@@ -259,6 +272,7 @@ impl World {
             }
             _ => self.engine_timeout(),
         }
+        self.watch_access();
     }
 
     fn happen(&mut self, what: Happening) {

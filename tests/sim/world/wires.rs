@@ -98,6 +98,7 @@ impl World {
     pub(super) fn drain_target(&mut self, which: usize) {
         use crate::target::Effect;
         self.reports.extend(self.targets[which].reports());
+        self.note_access(which);
         while let Some(effect) = self.targets[which].poll() {
             match effect {
                 Effect::Send(wire, pdu) => {

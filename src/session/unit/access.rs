@@ -1,0 +1,509 @@
+//! Asymmetric access: over which nexuses a unit's medium can be reached at the moment, and how well (SPC-4 section 5.15).
+//!
+//! A target with such support (INQUIRY, TPGS) says over any nexus in which state all its port groups are (REPORT TARGET
+//! PORT GROUPS); VPD page 83h says which group a nexus belongs to. What a nexus says counts once its unit has the name
+//! that home told; the newest answer counts for all of them. It is asked
+//! - when a unit is learned on home, and when it is to be proved on a further nexus;
+//! - after a unit attention says that states changed (2Ah/06h) or could not be changed (2Ah/07h);
+//! - after a command was refused for the state of the port (02h/04h/0Ah to 0Ch): until an answer tells better, the port is
+//!   in the state that the refusal told;
+//! - from time to time while a state is transitioning, commands wait, or no path is optimized. Not every target tells.
+//!
+//! # Which path
+//! Commands for the medium go over optimized paths if there is one, else over non-optimized ones, never over others. The
+//! target alone decides when a path is optimized again, so nothing here can go back and forth. Plain block I/O that finds
+//! no such path waits. So do commands that home alone takes otherwise (a flush, COMPARE AND WRITE, ORDERED reads and writes)
+//! if home's port is not active: they run over the best nexus on which the unit is proved. Their order needs no more than
+//! it does on home: `order` lets none of them run beside a command that it conflicts with, whatever nexus that is on.
+//! Everything else stays on home, since standby ports serve it, until home refuses it; what is refused has not run and runs
+//! where the unit is active. Reservations belong to home, come what may.
+//!
+//! # How long
+//! A command waits while there is hope: something is transitioning, or being asked or proved, or a path that may be active
+//! is down, or a group can be made active (`transition`); and no longer than a transition may take. Then it goes to
+//! home, and the initiator hears home's own answer. A command is refused a bounded number of times before that.
+
+use super::Unit;
+use super::inquire::{Reach, Step};
+use super::proof::Proof;
+use super::transition::Transition;
+use crate::iscsi::{Lun, ScsiResponse};
+use crate::scsi::alua::{PortGroups, Position, State, Support};
+use crate::scsi::sense::key;
+use crate::scsi::{Class, Extent, Sense};
+use crate::session::Session;
+use crate::session::api::Notice;
+use crate::session::nexus::{Conn, ConnState, HOME, NexusId, NexusState};
+use crate::session::tasks::{Origin, Task, TaskKey};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Stands for any command that needs access.
+pub(super) const SOME_READ: Class = Class::Read(Extent { lba: 0, blocks: 0 });
+/// How long a command waits for access at most. So long a transition may take, if the target does not say.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between two questions while something is about to change: doubled from the first to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// While nothing is about to change and no path is optimized.
+const SLOW: Duration = Duration::from_secs(30);
+/// So often a command is run again that was refused for the state of a port.
+const MOST_REFUSALS: u32 = 12;
+/// Changes told of one unit within [`FLOOD`].
+const MOST_TOLD: u32 = 32;
+const FLOOD: Duration = Duration::from_secs(60);
+
+/// How good a path is for the medium; the better, the less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::session) enum Grade {
+    Optimized,
+    NonOptimized,
+}
+
+/// Where one nexus stands with a unit.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    pub(super) position: Position,
+    /// The LUN there.
+    pub(super) there: Lun,
+    /// Its unit has home's name.
+    pub(super) recognised: bool,
+    /// By the newest answer.
+    reported: Option<State>,
+    /// By a refusal, and when; until an answer to a later question.
+    refused: Option<(State, Instant)>,
+}
+
+impl Standing {
+    /// What is not known is taken to be optimized: a refusal will tell.
+    fn state(&self) -> State {
+        self.refused.map(|(state, _)| state).or(self.reported).unwrap_or(State::Optimized)
+    }
+}
+
+/// Asymmetric access of one unit.
+#[derive(Debug, Default)]
+pub(super) struct Access {
+    pub(super) support: Support,
+    /// The target does not know the extended header.
+    pub(super) short_header: bool,
+    /// The newest answer, and when it was asked for.
+    pub(super) groups: PortGroups,
+    answered: Option<Instant>,
+    pub(super) standings: BTreeMap<NexusId, Standing>,
+    /// When to ask again, and the pause after that.
+    ask_at: Option<Instant>,
+    pause: Duration,
+    last_asked: Option<Instant>,
+    /// Since when commands have found no active path.
+    pub(super) starved: Option<Instant>,
+    pub(super) transition: Transition,
+    /// Changes told, since when.
+    told: Option<(Instant, u32)>,
+}
+
+impl Access {
+    /// Whether all nexuses are alike.
+    fn is_plain(&self) -> bool {
+        self.standings.is_empty()
+    }
+
+    pub(super) fn state(&self, nexus: NexusId) -> State {
+        self.standings.get(&nexus).map_or(State::Optimized, Standing::state)
+    }
+
+    /// Whether a nexus gives access, as far as is known: what it said before it was lost, or its LUNs changed, may be of
+    /// another unit's port.
+    pub(super) fn may_serve(&self, nexus: NexusId) -> bool {
+        self.standings.get(&nexus).is_none_or(|s| !s.recognised || s.state().is_active())
+    }
+
+    /// A further nexus may show another unit under the LUN.
+    pub(super) fn forget(&mut self, nexus: NexusId) {
+        if let Some(standing) = self.standings.get_mut(&nexus) {
+            standing.recognised = false;
+        }
+    }
+
+    /// How long a transition may take.
+    fn transition_time(&self) -> Duration {
+        match self.groups.transition_seconds {
+            0 => PATIENCE,
+            seconds => Duration::from_secs(u64::from(seconds)),
+        }
+    }
+
+    /// The question is asked as soon as the pause after the last one has passed.
+    fn want_answer(&mut self, now: Instant) -> Instant {
+        let due = self.last_asked.map_or(now, |at| (at + self.pause).max(now));
+        let at = self.ask_at.map_or(due, |at| at.min(due));
+        self.ask_at = Some(at);
+        at
+    }
+
+    fn note_asked(&mut self, now: Instant) {
+        (self.ask_at, self.last_asked) = (None, Some(now));
+        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+    }
+
+    /// Whether a group of a nexus is transitioning.
+    pub(super) fn is_changing(&self) -> bool {
+        self.standings.values().any(|s| s.state() == State::Transitioning)
+    }
+
+    /// Takes an answer to a question of `asked`; returns what changed, by nexus.
+    fn take(&mut self, groups: PortGroups, asked: Instant) -> Vec<(NexusId, State, State)> {
+        if self.answered.is_some_and(|at| at > asked) {
+            return Vec::new();
+        }
+        (self.groups, self.answered) = (groups, Some(asked));
+        let mut changes = Vec::new();
+        for (nexus, standing) in &mut self.standings {
+            let before = standing.state();
+            standing.reported = self.groups.group_of(standing.position).map(|g| g.state);
+            standing.refused.take_if(|(_, at)| *at <= asked);
+            let after = standing.state();
+            if before != after {
+                changes.push((*nexus, before, after));
+            }
+        }
+        changes
+    }
+
+    /// Whether a change may be told once more.
+    fn may_tell(&mut self, now: Instant) -> bool {
+        let (since, count) = self.told.filter(|(since, _)| now < *since + FLOOD).unwrap_or((now, 0));
+        self.told = Some((since, count + 1));
+        count < MOST_TOLD
+    }
+}
+
+/// What a state means to those who wait: access, a change, or neither.
+fn kind(state: State) -> (bool, bool) {
+    (state.is_active(), state == State::Transitioning)
+}
+
+/// The state of the port for which a command was refused, if it was.
+fn refusal(response: &ScsiResponse) -> Option<State> {
+    let sense = response.sense().and_then(|s| Sense::parse(&s)).filter(|s| s.key == key::NOT_READY)?;
+    State::from_refusal(sense.asc, sense.ascq)
+}
+
+/// Whether a response says that states have changed, or could not be.
+fn tells_change(response: &ScsiResponse) -> bool {
+    let sense = response.sense().and_then(|s| Sense::parse(&s));
+    sense.is_some_and(|s| s.is_unit_attention() && s.asc == 0x2a && matches!(s.ascq, 0x06 | 0x07))
+}
+
+impl ScsiResponse {
+    /// Whether a command was not run for the state of the port that it came through.
+    pub(in crate::session) fn is_access_refusal(&self) -> bool {
+        refusal(self).is_some()
+    }
+}
+
+impl Session {
+    /// Whether the unit's ports may differ in what they give access to.
+    pub(in crate::session) fn is_asymmetric(&self, lun: Lun) -> bool {
+        self.units.get(&lun).is_some_and(|u| !u.access.is_plain())
+    }
+
+    /// How good a nexus is for the unit's medium; none if it gives no access to it.
+    fn grade(&self, lun: Lun, nexus: NexusId) -> Option<Grade> {
+        let state = self.units.get(&lun).map_or(State::Optimized, |u| u.access.state(nexus));
+        match state {
+            State::Optimized | State::LbaDependent => Some(Grade::Optimized),
+            State::NonOptimized => Some(Grade::NonOptimized),
+            _ if broken!(self.rules, StandbyUsed) => Some(Grade::NonOptimized),
+            State::Standby | State::Unavailable | State::Offline | State::Transitioning => None,
+        }
+    }
+
+    /// The best of the nexuses that may carry the unit, whether or not they have room at the moment; none if none of them
+    /// gives access to its medium.
+    pub(in crate::session) fn best_grade(&self, lun: Lun, class: &Class) -> Option<Grade> {
+        if !self.is_asymmetric(lun) {
+            return Some(Grade::Optimized);
+        }
+        let in_service = |nexus| self.nexus(nexus).is_some_and(|n| n.state == NexusState::Up);
+        let up = self.conns.iter().filter(|c| c.state == ConnState::Up && in_service(c.nexus));
+        up.filter(|c| self.unit_usable(lun, c.nexus, class)).filter_map(|c| self.grade(lun, c.nexus)).min()
+    }
+
+    /// Whether a nexus is as good for the unit as its best.
+    pub(in crate::session) fn has_grade(&self, lun: Lun, nexus: NexusId, best: Grade) -> bool {
+        self.grade(lun, nexus) == Some(best)
+    }
+
+    /// Whether home's port does not give access to what a command needs, so that it goes elsewhere.
+    pub(in crate::session) fn is_shut_out(&self, task: &Task) -> bool {
+        let Some(unit) = self.units.get(&task.lun).filter(|u| !u.access.is_plain()) else { return false };
+        let needs = match task.command.class {
+            Class::Read(_)
+            | Class::Write(_)
+            | Class::WriteAnywhere(_)
+            | Class::WriteOnce(_)
+            | Class::Flush(_)
+            | Class::Survey(_) => true,
+            Class::Query | Class::Stateless | Class::Barrier => task.refusals > 0,
+            Class::Reservation => false,
+        };
+        needs && !unit.access.state(HOME).is_active() && task.refusals <= MOST_REFUSALS
+    }
+
+    /// A unit's command finds no active path: whether it waits for one. It does, in any case, until the target has been asked
+    /// since it arrived.
+    pub(in crate::session) fn waits_for_access(&mut self, lun: Lun, arrived: Instant, now: Instant) -> bool {
+        let patience = self.patience(lun);
+        let Some(unit) = self.units.get_mut(&lun) else { return false };
+        let first = unit.access.starved.is_none();
+        let since = *unit.access.starved.get_or_insert(now);
+        let stale = unit.access.support.any() && unit.access.answered < Some(arrived);
+        let patient = now < since + patience || stale && now < arrived + PATIENCE;
+        let waits = patient && !broken!(self.rules, TransitionNotAwaited);
+        if first {
+            unit.access.want_answer(now);
+            self.access_at = Some(now);
+        }
+        waits
+    }
+
+    /// A unit's command has found an active path.
+    pub(in crate::session) fn access_found(&mut self, lun: Lun) {
+        if let Some(unit) = self.units.get_mut(&lun) {
+            unit.access.starved = None;
+        }
+    }
+
+    /// How long a command waits for access, by what there is to hope for; zero if nothing will change.
+    fn patience(&self, lun: Lun) -> Duration {
+        let Some(unit) = self.units.get(&lun) else { return Duration::ZERO };
+        let access = &unit.access;
+        let unknown = unit.learning || !unit.known && access.starved.is_none();
+        // While commands wait, an answer to a question of before says nothing.
+        let to_ask = access.ask_at.is_some() && access.starved.is_none_or(|at| access.answered < Some(at));
+        let asked = to_ask || self.checks.iter().any(|c| c.lun == lun && c.is_about_access());
+        let may_come = |nexus: NexusId| {
+            let carries = |c: &Conn| c.nexus == nexus && c.state == ConnState::Up;
+            let in_service = self.nexus(nexus).is_some_and(|n| n.state == NexusState::Up);
+            let down = !in_service || !self.conns.iter().any(carries);
+            let proving = matches!(unit.proofs.get(&nexus), Some(Proof::Checking | Proof::Searching));
+            let active = access.state(nexus).is_active();
+            down && !self.is_carried_by_home(nexus) && active || proving && access.may_serve(nexus)
+        };
+        let coming = (0..=self.plan.paths.len()).any(may_come);
+        if unknown || access.support.any() && (asked || coming) || self.may_transition(lun) {
+            PATIENCE
+        } else if access.is_changing() {
+            access.transition_time()
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// Whether a further nexus' path carries home, so that the nexus is not wanted.
+    fn is_carried_by_home(&self, nexus: NexusId) -> bool {
+        nexus != HOME && self.conns.iter().any(|c| c.nexus == HOME && c.path.0 + 1 == nexus)
+    }
+
+    /// A command was answered: what that says of access states.
+    pub(in crate::session) fn note_access(
+        &mut self,
+        lun: Lun,
+        nexus: NexusId,
+        response: &ScsiResponse,
+        now: Instant,
+    ) {
+        let Some(state) = refusal(response) else {
+            if tells_change(response) {
+                self.ask_access(lun, now);
+            }
+            return;
+        };
+        let path = self.path_of(nexus);
+        let Some(unit) = self.units.get_mut(&lun) else { return };
+        let standing = unit.access.standings.entry(nexus).or_default();
+        let before = standing.state();
+        standing.refused = Some((state, now));
+        if kind(before) != kind(state) {
+            unit.access.starved = None;
+        }
+        if before != state && unit.access.may_tell(now) {
+            self.note(Notice::AccessChanged { path, lun: lun.number(), from: before, to: state });
+        }
+        self.ask_access(lun, now);
+    }
+
+    /// The target is to be asked for its states.
+    pub(super) fn ask_access(&mut self, lun: Lun, now: Instant) {
+        let Some(unit) = self.units.get_mut(&lun) else { return };
+        let at = unit.access.want_answer(now);
+        self.access_at = Some(self.access_at.map_or(at, |other| other.min(at)));
+    }
+
+    /// A command of the initiator was refused for the state of a port, if it was: it has not run. Returns whether it runs
+    /// again.
+    pub(in crate::session) fn refused(
+        &mut self,
+        task_key: TaskKey,
+        nexus: NexusId,
+        response: &ScsiResponse,
+        now: Instant,
+    ) -> bool {
+        let Some(task) = self.tasks.get_mut(task_key).filter(|_| response.is_access_refusal()) else {
+            return false;
+        };
+        task.refusals += 1;
+        let (lun, worn_out) = (task.lun, task.refusals > MOST_REFUSALS);
+        let (class, arrived) = (task.command.class.clone(), task.arrived);
+        let bound = class == Class::Reservation;
+        let may = !bound && !worn_out;
+        let again =
+            may && (self.best_grade(lun, &class).is_some() || self.waits_for_access(lun, arrived, now));
+        if again {
+            self.put_back(task_key);
+        } else if nexus != HOME {
+            self.move_to_home(task_key);
+        }
+        again || nexus != HOME
+    }
+
+    /// An answer to REPORT TARGET PORT GROUPS over a nexus whose unit has home's name; none if it was refused.
+    pub(super) fn access_told(&mut self, lun: Lun, answer: Option<PortGroups>, asked: Instant, now: Instant) {
+        let Some(unit) = self.units.get_mut(&lun) else { return };
+        unit.access.last_asked = unit.access.last_asked.max(Some(asked));
+        // Without an answer a refusal holds no longer than to the next question.
+        let groups = answer.unwrap_or_else(|| unit.access.groups.clone());
+        let changes = unit.access.take(groups, asked);
+        for (nexus, from, to) in changes {
+            let path = self.path_of(nexus);
+            if self.units.get_mut(&lun).is_some_and(|u| u.access.may_tell(now)) {
+                self.note(Notice::AccessChanged { path, lun: lun.number(), from, to });
+            }
+            if kind(from) != kind(to) {
+                // Things move: whoever waits goes on waiting.
+                self.access_found(lun);
+            }
+            if to.is_active() {
+                self.prove(nexus, lun, now);
+            }
+        }
+        self.transition_seen(lun, asked, now);
+        self.schedule_access(lun, now);
+        self.changed = true;
+    }
+
+    /// When the target is asked next, by what it said last.
+    fn schedule_access(&mut self, lun: Lun, now: Instant) {
+        let best = self.best_grade(lun, &SOME_READ);
+        let Some(unit) = self.units.get_mut(&lun).filter(|u| u.access.support.any()) else { return };
+        let access = &mut unit.access;
+        let refused = access.standings.values().any(|s| s.refused.is_some());
+        let soon = refused || access.is_changing() || access.starved.is_some();
+        let at = if soon {
+            access.want_answer(now)
+        } else {
+            access.pause = FIRST_PAUSE;
+            if best == Some(Grade::Optimized) {
+                return;
+            }
+            *access.ask_at.get_or_insert(now + SLOW)
+        };
+        self.access_at = Some(self.access_at.map_or(at, |other| other.min(at)));
+    }
+
+    /// Does what is due: asks, and makes a group active. Commands that waited long enough are sent by the caller.
+    pub(in crate::session) fn check_access(&mut self, now: Instant) {
+        if self.access_at.is_none_or(|at| at > now) || self.finishing.is_some() {
+            return;
+        }
+        self.access_at = None;
+        let luns: Vec<Lun> = self.units.keys().copied().collect();
+        let mut next: Option<Instant> = None;
+        for lun in luns {
+            let initiators = |t: &Task| t.lun == lun && matches!(t.origin, Origin::Initiator { .. });
+            if !self.tasks.iter().any(|(_, t)| initiators(t)) {
+                // Those that waited are gone.
+                self.access_found(lun);
+            }
+            self.ask_if_due(lun, now);
+            let starved = self.units.get(&lun).is_some_and(|u| u.access.starved.is_some());
+            if starved && self.home_state() == NexusState::Up {
+                // It may be in use for the first time, and nothing is known of other ports yet.
+                self.unit_used(lun, now);
+            }
+            let transition = self.transition_if_due(lun, now);
+            let Some(unit) = self.units.get(&lun) else { continue };
+            let patience = self.patience(lun);
+            let waits = unit.access.starved.map(|since| since + patience);
+            let times = [unit.access.ask_at, transition, waits.filter(|at| *at > now)];
+            next = times.into_iter().flatten().chain(next).min();
+        }
+        self.dispatch(now);
+        // What came up meanwhile is looked at a little later, so that nothing turns without end.
+        let soon = now + Duration::from_millis(1);
+
+        self.access_at = self.access_at.into_iter().chain(next).min().map(|at| at.max(soon));
+    }
+
+    fn ask_if_due(&mut self, lun: Lun, now: Instant) {
+        let Some(unit) = self.units.get(&lun) else { return };
+        if unit.access.ask_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let under_way = self.checks.iter().any(|c| c.lun == lun && c.is_about_access());
+        let nexus = if unit.access.support.any() { self.nexus_to_ask(lun) } else { None };
+        let rules = self.rules;
+        let Some(unit) = self.units.get_mut(&lun) else { return };
+        if broken!(rules, AccessNotAskedAgain) {
+            unit.access.ask_at = None;
+            return;
+        }
+        if under_way {
+            // Its answer says when to ask again.
+            unit.access.ask_at = Some(now + LONGEST_PAUSE);
+            return;
+        }
+        unit.access.note_asked(now);
+        match nexus {
+            Some((nexus, there)) => {
+                let id = self.new_check(nexus, (lun, there), Step::Access, Reach::Access);
+                self.ask(id, now);
+            }
+            // A target that does not tell of states: whoever was refused may try again.
+            None if !unit.access.support.any() => drop(unit.access.take(PortGroups::default(), now)),
+            None => unit.access.ask_at = Some(now + LONGEST_PAUSE),
+        }
+    }
+
+    /// The nexus over which a unit can be asked, and its LUN there: home, or one whose unit has home's name.
+    fn nexus_to_ask(&self, lun: Lun) -> Option<(NexusId, Lun)> {
+        let unit = self.units.get(&lun)?;
+        let up = |nexus: NexusId| self.nexus(nexus).is_some_and(|n| n.state == NexusState::Up);
+        let recognised = unit.access.standings.iter().filter(|(_, s)| s.recognised);
+        recognised.map(|(nexus, s)| (*nexus, s.there)).find(|(nexus, _)| up(*nexus))
+    }
+
+    /// When [`Session::check_access`] is due.
+    pub(in crate::session) fn access_deadline(&self) -> Option<Instant> {
+        self.access_at.filter(|_| self.finishing.is_none())
+    }
+}
+
+impl Unit {
+    /// Where a nexus whose unit has home's name stands.
+    pub(super) fn note_position(
+        &mut self,
+        (nexus, there): (NexusId, Lun),
+        position: Position,
+        support: Support,
+    ) {
+        self.access.support = support;
+        if support.any() {
+            let reported = self.access.groups.group_of(position).map(|g| g.state);
+            let standing = self.access.standings.entry(nexus).or_default();
+            (standing.position, standing.there) = (position, there);
+            (standing.reported, standing.recognised) = (reported, true);
+        }
+    }
+}
