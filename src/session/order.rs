@@ -4,8 +4,9 @@
 //! Between a barrier and another command the later may instead wait only until the target has the earlier with all its data,
 //! in home's session, and then follow it there: the target keeps them in order by CmdSN and attribute (R241, R245). It does
 //! not while write data is still to come (TARGETS section 2), nor if the earlier is lost with one of several connections and
-//! the later is not. So this is done on a session's only path, and where [`Barriers::Native`] asks for it. What is lost
-//! and runs again waits anew ([`Order::recall`]). Commands that overlap always wait for completion.
+//! the later is not; nor if a port may refuse the earlier for its state (SPC-4 section 5.15.2.4), and serve the later. So this
+//! is done on a session's only path, and where [`Barriers::Native`] asks for it, for units that have said that their ports
+//! are alike. What is lost and runs again waits anew ([`Order::recall`]). Commands that overlap always wait for completion.
 //!
 //! Entries are kept per session: commands until they complete, and **ghosts**, writes that may
 //! still reach a target over a path that was given up, until their nexus is fenced. A ghost holds back only what could
@@ -207,25 +208,36 @@ impl Order {
     }
 
     /// A command has left the target without having completed, and will run again: nothing that is not `running` there
-    /// follows it any more. Returns the commands that got one more entry to wait for.
+    /// follows it any more, and it follows nothing that has left the target before it. Returns the commands that got
+    /// one more entry to wait for, once for each; it may be one of them.
     pub(super) fn recall(&mut self, key: TaskKey, running: impl Fn(TaskKey) -> bool) -> Vec<TaskKey> {
+        let (left, rules) = (self.left, self.rules);
         let Some(at) = self.entries.iter().position(|e| e.holder == Holder::Task(key)) else {
             return Vec::new();
         };
-        let (left, rules) = (self.left, self.rules);
-        let Some(own) = self.entries.get_mut(at).filter(|e| e.handed_over) else { return Vec::new() };
-        own.handed_over = false;
+        let Some(own) = self.entries.get_mut(at) else { return Vec::new() };
         let (number, footprint) = (own.number, own.footprint.clone());
-        let follows = |e: &Entry| match e.holder {
-            Holder::Task(k) if e.number > number && !running(k) => {
-                let waits = footprint.holds_back(&e.footprint, left, rules) == Wait::HandedOver;
-                (waits && !broken!(rules, RecalledIsFollowed)).then_some(k)
+        let mut waiting = Vec::new();
+        if std::mem::take(&mut own.handed_over) {
+            let follows = |e: &Entry| match e.holder {
+                Holder::Task(k) if e.number > number && !running(k) => {
+                    let waits = footprint.holds_back(&e.footprint, left, rules) == Wait::HandedOver;
+                    (waits && !broken!(rules, RecalledIsFollowed)).then_some(k)
+                }
+                Holder::Task(_) | Holder::Ghost(_) => None,
+            };
+            waiting = self.entries.iter().filter_map(follows).collect();
+            if let Some(own) = self.entries.get_mut(at) {
+                own.followers.clone_from(&waiting);
             }
-            Holder::Task(_) | Holder::Ghost(_) => None,
-        };
-        let waiting: Vec<TaskKey> = self.entries.iter().filter_map(follows).collect();
-        if let Some(own) = self.entries.get_mut(at) {
-            own.followers.clone_from(&waiting);
+        }
+        for earlier in self.entries.iter_mut().filter(|e| e.number < number && !e.handed_over) {
+            let task = matches!(earlier.holder, Holder::Task(_));
+            let followed = task && earlier.footprint.holds_back(&footprint, left, rules) == Wait::HandedOver;
+            if followed && !earlier.followers.contains(&key) {
+                earlier.followers.push(key);
+                waiting.push(key);
+            }
         }
         waiting
     }
@@ -441,6 +453,23 @@ mod tests {
         assert_eq!((order.blockers_of(0), order.blockers_of(1), order.blockers_of(2)), (0, 1, 1));
         assert_eq!(order.hand_over(0), vec![1]);
         assert_eq!(order.leave(Holder::Task(1)), vec![2, 3]);
+    }
+
+    #[test]
+    fn what_runs_again_follows_nothing_that_left_the_target_before_it_r245() {
+        let mut order = Order::new(Left::by(Barriers::Strict, 1));
+        let ordered = Footprint { attribute: TaskAttribute::Ordered, ..write(64) };
+        order.arrive(0, read(0));
+        order.hand_over(0);
+        assert_eq!(order.arrive(1, ordered), FOLLOWS);
+        order.hand_over(1);
+        assert_eq!(order.arrive(2, read(200)), FOLLOWS);
+        order.hand_over(2);
+        assert!(order.recall(0, |k| k > 0).is_empty(), "the others may have run by now");
+        assert_eq!(order.recall(1, |k| k > 1), vec![1]);
+        assert_eq!(order.recall(2, |_| false), vec![2]);
+        assert_eq!(order.hand_over(0), vec![1]);
+        assert_eq!(order.blockers_of(2), 1);
     }
 
     #[test]

@@ -518,7 +518,7 @@ impl Session {
         let whole =
             |t: &&Task| (unsent || t.is_whole_at_target()) && t.run.as_ref().is_some_and(|r| r.nexus == HOME);
         // What a port may refuse for its state runs again, behind what would follow it.
-        if self.tasks.get(key).filter(whole).is_none_or(|t| self.is_asymmetric(t.lun)) {
+        if !self.tasks.get(key).filter(whole).is_some_and(|t| self.is_symmetric(t.lun)) {
             return;
         }
         let followers = self.order.hand_over(key);

@@ -208,6 +208,11 @@ impl Session {
         self.units.get(&lun).is_some_and(|u| !u.access.is_plain())
     }
 
+    /// Whether home has said who the unit is, and not that its ports may differ.
+    pub(in crate::session) fn is_symmetric(&self, lun: Lun) -> bool {
+        self.units.get(&lun).is_some_and(|u| u.facts.is_some() && u.access.is_plain())
+    }
+
     /// How good a nexus is for the unit's medium; none if it gives no access to it.
     fn grade(&self, lun: Lun, nexus: NexusId) -> Option<Grade> {
         let state = self.units.get(&lun).map_or(State::Optimized, |u| u.access.state(nexus));

@@ -141,6 +141,25 @@ fn what_carries_no_state_waits_for_nothing() {
 }
 
 #[test]
+fn on_the_only_path_ordered_follows_no_command_that_its_port_may_refuse_r241() {
+    let mut rig = Rig::new(plan(Fanout::Sessions, 1));
+    let first = rig.read(0, 1);
+    let run = rig.next_command();
+    let ordered = rig.command(with(TaskAttribute::Ordered, read(100, 1)));
+    rig.quiet();
+    rig.finish(first, &run);
+    let run = rig.next_command();
+    rig.finish(ordered, &run);
+    // The unit has said by now that all its ports are alike.
+    let before = rig.read(0, 1);
+    let run = rig.next_command();
+    let ordered = rig.command(with(TaskAttribute::Ordered, read(100, 1)));
+    let behind = rig.next_command();
+    rig.finish(before, &run);
+    rig.finish(ordered, &behind);
+}
+
+#[test]
 fn attributes_are_carried_unchanged_r132() {
     for attribute in [
         TaskAttribute::Untagged,
