@@ -1,16 +1,19 @@
 //! Whether a nexus shows the unit that its ghosts are of, before it is fenced.
 //!
 //! A session reinstated elsewhere says nothing of a unit that is another one there. Home over its own path needs no
-//! question; a further nexus does, since its LUNs may have changed while it was away. The question, like all commands of
-//! a fence, goes to the LUN under which the ghosts went.
+//! question; a further nexus does, since its LUNs may have changed while it was away. It is asked for the unit's name, and,
+//! since there are copies under the same name, for its size if home has told that. (A unit that will not tell its size now,
+//! to a port in standby for one, is known by its name.) The questions, like all commands of a fence, go to the LUN under
+//! which the ghosts went.
 
 use super::Session;
 use super::api::PathId;
 use super::nexus::{ConnState, HOME, NexusId};
-use super::recover::{Fence, Ghost};
+use super::recover::{FENCE_ATTEMPTS, Fence, Ghost};
 use super::tasks::{Origin, Task};
-use crate::iscsi::{Cdb, Lun};
+use crate::iscsi::{Cdb, Lun, ScsiResponse};
 use crate::scsi::inquiry;
+use crate::scsi::sense::status;
 use std::time::Instant;
 
 /// Longest answer taken to the question for a unit's name, in bytes.
@@ -50,6 +53,41 @@ impl Session {
             }
         }
         false
+    }
+
+    /// An answer to a question of a fence: whether its nexus shows the unit; none while more is asked.
+    pub(super) fn shows_unit(
+        &mut self,
+        nexus: NexusId,
+        lun: Lun,
+        (task, response): (&Task, &ScsiResponse),
+        now: Instant,
+    ) -> Option<bool> {
+        let (name_told, size) = (task.command.name == "INQUIRY", self.size_question(lun));
+        let busy = matches!(response.status, status::BUSY | status::TASK_SET_FULL | status::TASK_ABORTED);
+        let again = !name_told && (response.is_attention() || busy);
+        if name_told && !self.is_known_unit(lun, &task.collected) {
+            return Some(false);
+        }
+        if again {
+            self.attention_met(nexus, lun, response, task.run.as_ref().map_or(now, |r| r.sent_at));
+            let fence = self.fences.iter_mut().find(|f| f.nexus == nexus)?;
+            fence.attempts += 1;
+            if fence.attempts >= FENCE_ATTEMPTS {
+                return Some(false);
+            }
+        }
+        match size.filter(|_| name_told || again) {
+            Some((cdb, length)) => {
+                let cdb = Cdb(cdb.into_iter().collect());
+                self.submit_fence(Task::own(Origin::Fence(nexus), nexus, lun, cdb, length, now), now);
+                None
+            }
+            None => {
+                let told = !name_told && response.status == status::GOOD;
+                Some(!told || !self.is_other_size(lun, &task.collected))
+            }
+        }
     }
 
     /// A command of a fence goes where the ghosts of its unit are.

@@ -10,8 +10,8 @@
 //!    writes, once it is certain that it will not run again;
 //! 4. the nexus is reinstated over a living portal of its group: after that nothing more can arrive from the old
 //!    connections. What makes sure that nothing still runs depends on the target ([`FenceMethod`]). Where that is another
-//!    path than the one lost, the unit must first say there that it is the one home knows: another target under the
-//!    same name knows nothing of the old session.
+//!    path than the one lost, the unit must first say there that it is the one home knows ([`super::recognise`]): another
+//!    target under the same name knows nothing of the old session.
 
 use super::Session;
 use super::api::{Cause, FenceMethod, How, Notice, Output, PathId};
@@ -52,11 +52,11 @@ pub(super) struct Fence {
     pub(super) recognised: bool,
     /// What the unit in front said it is, once asked (only for [`FenceMethod::Auto`]).
     method: FenceMethod,
-    attempts: u32,
+    pub(super) attempts: u32,
 }
 
 /// A unit attention may answer the fence's own command; so often it is sent again.
-const FENCE_ATTEMPTS: u32 = 16;
+pub(super) const FENCE_ATTEMPTS: u32 = 16;
 /// A command that met so many lost nexuses is ended instead of being moved once more.
 const MOST_LOSSES: u32 = 16;
 
@@ -474,7 +474,8 @@ impl Session {
         let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) else { return };
         let Some(lun) = fence.units.first().copied() else { return };
         if !fence.recognised {
-            if self.is_known_unit(lun, &task.collected) {
+            let Some(shown) = self.shows_unit(nexus, lun, (task, response), now) else { return };
+            if shown {
                 self.fences.iter_mut().filter(|f| f.nexus == nexus).for_each(|f| f.recognised = true);
             } else if self.look_for_ghosts(nexus, lun, now) {
                 return;

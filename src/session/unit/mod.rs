@@ -38,7 +38,7 @@ use super::attention::Attentions;
 use super::nexus::{HOME, NexusId, NexusState};
 use crate::iscsi::Lun;
 use crate::scsi::Class;
-use crate::scsi::inquiry::{self, Identity};
+use crate::scsi::inquiry::{self, Capacity, Identity};
 use access::Access;
 use control::Control;
 use echo::Echoes;
@@ -271,6 +271,24 @@ impl Session {
             Some(_) => facts.serial == inquiry::parse_serial(page),
             None => false,
         }
+    }
+
+    /// The question for a unit's size, with the length of its answer, if home has told its size.
+    pub(in crate::session) fn size_question(&self, lun: Lun) -> Option<(inquiry::Cdb, u32)> {
+        let size = self.units.get(&lun)?.facts.as_ref()?.capacity?;
+        let beyond = size.is_beyond_10();
+        Some(if beyond {
+            (inquiry::read_capacity_16_cdb(32), 32)
+        } else {
+            (inquiry::read_capacity_10_cdb(), 8)
+        })
+    }
+
+    /// Whether this answer to the question says another size than home did.
+    pub(in crate::session) fn is_other_size(&self, lun: Lun, answer: &[u8]) -> bool {
+        let home = self.units.get(&lun).and_then(|unit| unit.facts.as_ref()?.capacity);
+        let parse = if answer.len() > 8 { Capacity::parse_16 } else { Capacity::parse_10 };
+        parse(answer).is_some_and(|size| home != Some(size)) && !broken!(self.rules, SizeNotCompared)
     }
 
     /// The path a nexus is carried by, for notices.

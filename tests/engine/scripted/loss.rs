@@ -30,11 +30,13 @@ fn haunted(rig: &mut Rig) {
 }
 
 impl Rig {
-    /// A fence over another path than the one lost begins with the question who the unit is.
+    /// A fence over another path than the one lost begins with the questions who the unit is, and of which size.
     pub(crate) fn name_unit(&mut self, conn: u32) {
-        let question = self.sent_command(conn);
-        assert_eq!(question.cdb.0[..3], [0x12, 1, 0x83]);
-        self.answer(conn, &question, &disk(&question.cdb.0));
+        for expected in [[0x12, 1, 0x83], [0x25, 0, 0]] {
+            let question = self.sent_command(conn);
+            assert_eq!(question.cdb.0[..3], expected);
+            self.answer(conn, &question, &disk(&question.cdb.0));
+        }
     }
 
     fn fenced(&self) -> Option<FenceMethod> {
@@ -159,6 +161,39 @@ fn reinstatement_at_another_target_is_no_fence() {
 }
 
 #[test]
+fn a_copy_of_another_size_under_the_units_name_is_no_fence() {
+    for same in [true, false] {
+        let mut rig = fenced_by(FenceMethod::Reinstate);
+        haunted(&mut rig);
+        rig.obliging = false;
+        let (conn, _) = rig.connect();
+        let question = rig.sent_command(conn);
+        rig.answer(conn, &question, &disk(&question.cdb.0));
+        let question = rig.sent_command(conn);
+        rig.sense(conn, &question, 6, 0x29, 0);
+        let question = rig.sent_command(conn);
+        let mut size = disk(&question.cdb.0);
+        size[3] ^= u8::from(!same);
+        rig.answer(conn, &question, &size);
+        assert_eq!(rig.fenced(), same.then_some(FenceMethod::Reinstate));
+        assert!(matches!(rig.sent(conn), Pdu::LogoutRequest(_)));
+    }
+}
+
+#[test]
+fn a_fence_knows_a_unit_that_does_not_tell_its_size_by_its_name() {
+    let mut rig = fenced_by(FenceMethod::Reinstate);
+    haunted(&mut rig);
+    rig.obliging = false;
+    let (conn, _) = rig.connect();
+    let question = rig.sent_command(conn);
+    rig.answer(conn, &question, &disk(&question.cdb.0));
+    let question = rig.sent_command(conn);
+    rig.sense(conn, &question, 2, 0x04, 0x0b);
+    assert_eq!(rig.fenced(), Some(FenceMethod::Reinstate));
+}
+
+#[test]
 fn where_nothing_is_proved_time_is_the_fence_and_the_target_is_not_bothered_again() {
     let mut rig = fenced_by(FenceMethod::Time);
     haunted(&mut rig);
@@ -230,9 +265,9 @@ fn a_new_attempt_at_a_fence_does_not_take_the_old_ones_answer_for_its_own() {
     let leading = rig.opens.iter().position(|(_, _, p)| p.kind == LoginKind::Leading).unwrap();
     rig.opens.rotate_left(leading);
     let (second, _) = rig.connect();
-    for page in [0x83, 0] {
+    for expected in [[0x12, 1, 0x83], [0x25, 0, 0], [0x12, 0, 0]] {
         let question = rig.sent_command(second);
-        assert_eq!((question.cdb.0[0], question.cdb.0[2]), (0x12, page));
+        assert_eq!(question.cdb.0[..3], expected);
         assert!(!rig.has_sent(second), "one question");
         let data = disk(&question.cdb.0);
         rig.answer(second, &question, &data);

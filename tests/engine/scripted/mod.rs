@@ -691,6 +691,7 @@ pub(crate) fn disk(cdb: &[u8]) -> Vec<u8> {
             data[10] = 2;
             data
         }
+        (0x25, ..) => vec![0, 0, 0x10, 0, 0, 0, 2, 0],
         (0x5e, ..) => vec![0; 8],
         _ => Vec::new(),
     }
