@@ -4,8 +4,10 @@
 //! # Contract
 //! The `*_cdb` functions build CDBs padded to the 16 bytes of an iSCSI header. [`Support::parse`] takes standard INQUIRY
 //! data, [`Position::parse`] VPD page 83h, [`PortGroups::parse`] the answer to REPORT TARGET PORT GROUPS in either of its
-//! formats (SPC-4 section 6.33). All take what came of it: a descriptor cut off at the end is left out, and so is what goes
-//! beyond [`MOST_GROUPS`]. Nothing read here makes anything grow without limit.
+//! formats (SPC-4 section 6.33). All take what came of it: a descriptor cut off at the end is left out, but a group of which
+//! only ports are missing is taken (LIO of Linux 6.1 does not count the extended header in the length, so that the last group
+//! lacks its last port), and what goes beyond [`MOST_GROUPS`] is left out too. Nothing read here makes anything grow without
+//! limit.
 
 use super::inquiry::{Cdb, designators, padded};
 use std::fmt;
@@ -199,7 +201,7 @@ impl PortGroups {
 /// The first target port group descriptor, and what follows it.
 fn split_group(data: &[u8]) -> Option<(PortGroup, &[u8])> {
     let (&[first, supported, high, low, _, _, _, count], rest) = data.split_first_chunk::<8>()?;
-    let (ports, rest) = rest.split_at_checked(usize::from(count) * 4)?;
+    let (ports, rest) = rest.split_at_checked(usize::from(count) * 4).unwrap_or((rest, &[]));
     let ports = ports.chunks_exact(4).filter_map(|port| {
         let [_, _, high, low] = *port.first_chunk()?;
         Some(u16::from_be_bytes([high, low]))
@@ -265,11 +267,19 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_cut_off_keeps_whole_groups_only() {
-        let whole = answer(&[0x10, 15, 0, 0], &[OPTIMIZED, STANDBY]);
-        for length in 8 + OPTIMIZED.len()..whole.len() {
-            assert_eq!(PortGroups::parse(&whole[..length]).unwrap().groups.len(), 1, "{length}");
+    fn an_answer_cut_off_keeps_all_groups_that_lack_no_more_than_ports() {
+        let whole = answer(&[0x10, 15, 0, 0], &[STANDBY, OPTIMIZED]);
+        let first_ports = 8 + STANDBY.len() + 8;
+        for length in 8 + STANDBY.len()..whole.len() {
+            let groups = PortGroups::parse(&whole[..length]).unwrap().groups;
+            assert_eq!(groups.len(), 1 + usize::from(length >= first_ports), "{length}");
+            let ports = groups.get(1).map(|g| g.ports.len());
+            assert_eq!(ports, length.checked_sub(first_ports).map(|ports| ports / 4), "{length}");
         }
+        // As LIO does.
+        let mut short = whole.clone();
+        short[3] -= 4;
+        assert_eq!(PortGroups::parse(&short).unwrap().groups[1].state, State::Optimized);
         assert_eq!(PortGroups::parse(&whole[..3]), None);
         let mut padded = whole.clone();
         padded.extend_from_slice(STANDBY);

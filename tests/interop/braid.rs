@@ -140,7 +140,7 @@ fn state_file(dir: &Path) -> PathBuf {
 
 /// What Braid writes into its state file after it has probed such a target; found out once per run.
 fn verdict(kind: Kind) -> &'static str {
-    static VERDICTS: [OnceLock<String>; 7] = [const { OnceLock::new() }; 7];
+    static VERDICTS: [OnceLock<String>; 8] = [const { OnceLock::new() }; 8];
     let slot = VERDICTS.get(kind as usize).expect("a slot per kind");
     slot.get_or_init(|| {
         let target = Target::start(kind, Site::Alone(2), 1 << 20);
@@ -192,6 +192,11 @@ impl Metrics {
     /// Connections that are up on a path.
     pub(crate) fn connections(&self, path: &str) -> f64 {
         self.sum("braid_path_connections", &[("path", path)])
+    }
+
+    /// Commands of initiators that were answered over a path so far.
+    pub(crate) fn commands(&self, path: &str) -> f64 {
+        self.sum("braid_path_commands_total", &[("path", path)])
     }
 
     /// Commands under way on a path.

@@ -49,8 +49,8 @@ impl Ground {
     pub(crate) fn play(&self, limit: Duration, script: &str) -> Said {
         let direct = {
             let target = self.target();
-            let [first, second, ..] = target.endpoints() else { panic!("a target has two portals") };
-            self.log_in(second, first);
+            let [first, _, third, ..] = target.endpoints() else { panic!("a target has a portal per path") };
+            self.log_in(third, first);
             self.initiator.run_for(limit, script)
         };
         let target = self.target();
@@ -88,7 +88,7 @@ const LOG_IN: &str = "
 log_in() {
     iscsiadm -m iface -I $1 -o new >/dev/null 2>&1 || true
     iscsiadm -m iface -I $1 -o update -n iface.initiatorname -v iqn.2026-11.net.braid:initiator-$1
-    iscsiadm -m node -T $3 -p $2,1 -I $1 -o new
+    iscsiadm -m node -T $3 -p $2 -I $1 -o new
     iscsiadm -m node -T $3 -p $2 -I $1 -l
     session=$(dirname $(grep -lx $1 /sys/class/iscsi_session/*/ifacename))
     while ! unit=$(ls -d $session/device/target*/*:$4/block/sd* 2>/dev/null); do sleep 0.1; done

@@ -73,7 +73,26 @@ impl Guest {
         let disk = plan.disk.display();
         let store = format!("fileio_0/{}", serial(plan.iqn));
         let control = format!("fd_dev_name={disk},fd_dev_size={}", plan.size);
-        self.machine.run(&recipe(plan, &store, &control));
+        self.machine.run(&recipe(plan, &store, &control, 1));
+    }
+
+    /// Makes a target with two target port groups, `group1` and `group2`, which share its portals in turn. Each is a portal
+    /// group of its own.
+    pub(crate) fn add_with_groups(&self, plan: &Plan<'_>) {
+        let name = serial(plan.iqn);
+        let control = format!("fd_dev_name={},fd_dev_size={}", plan.disk.display(), plan.size);
+        let groups = "for n in 1 2; do\n\
+                          mkdir $store/alua/group$n\n\
+                          echo $n >$store/alua/group$n/tg_pt_gp_id\n\
+                          echo group$n >$target/tpgt_$n/lun/lun_0/alua_tg_pt_gp\n\
+                      done\n";
+        self.machine.run(&(recipe(plan, &format!("fileio_0/{name}"), &control, 2) + groups));
+    }
+
+    /// Runs a script where the target port groups of a unit are directories, and gives what it prints.
+    pub(crate) fn in_groups(&self, iqn: &str, script: &str) -> String {
+        let groups = format!("/sys/kernel/config/target/core/fileio_0/{}/alua", serial(iqn));
+        self.machine.run(&format!("cd {groups}\n{script}"))
     }
 
     /// Makes a target whose disk is in the guest's memory, where blocks can be given back: a file of the host has no holes
@@ -86,7 +105,7 @@ impl Guest {
         self.machine.run(&format!(
             "truncate -s {} /mnt/{name}\n{}{thin}",
             plan.size,
-            recipe(plan, &store, &control)
+            recipe(plan, &store, &control, 1)
         ));
     }
 
@@ -99,7 +118,7 @@ impl Guest {
             plan.size / 512
         );
         let control = format!("udev_path=/dev/mapper/{name}");
-        self.machine.run(&(device + &recipe(plan, &format!("iblock_0/{name}"), &control)));
+        self.machine.run(&(device + &recipe(plan, &format!("iblock_0/{name}"), &control, 1)));
     }
 
     /// Keeps every command that reaches the disk inside it, or lets them all go on.
@@ -114,26 +133,36 @@ fn serial(iqn: &str) -> String {
     iqn.rsplit(':').next().expect("a name").replace('-', "")
 }
 
-fn recipe(plan: &Plan<'_>, store: &str, control: &str) -> String {
+/// A unit, and a target with so many portal groups for it, which share the portals in turn.
+fn recipe(plan: &Plan<'_>, store: &str, control: &str, groups: usize) -> String {
     let mut script = format!(
         "store=/sys/kernel/config/target/core/{store}\n\
-         group=/sys/kernel/config/target/iscsi/{iqn}/tpgt_1\n\
+         target=/sys/kernel/config/target/iscsi/{iqn}\n\
          mkdir -p $store\n\
          echo {control} >$store/control\n\
          echo {serial} >$store/wwn/vpd_unit_serial\n\
-         echo 1 >$store/enable\n\
-         mkdir -p $group/lun/lun_0\n\
-         ln -s $store $group/lun/lun_0/unit\n\
-         echo 0 >$group/attrib/authentication\n\
-         echo 1 >$group/attrib/generate_node_acls\n\
-         echo 0 >$group/attrib/demo_mode_write_protect\n\
-         echo {connections} >$group/param/MaxConnections\n",
+         echo 1 >$store/enable\n",
         iqn = plan.iqn,
-        connections = plan.connections,
         serial = serial(plan.iqn),
     );
-    for portal in plan.portals {
-        writeln!(script, "mkdir $group/np/{portal}").expect("string");
+    for first in 0..groups {
+        write!(
+            script,
+            "group=$target/tpgt_{}\n\
+             mkdir -p $group/lun/lun_0\n\
+             ln -s $store $group/lun/lun_0/unit\n\
+             echo 0 >$group/attrib/authentication\n\
+             echo 1 >$group/attrib/generate_node_acls\n\
+             echo 0 >$group/attrib/demo_mode_write_protect\n\
+             echo {} >$group/param/MaxConnections\n",
+            first + 1,
+            plan.connections
+        )
+        .expect("string");
+        for portal in plan.portals.iter().skip(first).step_by(groups) {
+            writeln!(script, "mkdir $group/np/{portal}").expect("string");
+        }
+        script += "echo 1 >$group/enable\n";
     }
-    script + "echo 1 >$group/enable\n"
+    script
 }

@@ -191,8 +191,11 @@ fn good(line: &str) -> bool {
     counts.is_some_and(|(done, wanted)| done == wanted)
 }
 
-/// Prompts, and the second line of a completion: "4 KiB, 1 ops; 00.00 sec (...)".
+/// Prompts, the second line of a completion: "4 KiB, 1 ops; 00.00 sec (...)", and what a target tells of its access states, upon
+/// which a command is sent again.
 fn harmless(line: &str) -> bool {
     let line = line.replace("qemu-io> ", "");
-    line.trim().is_empty() || line.contains(" ops; ")
+    line.trim().is_empty()
+        || line.contains(" ops; ")
+        || line.contains("UNIT_ATTENTION(6) ASCQ:(null)(0x2a06)")
 }

@@ -7,6 +7,7 @@
 //! - [`suite`]: the whole of `iscsi-test-cu`; through Braid must equal direct, test by test ([`outcome`]).
 //! - [`tools`]: `iscsi-ls`, `iscsi-inq`, `iscsi-perf`, `qemu-img`, `qemu-io`.
 //! - [`cuts`]: each path cut in turn under a verified load ([`load`]).
+//! - [`access`]: access states of LIO's port groups changed under a verified load, by its operator and by Braid.
 //! - [`sg`]: sg3-utils on the kernel's initiator ([`initiator`]); through Braid must equal direct, line by line.
 //! - [`neighbour`]: a second initiator, straight at the target, resets, reserves and preempts under load.
 //!
@@ -15,6 +16,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "foreign programs are polled against real deadlines")]
 
+mod access;
 mod braid;
 mod cuts;
 mod initiator;

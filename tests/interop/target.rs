@@ -66,6 +66,9 @@ pub(crate) enum Kind {
     LioBlock,
     /// LIO on a file in the guest's memory, thinly provisioned.
     LioThin,
+    /// LIO with two target port groups, which share its portals in turn, each group a portal group of its own. The disk is a
+    /// file.
+    LioGroups,
     /// LIO with MaxConnections 8, which its kernel does not survive for long. The disk is a file.
     LioMcs,
 }
@@ -80,6 +83,7 @@ impl Kind {
             Self::Lio => "lio",
             Self::LioBlock => "lio-block",
             Self::LioThin => "lio-thin",
+            Self::LioGroups => "lio-groups",
             Self::LioMcs => "lio-mcs",
         }
     }
@@ -87,7 +91,7 @@ impl Kind {
     /// Whether it serves several connections per session, in order, and survives it.
     pub(crate) fn several_connections(self) -> bool {
         match self {
-            Self::Tgt | Self::Lio | Self::LioBlock | Self::LioThin | Self::LioMcs => false,
+            Self::Tgt | Self::Lio | Self::LioBlock | Self::LioThin | Self::LioGroups | Self::LioMcs => false,
             Self::TgtMcs | Self::Istgt => true,
         }
     }
@@ -95,7 +99,7 @@ impl Kind {
     /// Whether it runs in a guest.
     pub(crate) fn in_guest(self) -> bool {
         match self {
-            Self::Lio | Self::LioBlock | Self::LioThin | Self::LioMcs => true,
+            Self::Lio | Self::LioBlock | Self::LioThin | Self::LioGroups | Self::LioMcs => true,
             Self::Tgt | Self::TgtMcs | Self::Istgt => false,
         }
     }
@@ -192,7 +196,9 @@ impl Target {
             Kind::Tgt => (tgt(dir.path(), &disk, &portals, home, 1), 1),
             Kind::TgtMcs => (tgt(dir.path(), &disk, &portals, home, 8), 1),
             Kind::Istgt => (istgt(dir.path(), &disk, &portals, home), 0),
-            Kind::Lio | Kind::LioBlock | Kind::LioThin | Kind::LioMcs => panic!("LIO needs a guest"),
+            Kind::Lio | Kind::LioBlock | Kind::LioThin | Kind::LioGroups | Kind::LioMcs => {
+                panic!("LIO needs a guest")
+            }
         };
         let iqn = format!("{NODE}:disk");
         let endpoints = endpoints(portals, &iqn, lun, seen_from);
@@ -212,6 +218,7 @@ impl Target {
         match kind {
             Kind::LioBlock => guest.add_stallable(&plan),
             Kind::LioThin => guest.add_thin(&plan),
+            Kind::LioGroups => guest.add_with_groups(&plan),
             Kind::Lio | Kind::LioMcs | Kind::Tgt | Kind::TgtMcs | Kind::Istgt => guest.add(&plan),
         }
         let endpoints = endpoints(portals, &iqn, 0, Some(guest.netns()));
@@ -253,6 +260,16 @@ impl Target {
     pub(crate) fn stall(&self, on: bool) {
         let iqn = &self.endpoints.first().expect("a portal").iqn;
         self.runner.guest().expect("a guest").stall(iqn, on);
+    }
+
+    /// Runs a script beside the target port groups, and gives what it prints: in the guest's directory with a directory for
+    /// each, `group1` and `group2`.
+    ///
+    /// # Panics
+    /// Unless it is a [`Kind::LioGroups`].
+    pub(crate) fn in_groups(&self, script: &str) -> String {
+        let iqn = &self.endpoints.first().expect("a portal").iqn;
+        self.runner.guest().expect("a guest").in_groups(iqn, script)
     }
 }
 

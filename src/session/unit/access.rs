@@ -7,7 +7,8 @@
 //! - after a unit attention says that states changed (2Ah/06h) or could not be changed (2Ah/07h);
 //! - after a command was refused for the state of the port (02h/04h/0Ah to 0Ch): until an answer tells better, the port is
 //!   in the state that the refusal told;
-//! - from time to time while a state is transitioning, commands wait, or no path is optimized. Not every target tells.
+//! - from time to time while a state is transitioning, commands wait, or not every path is optimized. Not every target tells,
+//!   and LIO tells of a port group only over its own ports, where no command goes until it is active.
 //!
 //! # Which path
 //! Commands for the medium go over optimized paths if there is one, else over non-optimized ones, never over others. The
@@ -45,7 +46,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two questions while something is about to change: doubled from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// While nothing is about to change and no path is optimized.
+/// While nothing is about to change and not every path is optimized.
 const SLOW: Duration = Duration::from_secs(30);
 /// So often a command is run again that was refused for the state of a port.
 const MOST_REFUSALS: u32 = 12;
@@ -149,6 +150,11 @@ impl Access {
     /// Whether a group of a nexus is transitioning.
     pub(super) fn is_changing(&self) -> bool {
         self.standings.values().any(|s| s.state() == State::Transitioning)
+    }
+
+    /// Whether no path can become better.
+    fn is_even(&self) -> bool {
+        self.standings.values().all(|s| matches!(s.state(), State::Optimized | State::LbaDependent))
     }
 
     /// Takes an answer to a question of `asked`; returns what changed, by nexus.
@@ -409,7 +415,7 @@ impl Session {
             access.want_answer(now)
         } else {
             access.pause = FIRST_PAUSE;
-            if best == Some(Grade::Optimized) {
+            if best == Some(Grade::Optimized) && access.is_even() {
                 return;
             }
             *access.ask_at.get_or_insert(now + SLOW)

@@ -135,3 +135,20 @@ fn what_the_control_page_said_holds_while_home_is_unavailable_r242() {
     assert_eq!(run.0, 1);
     rig.finish(itt, &run);
 }
+
+#[test]
+fn a_port_group_that_becomes_better_is_found_although_nobody_tells() {
+    let mut rig = used([OPTIMIZED, STANDBY]);
+    for _ in 0..400 {
+        assert!(rig.answers([OPTIMIZED, OPTIMIZED]).is_none());
+        rig.pass_echoing(Duration::from_millis(100));
+    }
+    let mut over = Vec::new();
+    for block in 0..8 {
+        let itt = rig.read(block, 1);
+        let run = rig.next_command();
+        over.push(run.0);
+        rig.finish(itt, &run);
+    }
+    assert!(over.contains(&0) && over.contains(&1), "{over:?}");
+}
