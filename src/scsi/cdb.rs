@@ -103,6 +103,12 @@ impl Class {
         matches!(self, Self::Write(_) | Self::WriteAnywhere(_) | Self::WriteOnce(_))
     }
 
+    /// Whether a reservation that keeps out writes alone lets it pass (SPC-4 table 65, SBC-3 table 13).
+    #[must_use]
+    pub const fn only_reads(&self) -> bool {
+        matches!(self, Self::Read(_) | Self::Survey(_) | Self::Query | Self::Stateless)
+    }
+
     /// Whether it is plain block I/O that may take any path; everything else goes on home.
     #[must_use]
     pub const fn any_path(&self) -> bool {

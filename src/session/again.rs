@@ -24,15 +24,20 @@ impl Session {
         let (nexus, path, sent_at) = (run.nexus, run.path, run.sent_at);
         self.refused(key, nexus, response, now)
             || match nexus {
-                HOME => self.stopped_by_echo(key, path, response),
+                HOME => self.stopped_by_echo(key, (path, sent_at), response),
                 _ => self.stopped_on_further(key, (nexus, path, sent_at), response, now),
             }
     }
 
-    fn stopped_by_echo(&mut self, key: TaskKey, path: PathId, response: &ScsiResponse) -> bool {
+    fn stopped_by_echo(
+        &mut self,
+        key: TaskKey,
+        (path, sent_at): (PathId, Instant),
+        response: &ScsiResponse,
+    ) -> bool {
         let sense = response.sense().and_then(|s| Sense::parse(&s)).filter(|s| s.is_unit_attention());
         let (Some(sense), Some(lun)) = (sense, self.tasks.get(key).map(|t| t.lun)) else { return false };
-        let echo = self.is_echo(lun, HOME, (sense.asc, sense.ascq));
+        let echo = self.is_echo(lun, (HOME, sent_at), (sense.asc, sense.ascq));
         if echo {
             self.note(Notice::UnitAttentionAbsorbed { path });
             self.put_back(key);
@@ -49,7 +54,8 @@ impl Session {
     ) -> bool {
         let Some(task) = self.tasks.get(key) else { return false };
         let lun = task.lun;
-        // Where home's port gives no access, home cannot say more: the nexus is registered or proved once more, or not.
+        // Where home's port gives no access, home cannot say more: the nexus is proved once more, or not. Of reservations home
+        // always can.
         let (shut_out, worn_out) = (self.is_shut_out(task), task.refusals >= MOST_CONTRADICTIONS);
         let attention = response.is_attention() && !broken!(self.rules, FurtherAttentionPassedOn);
         let conflict =
@@ -58,11 +64,9 @@ impl Session {
             self.note(Notice::UnitAttentionAbsorbed { path });
             self.attention_met(nexus, lun, response, sent_at);
             self.attention_doubts(lun, nexus, (response, sent_at), now);
-        } else if shut_out && worn_out {
-            return false;
         } else if conflict {
             self.registrations_doubted(lun);
-        } else if !self.is_unfit_there(key, nexus, response, now) {
+        } else if shut_out && worn_out || !self.is_unfit_there(key, nexus, response, now) {
             return false;
         }
         if let Some(task) = self.tasks.get_mut(key) {

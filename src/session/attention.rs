@@ -248,11 +248,10 @@ impl Attentions {
         first
     }
 
-    /// The LUNs of a nexus changed: what is found there may greet anew.
+    /// The LUNs of a nexus changed: what is found there may greet anew, and what was heard may have been another unit.
     pub(super) fn renew(&mut self, nexus: NexusId) {
         if let Some(heard) = self.heard.get_mut(&nexus) {
-            heard.greetings.clear();
-            heard.renewed = true;
+            *heard = Heard { renewed: true, ..Heard::default() };
         }
     }
 
@@ -379,9 +378,6 @@ impl Session {
         {
             unit.note_deed(deed, now);
         }
-        if Deed::of(command) == Some(Deed::Parameters) {
-            self.echo_over(lun, Echo::Pages, now);
-        }
     }
 
     /// A command of the initiator goes over a further nexus, as home's port is not accessible: what it changes, home will
@@ -389,6 +385,13 @@ impl Session {
     pub(super) fn leaves_home(&mut self, lun: Lun, command: &Command) {
         if Deed::of(command) == Some(Deed::Parameters) {
             self.expect_echo(lun, HOME, Echo::Pages);
+        }
+    }
+
+    /// It has ended, whatever came of it.
+    pub(super) fn change_over(&mut self, lun: Lun, command: &Command, now: Instant) {
+        if Deed::of(command) == Some(Deed::Parameters) {
+            self.echo_over(lun, Echo::Pages, now);
         }
     }
 
@@ -423,7 +426,7 @@ impl Session {
         sent_at: Instant,
     ) {
         let Some((sense, code)) = unit_attention(response) else { return };
-        if self.is_echo(lun, nexus, code) {
+        if self.is_echo(lun, (nexus, sent_at), code) {
             return;
         }
         if nexus == HOME {

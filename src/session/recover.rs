@@ -495,8 +495,15 @@ impl Session {
                     self.unit_fenced(nexus, lun, now);
                     return;
                 }
-                self.attention_met(nexus, lun, response, task.run.as_ref().map_or(now, |r| r.sent_at));
+                let sent_at = task.run.as_ref().map_or(now, |r| r.sent_at);
+                self.attention_met(nexus, lun, response, sent_at);
+                let moved = nexus != HOME && response.says_luns_changed();
+                if moved {
+                    self.attention_doubts(lun, nexus, (response, sent_at), now);
+                }
                 let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) else { return };
+                // Another unit may be there now.
+                fence.recognised &= !moved;
                 fence.attempts += 1;
                 if fence.attempts >= FENCE_ATTEMPTS {
                     self.give_up_fence(nexus, lun);

@@ -476,6 +476,7 @@ impl Session {
         if let Some(untold) = &task.held_response {
             self.attention_untold(task.lun, untold);
         }
+        self.change_over(task.lun, &task.command, now);
         self.changed |= meets_registrations(&task);
         if task.run.is_some() && matches!(task.origin, Origin::Initiator { .. }) {
             if task.command.class == Class::Reservation {

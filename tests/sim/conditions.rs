@@ -13,8 +13,8 @@
 //! - What other initiators do to reservations is told like what the initiator does itself: what a further nexus tells of it
 //!   need not be told.
 //! - What a MODE SELECT of unknown outcome did may be told as somebody else's doing. What a further nexus reports may be
-//!   the initiator's own MODE SELECT, if there was one since it last had nothing to say, and somebody else's may hide
-//!   behind it. So it is with resets. One that reports late what the initiator's own did may be believed to report
+//!   the initiator's own MODE SELECT, if there was one since it last had nothing to say, or its login was sent, and somebody
+//!   else's may hide behind it. So it is with resets. One that reports late what the initiator's own did may be believed to report
 //!   somebody else's.
 
 use crate::initiator::Reserving;

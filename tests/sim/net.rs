@@ -126,6 +126,7 @@ pub(crate) struct Wire {
     last: [Instant; 2],
     pub(crate) role: Role,
     pub(crate) logged_in: bool,
+    pub(crate) opened: Instant,
 }
 
 /// What a connection is for.
@@ -151,6 +152,7 @@ impl Wire {
             last: [now; 2],
             role,
             logged_in: false,
+            opened: now,
         }
     }
 

@@ -468,6 +468,10 @@ impl Session {
             }
         }
         self.answer_tmf(function.itt, function.response);
+        if complete && function.is_cold() && !broken!(self.rules, ColdResetKeepsSession) {
+            // Nothing comes after that answer.
+            self.begin_finish(now);
+        }
         if complete {
             self.ask_again(&function, now);
         }
@@ -482,9 +486,6 @@ impl Session {
         }
         for key in self.tasks.select(|task| function.concerns(task)) {
             self.queue_if_ready(key);
-        }
-        if complete && function.is_cold() && !broken!(self.rules, ColdResetKeepsSession) {
-            self.begin_finish(now);
         }
     }
 

@@ -40,9 +40,16 @@ struct Expected {
 #[derive(Debug, Default)]
 pub(super) struct Echoes(Vec<Expected>);
 
+/// Changes of one unit that are waited for at a time.
+const MOST: usize = 64;
+
 impl Echoes {
+    /// A change of states takes the place of the one before, which goes on. Of each change of pages an echo may come.
     fn expect(&mut self, nexus: NexusId, echo: Echo) {
-        self.0.retain(|e| (e.nexus, e.echo) != (nexus, echo));
+        self.0.retain(|e| (e.nexus, e.echo) != (nexus, echo) || echo == Echo::Pages && e.over.is_some());
+        if self.0.len() == MOST {
+            self.0.remove(0);
+        }
         self.0.push(Expected { nexus, echo, over: None });
     }
 
@@ -52,12 +59,15 @@ impl Echoes {
         }
     }
 
-    fn heard(&mut self, nexus: NexusId, code: (u8, u8)) -> bool {
-        let Some(at) = self.0.iter().position(|e| e.nexus == nexus && e.echo.sounds_like(code)) else {
-            return false;
-        };
-        if self.0.get(at).is_some_and(|e| e.over.is_some()) {
-            self.0.swap_remove(at);
+    /// A command sent at a time met an attention. It tells of all changes that were over by then, since the same attention
+    /// waits only once, or else of the first of those that may have been made before it was answered.
+    fn heard(&mut self, (nexus, sent_at): (NexusId, Instant), code: (u8, u8)) -> bool {
+        let of = |e: &Expected| e.nexus == nexus && e.echo.sounds_like(code);
+        let Some(first) = self.0.iter().position(of) else { return false };
+        let before = self.0.len();
+        self.0.retain(|e| !of(e) || e.over.is_none_or(|at| at > sent_at));
+        if self.0.len() == before && self.0.get(first).is_some_and(|e| e.over.is_some()) {
+            self.0.remove(first);
         }
         true
     }
@@ -82,9 +92,14 @@ impl Session {
         }
     }
 
-    /// Whether a nexus reports what nobody needs to hear.
-    pub(in crate::session) fn is_echo(&mut self, lun: Lun, nexus: NexusId, code: (u8, u8)) -> bool {
-        self.units.get_mut(&lun).is_some_and(|unit| unit.echoes.heard(nexus, code))
+    /// Whether a nexus reports what nobody needs to hear, in answer to a command sent at a time.
+    pub(in crate::session) fn is_echo(
+        &mut self,
+        lun: Lun,
+        (nexus, sent_at): (NexusId, Instant),
+        code: (u8, u8),
+    ) -> bool {
+        self.units.get_mut(&lun).is_some_and(|unit| unit.echoes.heard((nexus, sent_at), code))
     }
 
     /// A nexus had nothing to report to a command sent at a time. (What it said before that may still be under way, on
@@ -106,21 +121,48 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    #[test]
+    const STATES: (u8, u8) = (0x2a, 0x06);
+    const MODE: (u8, u8) = (0x2a, 0x01);
+
     #[expect(clippy::disallowed_methods, reason = "an arbitrary origin")]
-    fn an_echo_is_heard_once_after_its_cause_and_not_after_silence() {
+    fn times() -> [Instant; 5] {
         let start = Instant::now();
-        let later = start + Duration::from_secs(1);
+        [0, 1, 2, 3, 4].map(|seconds| start + Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn an_echo_is_heard_once_after_its_cause_and_not_after_silence() {
+        let [start, later, after, ..] = times();
         let mut echoes = Echoes::default();
         echoes.expect(0, Echo::States);
         echoes.expect(1, Echo::States);
-        assert!(!echoes.heard(0, (0x2a, 0x01)) && !echoes.heard(2, (0x2a, 0x06)));
-        assert!(echoes.heard(0, (0x2a, 0x06)), "at its beginning");
+        assert!(!echoes.heard((0, start), MODE) && !echoes.heard((2, start), STATES));
+        assert!(echoes.heard((0, start), STATES), "at its beginning");
         echoes.over(Echo::States, later);
-        assert!(echoes.heard(0, (0x2a, 0x06)), "and at its end");
-        assert!(!echoes.heard(0, (0x2a, 0x06)), "this is somebody else's");
+        assert!(echoes.heard((0, after), STATES), "and at its end");
+        assert!(!echoes.heard((0, after), STATES), "this is somebody else's");
         echoes.silent(1, start);
         echoes.silent(1, later);
-        assert!(!echoes.heard(1, (0x2a, 0x06)));
+        assert!(!echoes.heard((1, after), STATES));
+    }
+
+    #[test]
+    fn of_two_changes_two_echoes_come_or_one() {
+        let [asked, first, second, after, later] = times();
+        let twice = || {
+            let mut echoes = Echoes::default();
+            for over in [first, second] {
+                echoes.expect(0, Echo::Pages);
+                echoes.over(Echo::Pages, over);
+            }
+            echoes
+        };
+        let mut echoes = twice();
+        assert!(echoes.heard((0, asked), MODE), "asked before the first change, answered after it");
+        assert!(echoes.heard((0, after), MODE), "and of the second");
+        assert!(!echoes.heard((0, later), MODE));
+        let mut echoes = twice();
+        assert!(echoes.heard((0, after), MODE), "of both");
+        assert!(!echoes.heard((0, later), MODE));
     }
 }

@@ -147,7 +147,7 @@ impl Registrations {
             Standing::Free => state == State::Clear || broken!(rules, ReplicasLeft),
             Standing::Registered(key) => match self.holds.map_or(Leaves::All, Leaves::of) {
                 Leaves::All => state == State::Member(key),
-                Leaves::Reads => !class.writes() && matches!(state, State::Member(_) | State::Clear),
+                Leaves::Reads => class.only_reads() && matches!(state, State::Member(_) | State::Clear),
                 Leaves::Nothing => false,
             },
             Standing::Unasked | Standing::Unknown { .. } | Standing::Untold => false,

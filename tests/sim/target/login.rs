@@ -12,6 +12,7 @@ pub(super) struct Pending {
     pub(super) conn: u32,
     portal: u16,
     plan: LoginPlan,
+    sent_at: Instant,
     at: Instant,
     waited: bool,
 }
@@ -26,10 +27,16 @@ impl Pending {
 }
 
 impl Target {
-    /// A login request came on a new connection, at a portal of this group.
-    pub(crate) fn login(&mut self, conn: u32, portal: u16, plan: &LoginPlan, now: Instant) {
+    /// A login request that was sent at a time came on a new connection, at a portal of this group.
+    pub(crate) fn login(
+        &mut self,
+        conn: u32,
+        portal: u16,
+        plan: &LoginPlan,
+        (sent_at, now): (Instant, Instant),
+    ) {
         self.now = Some(now);
-        let mut pending = Pending { conn, portal, plan: plan.clone(), at: now, waited: false };
+        let mut pending = Pending { conn, portal, plan: plan.clone(), sent_at, at: now, waited: false };
         match &plan.kind {
             LoginKind::Discovery => {
                 self.effects.push_back(Effect::Refused(conn, 2, 9));
@@ -119,7 +126,7 @@ impl Target {
             params,
             login.plan.cmd_sn,
             self.units.len(),
-            self.entered_at(),
+            (login.sent_at, self.entered_at()),
         );
         let first = self.sessions.is_empty();
         let same = |s: &&Session| s.port.is_same_initiator(&port) && s.power == self.power_cuts;

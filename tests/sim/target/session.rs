@@ -58,8 +58,10 @@ pub(super) struct Session {
     pub(super) attentions: Vec<SmallVec<[Attention; 2]>>,
     /// Numbers that have changed places, while it may not know.
     pub(super) traded: Option<Traded>,
-    /// When it began, and when it last had nothing to report of each unit.
+    /// When it began.
     pub(super) began: Instant,
+    /// When it last had nothing to report of each unit, as far as the initiator can tell: it is told of what happens from its
+    /// beginning on (SAM-5 section 5.14.1), which is some time after its login was sent.
     pub(super) clean: Vec<Instant>,
 }
 
@@ -93,7 +95,7 @@ impl Session {
         params: SessionParams,
         cmd_sn: CmdSn,
         units: usize,
-        now: Instant,
+        (asked, now): (Instant, Instant),
     ) -> Self {
         Self {
             port,
@@ -117,7 +119,7 @@ impl Session {
             attentions: vec![SmallVec::new(); units],
             traded: None,
             began: now,
-            clean: vec![now; units],
+            clean: vec![asked; units],
         }
     }
 

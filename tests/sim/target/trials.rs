@@ -78,7 +78,7 @@ impl Bench {
             offer: SessionParams { max_connections: 4, ..SessionParams::default() },
             connection: ConnectionParams::default(),
         };
-        self.target.login(conn, 1, &plan, self.now);
+        self.target.login(conn, 1, &plan, (self.now, self.now));
         self.collect();
     }
 

@@ -84,7 +84,10 @@ impl World {
         let group = self.scenario.paths[self.wires[wire as usize].link].group;
         match packet {
             Packet::Pdu(pdu) => self.targets[which].receive(wire, pdu, self.now),
-            Packet::Login(plan) => self.targets[which].login(wire, group, &plan, self.now),
+            Packet::Login(plan) => {
+                let sent_at = self.wires[wire as usize].opened;
+                self.targets[which].login(wire, group, &plan, (sent_at, self.now));
+            }
             Packet::LoginAnswer(_) => {}
             Packet::End => {
                 self.wires[wire as usize].far = End::Closed;
