@@ -378,6 +378,10 @@ impl Session {
         {
             unit.note_deed(deed, now);
         }
+        if Deed::of(command) == Some(Deed::AccessStates) {
+            // Whoever set them is not told.
+            self.ask_access(lun, now);
+        }
     }
 
     /// A command of the initiator goes over a further nexus, as home's port is not accessible: what it changes, home will

@@ -4,7 +4,7 @@
 //! paths of the group that is best at the moment, and over no others; only when no group is active Braid has one made so.
 //!
 //! What was learned about LIO: it tells of a change only the sessions through the group that changed. To the one that asked
-//! for a change it tells nothing. A command through a group that is not optimized takes 100 ms longer.
+//! for a change it tells nothing. As it comes, a command through a group that is not optimized takes 100 ms longer.
 
 use std::time::Duration;
 

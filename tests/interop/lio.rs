@@ -84,6 +84,7 @@ impl Guest {
         let groups = "for n in 1 2; do\n\
                           mkdir $store/alua/group$n\n\
                           echo $n >$store/alua/group$n/tg_pt_gp_id\n\
+                          echo 0 >$store/alua/group$n/nonop_delay_msecs\n\
                           echo group$n >$target/tpgt_$n/lun/lun_0/alua_tg_pt_gp\n\
                       done\n";
         self.machine.run(&(recipe(plan, &format!("fileio_0/{name}"), &control, 2) + groups));

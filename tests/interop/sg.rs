@@ -1,5 +1,5 @@
 //! sg3-utils on the kernel's initiator, through Braid with four sessions and straight: what they say must be equal, line by
-//! line. The steps are in `sg.sh`.
+//! line. The steps are in `sg.sh`, those for a unit behind two target port groups in `sg-groups.sh`.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -9,13 +9,15 @@ use crate::target::Kind;
 use crate::wait::HEAVY;
 
 const STEPS: &str = include_str!("sg.sh");
+const STEPS_WITH_GROUPS: &str = include_str!("sg-groups.sh");
 const LIMIT: Duration = Duration::from_secs(240);
 
-fn through_equals_direct(kind: Kind) {
+/// At least so many steps are done.
+fn through_equals_direct(kind: Kind, script: &str, so_many: usize) {
     let _place = HEAVY.enter();
-    let said = Ground::new(kind).play(LIMIT, STEPS);
+    let said = Ground::new(kind).play(LIMIT, script);
     let (direct, through) = (steps(&said.direct), steps(&said.through));
-    assert!(direct.len() > 300, "the steps were not done:\n{}", said.direct);
+    assert!(direct.len() > so_many, "the steps were not done:\n{}", said.direct);
     let mut report = String::new();
     for (n, (expected, found)) in direct.iter().zip(&through).enumerate() {
         if expected != found {
@@ -50,10 +52,15 @@ fn without_number(text: &str, before: &str) -> String {
 
 #[test]
 fn tgt() {
-    through_equals_direct(Kind::Tgt);
+    through_equals_direct(Kind::Tgt, STEPS, 300);
 }
 
 #[test]
 fn lio() {
-    through_equals_direct(Kind::LioThin);
+    through_equals_direct(Kind::LioThin, STEPS, 300);
+}
+
+#[test]
+fn lio_groups() {
+    through_equals_direct(Kind::LioGroups, STEPS_WITH_GROUPS, 80);
 }

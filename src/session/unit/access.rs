@@ -4,6 +4,7 @@
 //! PORT GROUPS); VPD page 83h says which group a nexus belongs to. What a nexus says counts once its unit has the name
 //! that home told; the newest answer counts for all of them. It is asked
 //! - when a unit is learned on home, and when it is to be proved on a further nexus;
+//! - after the initiator has set states (SET TARGET PORT GROUPS);
 //! - after a unit attention says that states changed (2Ah/06h) or could not be changed (2Ah/07h);
 //! - after a command was refused for the state of the port (02h/04h/0Ah to 0Ch): until an answer tells better, the port is
 //!   in the state that the refusal told;
@@ -346,7 +347,7 @@ impl Session {
     }
 
     /// The target is to be asked for its states.
-    pub(super) fn ask_access(&mut self, lun: Lun, now: Instant) {
+    pub(in crate::session) fn ask_access(&mut self, lun: Lun, now: Instant) {
         let Some(unit) = self.units.get_mut(&lun) else { return };
         let at = unit.access.want_answer(now);
         self.access_at = Some(self.access_at.map_or(at, |other| other.min(at)));
