@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::net::{PORT, loopback};
+use crate::net::{PORT, loopback, within};
 use crate::process::{Daemon, command, read, run, temporary, words};
-use crate::target::{Endpoint, Kind, Site, Target, connects};
+use crate::target::{Endpoint, Kind, Site, Target, connects, dial};
 use crate::wait::{PATIENCE, poll};
 
 /// Its second listener; the first has the port of all targets.
@@ -43,21 +43,26 @@ impl Braid {
     /// Where the mode needs a verdict on the target, Braid finds one in its state file: a probe takes seconds, and a
     /// session that begins earlier gets several sessions, so that the first one would be fanned out by chance.
     pub(crate) fn before(target: &Target, manner: Manner) -> Self {
-        Self::start(target, manner, &loopback(), (manner.mode == "auto").then(|| verdict(target.kind())))
+        let verdict = (manner.mode == "auto").then(|| verdict(target.kind()));
+        Self::start(target.endpoints(), manner, &loopback(), verdict)
+    }
+
+    /// The same in front of some portals, with this `--mode`, which is not `auto`.
+    pub(crate) fn over(portals: &[Endpoint], mode: &'static str) -> Self {
+        Self::start(portals, Manner { mode, in_turn: false }, &loopback(), None)
     }
 
     /// The same with several sessions, at an address that others reach: its own is for programs in its namespace.
     pub(crate) fn at(address: &str, target: &Target) -> Self {
-        Self::start(target, Manner { mode: "sessions", in_turn: true }, address, None)
+        Self::start(target.endpoints(), Manner { mode: "sessions", in_turn: true }, address, None)
     }
 
     fn start(
-        target: &Target,
+        behind: &[Endpoint],
         Manner { mode, in_turn }: Manner,
         address: &str,
         verdict: Option<&str>,
     ) -> Self {
-        let behind = target.endpoints();
         let first = behind.first().expect("a target has a portal");
         let netns = first.netns.clone();
         let dir = temporary();
@@ -115,16 +120,21 @@ impl Braid {
         self.daemon.log()
     }
 
-    /// What the admin address answers, head and body; by bash, because it may live in another network namespace.
+    /// What the admin address answers, head and body.
     fn get(&self, page: &str) -> Option<String> {
-        let (address, port) = self.admin.rsplit_once(':')?;
-        let script = format!(
-            "exec 3<>/dev/tcp/{address}/{port} && \
-             printf 'GET {page} HTTP/1.1\\r\\nHost: braid\\r\\nConnection: close\\r\\n\\r\\n' >&3 && cat <&3"
-        );
-        let line = words(&["bash", "-c", &script]);
-        let done = run(command(self.endpoint.netns.as_deref(), &line), Duration::from_secs(10));
-        done.ok().then_some(done.stdout)
+        let ask = format!("GET {page} HTTP/1.1\r\nHost: braid\r\nConnection: close\r\n\r\n");
+        let told = within(self.endpoint.netns.as_deref(), || {
+            let mut stream = dial(&self.admin)?;
+            stream.write_all(ask.as_bytes())?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text).map(|_| text)
+        });
+        told.ok()
+    }
+
+    /// Memory of its own that is not paged out, in bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        self.daemon.resident()
     }
 
     /// All samples of `/metrics`.
@@ -144,7 +154,8 @@ fn verdict(kind: Kind) -> &'static str {
     let slot = VERDICTS.get(kind as usize).expect("a slot per kind");
     slot.get_or_init(|| {
         let target = Target::start(kind, Site::Alone(2), 1 << 20);
-        let braid = Braid::start(&target, Manner { mode: "auto", in_turn: false }, &loopback(), None);
+        let braid =
+            Braid::start(target.endpoints(), Manner { mode: "auto", in_turn: false }, &loopback(), None);
         let probed = || Some(read(&state_file(braid.dir.path()))).filter(|text| !text.is_empty());
         poll(PATIENCE, probed).unwrap_or_else(|| panic!("no verdict on {}\n{}", kind.name(), braid.log()))
     })
@@ -204,9 +215,14 @@ impl Metrics {
         self.sum("braid_path_commands_in_flight", &[("path", path)])
     }
 
-    /// Fences by reinstatement so far.
-    pub(crate) fn fences(&self) -> f64 {
-        self.sum("braid_fences_total", &[("method", "reinstate")])
+    /// Fences by a method so far.
+    pub(crate) fn fences(&self, method: &str) -> f64 {
+        self.sum("braid_fences_total", &[("method", method)])
+    }
+
+    /// Paths given up so far.
+    pub(crate) fn losses(&self) -> f64 {
+        self.sum("braid_path_losses_total", &[])
     }
 
     /// Payload bytes that went over a path so far.

@@ -105,13 +105,13 @@ fn reinstatement_waits_for_the_disk(kind: Kind) {
         stage.target().stall(true);
         well(load.begin_writes());
         until("the disk keeps writes of the path", &|now| now.in_flight(name) > SOME_COMMANDS);
-        let before = braid.metrics().fences();
+        let before = braid.metrics().fences("reinstate");
         net.cut(path, Cut::Reset);
         until("the path is seen to be cut", &|now| now.connections(name) == 0.0);
-        let early = poll(FENCELESS, || (braid.metrics().fences() > before).then_some(()));
+        let early = poll(FENCELESS, || (braid.metrics().fences("reinstate") > before).then_some(()));
         assert!(early.is_none(), "a fence while the disk keeps writes\n{}", braid.log());
         stage.target().stall(false);
-        until("a fence, now", &|now| now.fences() > before);
+        until("a fence, now", &|now| now.fences("reinstate") > before);
         well(load.end(STALL));
         well(load.round(STALL));
         net.heal(path);
@@ -148,6 +148,16 @@ fn tgt_drop() {
 }
 
 #[test]
+fn tgt_drop_in() {
+    each_path_in_turn(Kind::Tgt, 2, Cut::DropIn);
+}
+
+#[test]
+fn tgt_drop_out() {
+    each_path_in_turn(Kind::Tgt, 2, Cut::DropOut);
+}
+
+#[test]
 fn tgt_4_drop() {
     each_path_in_turn(Kind::Tgt, 4, Cut::Drop);
 }
@@ -160,6 +170,16 @@ fn tgt_mcs_reset() {
 #[test]
 fn tgt_mcs_drop() {
     each_path_in_turn(Kind::TgtMcs, 2, Cut::Drop);
+}
+
+#[test]
+fn tgt_mcs_drop_in() {
+    each_path_in_turn(Kind::TgtMcs, 2, Cut::DropIn);
+}
+
+#[test]
+fn tgt_mcs_drop_out() {
+    each_path_in_turn(Kind::TgtMcs, 2, Cut::DropOut);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! - [`suite`]: the whole of `iscsi-test-cu`; through Braid must equal direct, test by test ([`outcome`]).
 //! - [`tools`]: `iscsi-ls`, `iscsi-inq`, `iscsi-perf`, `qemu-img`, `qemu-io`.
 //! - [`cuts`]: each path cut in turn under a verified load ([`load`]).
+//! - [`faults`]: what else befalls links and targets ([`trouble`]), under a load that overlaps itself ([`steady`]).
 //! - [`access`]: access states of LIO's port groups changed under a verified load, by its operator and by Braid.
 //! - [`sg`]: sg3-utils on the kernel's initiator ([`initiator`]); through Braid must equal direct, line by line.
 //! - [`neighbour`]: a second initiator, straight at the target, resets, reserves and preempts under load.
@@ -19,6 +20,7 @@
 mod access;
 mod braid;
 mod cuts;
+mod faults;
 mod initiator;
 mod lio;
 mod load;
@@ -29,8 +31,10 @@ mod process;
 mod setup;
 mod sg;
 mod stage;
+mod steady;
 mod suite;
 mod target;
 mod tools;
+mod trouble;
 mod uml;
 mod wait;

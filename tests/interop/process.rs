@@ -10,6 +10,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// What everything made here is called, with the number of the process after it.
@@ -173,6 +174,23 @@ impl Daemon {
         self.child.stdin.take().expect("a pipe")
     }
 
+    /// Sends it a signal. What [`command`] makes becomes the program itself, so that it is the program that gets it.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it was not reaped");
+    }
+
+    /// Kills it.
+    pub(crate) fn end(&mut self) {
+        kill(&mut self.child);
+    }
+
+    /// Memory of its own that is not paged out, in bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = read(&Path::new("/proc").join(self.child.id().to_string()).join("status"));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).expect("VmRSS") << 10
+    }
+
     /// Still running?
     pub(crate) fn alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
@@ -187,7 +205,7 @@ impl Daemon {
 impl Drop for Daemon {
     #[expect(clippy::print_stderr, reason = "the harness shows it below the failed test")]
     fn drop(&mut self) {
-        kill(&mut self.child);
+        self.end();
         if thread::panicking() {
             eprintln!("{}", self.log());
         }

@@ -48,6 +48,8 @@ pub(crate) struct Tools {
     qemu_root: Option<PathBuf>,
     uml_shim: PathBuf,
     warm_shim: PathBuf,
+    hold_shim: PathBuf,
+    jitter: PathBuf,
 }
 
 impl Tools {
@@ -59,6 +61,16 @@ impl Tools {
     /// The library that makes `iscsi-test-cu` wait for all paths.
     pub(crate) fn warm_shim(&self) -> &Path {
         &self.warm_shim
+    }
+
+    /// The library that lets a target's disk keep writes inside.
+    pub(crate) fn hold_shim(&self) -> &Path {
+        &self.hold_shim
+    }
+
+    /// The program that carries a link on which packets take their time.
+    pub(crate) fn jitter(&self) -> &Path {
+        &self.jitter
     }
 
     /// A QEMU tool (`qemu-img`, `qemu-io`) that knows iSCSI, with the environment it needs, as words before its
@@ -97,23 +109,34 @@ fn install() -> Result<Tools, String> {
     }
     crate::net::sweep();
     crate::process::sweep();
-    Ok(Tools { qemu_root: qemu()?, uml_shim: shim("xstate")?, warm_shim: shim("warm")? })
+    Ok(Tools {
+        qemu_root: qemu()?,
+        uml_shim: shim("xstate")?,
+        warm_shim: shim("warm")?,
+        hold_shim: shim("hold")?,
+        jitter: compile("jitter", "", &[])?,
+    })
 }
 
-/// Compiles a library to preload with the compiler that Rust links with.
+/// A library to preload.
 fn shim(name: &str) -> Result<PathBuf, String> {
-    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name).with_extension("so");
+    compile(name, "so", &["-shared", "-fPIC"])
+}
+
+/// Compiles with the compiler that Rust links with.
+fn compile(name: &str, extension: &str, flags: &[&str]) -> Result<PathBuf, String> {
+    let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name).with_extension(extension);
     let source = format!("{}/tests/interop/{name}.c", env!("CARGO_MANIFEST_DIR"));
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|why| why.to_string())?;
-    let fresh = dir.path().join("fresh.so");
+    let fresh = dir.path().join("fresh");
     let mut command = Command::new("cc");
-    command.args(["-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o"]).arg(&fresh).args([&source, "-ldl"]);
+    command.args(["-O2", "-Wall", "-Werror"]).args(flags).arg("-o").arg(&fresh).args([&source, "-ldl"]);
     let done = run(command, INSTALL_LIMIT);
     if !done.ok() {
         return Err(done.show());
     }
-    std::fs::rename(&fresh, &library).map_err(|why| why.to_string())?;
-    Ok(library)
+    std::fs::rename(&fresh, &made).map_err(|why| why.to_string())?;
+    Ok(made)
 }
 
 fn qemu() -> Result<Option<PathBuf>, String> {

@@ -11,17 +11,20 @@
 //! - LIO runs in a [`Guest`]; its disk is LUN 0.
 
 use std::fs::{self, File};
+use std::io;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::lio::{Guest, Plan};
-use crate::net::{Net, PORT, loopback};
+use crate::net::{Net, PORT, loopback, within};
 use crate::process::{Daemon, command, run, temporary, words};
+use crate::setup::tools;
 use crate::wait::{PATIENCE, poll};
 
 const NODE: &str = "iqn.2026-11.net.braid";
@@ -130,6 +133,13 @@ impl Runner {
         }
     }
 
+    fn daemon(&self) -> Option<&Daemon> {
+        match self {
+            Self::Daemon(daemon) => Some(daemon),
+            Self::Guest(_) => None,
+        }
+    }
+
     fn guest(&self) -> Option<&Guest> {
         match self {
             Self::Daemon(_) => None,
@@ -152,7 +162,9 @@ pub(crate) struct Target {
     /// One endpoint per portal, in order.
     endpoints: Vec<Endpoint>,
     disk: PathBuf,
-    _dir: TempDir,
+    dir: TempDir,
+    /// The namespace that a daemon lives in.
+    home: Option<String>,
     /// The links of a guest that nobody else made.
     _net: Option<Net>,
 }
@@ -160,7 +172,7 @@ pub(crate) struct Target {
 impl Target {
     /// Starts a target with a fresh disk of `size` bytes.
     pub(crate) fn start(kind: Kind, site: Site<'_>, size: u64) -> Self {
-        crate::setup::tools();
+        tools();
         match (site, kind.in_guest()) {
             (Site::In(guest, portals), true) => Self::in_guest(kind, guest, portals, size),
             (Site::Behind(net), true) => {
@@ -192,18 +204,11 @@ impl Target {
     ) -> Self {
         let (dir, disk) = new_disk(size);
         let portals = with_port(addresses);
-        let (daemon, lun) = match kind {
-            Kind::Tgt => (tgt(dir.path(), &disk, &portals, home, 1), 1),
-            Kind::TgtMcs => (tgt(dir.path(), &disk, &portals, home, 8), 1),
-            Kind::Istgt => (istgt(dir.path(), &disk, &portals, home), 0),
-            Kind::Lio | Kind::LioBlock | Kind::LioThin | Kind::LioGroups | Kind::LioMcs => {
-                panic!("LIO needs a guest")
-            }
-        };
-        let iqn = format!("{NODE}:disk");
-        let endpoints = endpoints(portals, &iqn, lun, seen_from);
-        let runner = Runner::Daemon(daemon);
-        let mut target = Self { kind, runner, endpoints, disk, _dir: dir, _net: None };
+        let runner = Runner::Daemon(boot(kind, dir.path(), &disk, &portals, home));
+        let lun = u8::from(matches!(kind, Kind::Tgt | Kind::TgtMcs));
+        let endpoints = endpoints(portals, &format!("{NODE}:disk"), lun, seen_from);
+        let home = home.map(str::to_owned);
+        let mut target = Self { kind, runner, endpoints, disk, dir, home, _net: None };
         target.wait_until_it_listens();
         target
     }
@@ -223,7 +228,7 @@ impl Target {
         }
         let endpoints = endpoints(portals, &iqn, 0, Some(guest.netns()));
         let runner = Runner::Guest(Arc::clone(guest));
-        Self { kind, runner, endpoints, disk, _dir: dir, _net: None }
+        Self { kind, runner, endpoints, disk, dir, home: None, _net: None }
     }
 
     fn wait_until_it_listens(&mut self) {
@@ -253,6 +258,43 @@ impl Target {
         self.runner.alive()
     }
 
+    /// Stops its process, while the kernel goes on taking what comes for it, or lets it go on.
+    ///
+    /// # Panics
+    /// If it runs in a guest.
+    pub(crate) fn stop(&self, on: bool) {
+        let daemon = self.runner.daemon().expect("a process");
+        daemon.signal(if on { Signal::STOP } else { Signal::CONT });
+    }
+
+    /// Kills it and starts it again, on the same disk.
+    ///
+    /// # Panics
+    /// If it runs in a guest.
+    pub(crate) fn restart(&mut self) {
+        let Runner::Daemon(daemon) = &mut self.runner else { panic!("no process") };
+        daemon.end();
+        let portals: Vec<String> = self.endpoints.iter().map(|endpoint| endpoint.portal.clone()).collect();
+        let again = boot(self.kind, self.dir.path(), &self.disk, &portals, self.home.as_deref());
+        self.runner = Runner::Daemon(again);
+        self.wait_until_it_listens();
+    }
+
+    /// From now on, writes that reach the disk stay inside it: tgt only. [`Held::pass`] lets later ones through, and with what is
+    /// returned those inside go on, in whatever order.
+    pub(crate) fn hold_writes(&self) -> Held {
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        assert!(matches!(self.kind, Kind::Tgt | Kind::TgtMcs), "{} cannot hold", self.kind.name());
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let held =
+            Held { hold: hold_file(self.dir.path()), gate: self.dir.path().join(format!("gate{number}")) };
+        fs::write(&held.gate, "").expect("gate");
+        let named = held.gate.with_extension("named");
+        fs::write(&named, held.gate.display().to_string()).expect("name of the gate");
+        fs::rename(&named, &held.hold).expect("hold");
+        held
+    }
+
     /// Keeps every command that reaches the disk inside it, or lets them all go on.
     ///
     /// # Panics
@@ -271,6 +313,31 @@ impl Target {
         let iqn = &self.endpoints.first().expect("a portal").iqn;
         self.runner.guest().expect("a guest").in_groups(iqn, script)
     }
+}
+
+/// Writes inside a disk, until it is dropped.
+pub(crate) struct Held {
+    hold: PathBuf,
+    gate: PathBuf,
+}
+
+impl Held {
+    /// Keeps those that are inside, and lets through what comes from now on.
+    pub(crate) fn pass(&self) {
+        fs::remove_file(&self.hold).expect("hold");
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.hold));
+        fs::remove_file(&self.gate).expect("gate");
+    }
+}
+
+/// A file that exists while writes are to be kept (`hold.c`).
+fn hold_file(dir: &Path) -> PathBuf {
+    dir.join("hold")
 }
 
 /// A directory with an empty disk file in it.
@@ -292,12 +359,27 @@ fn endpoints(portals: Vec<String>, iqn: &str, lun: u8, netns: Option<&str>) -> V
 
 /// Whether something accepts TCP connections there.
 pub(crate) fn connects(endpoint: &Endpoint) -> bool {
-    let (address, port) = endpoint.portal.rsplit_once(':').expect("address and port");
-    if endpoint.netns.is_none() {
-        return TcpStream::connect(&endpoint.portal).is_ok();
+    within(endpoint.netns.as_deref(), || dial(&endpoint.portal)).is_ok()
+}
+
+/// A connection on which nothing waits for ever.
+pub(crate) fn dial(address: &str) -> io::Result<TcpStream> {
+    const LIMIT: Duration = Duration::from_secs(10);
+    let stream = TcpStream::connect_timeout(&address.parse().expect("address and port"), LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    Ok(stream)
+}
+
+/// Starts a target that is a program.
+fn boot(kind: Kind, dir: &Path, disk: &Path, portals: &[String], home: Option<&str>) -> Daemon {
+    match kind {
+        Kind::Tgt => tgt(dir, disk, portals, home, 1),
+        Kind::TgtMcs => tgt(dir, disk, portals, home, 8),
+        Kind::Istgt => istgt(dir, disk, portals, home),
+        Kind::Lio | Kind::LioBlock | Kind::LioThin | Kind::LioGroups | Kind::LioMcs => {
+            panic!("LIO needs a guest")
+        }
     }
-    let probe = words(&["bash", "-c", &format!("exec 3<>/dev/tcp/{address}/{port}")]);
-    run(command(endpoint.netns.as_deref(), &probe), Duration::from_secs(5)).ok()
 }
 
 fn tgt(dir: &Path, disk: &Path, portals: &[String], netns: Option<&str>, connections: u8) -> Daemon {
@@ -305,6 +387,7 @@ fn tgt(dir: &Path, disk: &Path, portals: &[String], netns: Option<&str>, connect
     let (first, further) = portals.split_first().expect("a portal");
     let mut start = command(netns, &words(&["tgtd", "-f", "--iscsi", &format!("portal={first}")]));
     start.env("TGT_IPC_SOCKET", &socket);
+    start.env("LD_PRELOAD", tools().hold_shim()).env("BRAID_HOLD", hold_file(dir));
     let daemon = Daemon::start("tgtd", dir, start);
     let ready = poll(PATIENCE, || try_tgtadm(&socket, "--op show --mode sys").then_some(()));
     assert!(ready.is_some(), "tgtd does not answer\n{}", daemon.log());

@@ -17,9 +17,12 @@ async fn a_good_disk_is_clean() {
     let mut workload = Workload::new(crowded(), &initiator).unwrap();
     let prepared = soon(workload.prepare(&mut initiator)).await;
     assert_eq!((prepared.bytes_written, prepared.is_clean()), (1024 * 512, true));
+    assert!(workload.progress().take_completions().is_empty(), "nobody had looked");
     let report = soon(workload.run(&mut initiator, Limit::Operations(2000))).await;
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.operations, report.latency.len()), (2000, 2000));
+    let completions = workload.progress().take_completions();
+    assert!(completions.len() == 2000 && completions.is_sorted_by_key(|done| done.at));
     assert!(report.flushes > 0 && report.bytes_read > 0 && report.bytes_written > 0);
     let verified = soon(workload.verify(&mut initiator)).await;
     assert_eq!((verified.bytes_read, verified.is_clean()), (1024 * 512, true));

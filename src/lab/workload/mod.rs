@@ -10,7 +10,7 @@ mod oracle;
 mod report;
 mod stamp;
 
-pub use report::{Ended, Progress, Report, Sample, Wrong, WrongBlock};
+pub use report::{Done, Ended, Progress, Report, Sample, Wrong, WrongBlock};
 
 use super::initiator::{Completion, Initiator, Tag};
 use crate::iscsi::Payload;

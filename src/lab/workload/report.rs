@@ -2,8 +2,8 @@
 
 use super::super::initiator::InitiatorError;
 use hdrhistogram::Histogram;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Wrong blocks described in a report; all are counted.
@@ -91,6 +91,17 @@ pub struct Progress {
     wrong_blocks: AtomicU64,
     stall_us: AtomicU64,
     stop: AtomicBool,
+    /// Since the last look, once somebody looks.
+    completions: Mutex<Option<Vec<Done>>>,
+}
+
+/// An operation that completed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Done {
+    /// When.
+    pub at: Instant,
+    /// Time since its submission.
+    pub took: Duration,
 }
 
 /// Running figures at one moment.
@@ -134,6 +145,19 @@ impl Progress {
         self.stop.store(false, Relaxed);
     }
 
+    /// All completions since the last call, in their order; the first call begins the record.
+    #[must_use]
+    pub fn take_completions(&self) -> Vec<Done> {
+        let mut record = self.completions.lock().unwrap_or_else(PoisonError::into_inner);
+        record.replace(Vec::new()).unwrap_or_default()
+    }
+
+    fn record(&self, done: Done) {
+        if let Some(record) = self.completions.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            record.push(done);
+        }
+    }
+
     pub(super) fn stopped(&self) -> bool {
         self.stop.load(Relaxed)
     }
@@ -171,6 +195,7 @@ impl Meter {
         self.report.operations += 1;
         self.progress.operations.fetch_add(1, Relaxed);
         self.gap(now);
+        self.progress.record(Done { at: now, took });
         self.report.latency.saturating_record(micros(took));
     }
 
