@@ -86,7 +86,7 @@ impl Session {
                 continue;
             };
             let (origin, path, again) = (task.origin, run.path, self.runs_again(task, run));
-            let (conn, lun, nexus) = (run.conn, task.lun, run.nexus);
+            let (conn, lun, nexus, there) = (run.conn, task.lun, run.nexus, run.lun);
             if origin == Origin::Registration && !again {
                 // Whether the nexus is registered is found out when it is opened anew.
                 let cause = "somebody cleared a registration that may not be done twice";
@@ -98,6 +98,7 @@ impl Session {
                 Origin::Check(id) => self.ask(id, now),
                 Origin::Survey(id) => self.survey(id, now),
                 Origin::Fence(nexus) => self.next_fence_step(nexus, now),
+                Origin::Met(itt) => self.ask_who_is(nexus, (lun, there), itt, now),
                 Origin::Registration => self.registration_swept_away(lun, nexus, now),
                 // Whether a transition came of it, the target is asked.
                 Origin::Initiator { .. } | Origin::Transition => {}

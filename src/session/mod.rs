@@ -13,7 +13,8 @@
 //! - `tasks`: every task from arrival to response. `data`: its data, cut for the receiver.
 //! - `sequence`: CmdSN and StatSN of both sides.
 //! - `order`: which command waits for which. `select`: which path takes the next one.
-//! - `downstream`, `upstream`: what the initiator and the targets send. `tmf`: task management.
+//! - `downstream`, `upstream`: what the initiator and the targets send. `own`: answers that only Braid wants.
+//!   `tmf`: task management.
 //! - `nexus`: upstream sessions and connections. `leave`: logging them out.
 //! - `unit`: logical units: who they are, whether two nexuses show the same one, what binds them to home.
 //! - `attention`: unit attentions, each told once. `again`: commands that were answered and have not run.
@@ -45,6 +46,7 @@ mod leave;
 pub mod mutant;
 mod nexus;
 mod order;
+mod own;
 mod predecessor;
 mod recognise;
 mod recover;

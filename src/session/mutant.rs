@@ -174,6 +174,8 @@ mutants! {
     DataUnderHomesLun = "data-under-homes-lun",
     /// Task management for all tasks of a unit bears home's LUN instead of the one on its nexus (P1).
     FunctionUnderHomesLun = "function-under-homes-lun",
+    /// Nobody asks whether such a function met the unit that it was for (P2).
+    WrongUnitCleared = "wrong-unit-cleared",
     /// What was proved on a nexus holds though its LUNs changed (P2).
     ChangedLunsBelieved = "changed-luns-believed",
     /// A unit of the right name and another size passes for home's (P2).

@@ -30,6 +30,8 @@ pub(super) enum Origin {
     Survey(u64),
     /// A fence step of a nexus, for a logical unit.
     Fence(NexusId),
+    /// A question for the unit that a task management function met, by the tag that the function waits for.
+    Met(Itt),
     /// A question for registrations, or a change of one.
     Registration,
     /// A port group of the unit is to be made active.
@@ -326,6 +328,7 @@ impl Task {
             Origin::Check(_)
             | Origin::Survey(_)
             | Origin::Fence(_)
+            | Origin::Met(_)
             | Origin::Registration
             | Origin::Transition => Itt::NONE,
         }

@@ -333,32 +333,12 @@ impl Session {
                 }
                 self.note(completed);
             }
-            Origin::Check(check) => {
-                if let Some(task) = self.tasks.remove(key) {
-                    self.check_answered(check, &task, &response, now);
-                }
-            }
-            Origin::Survey(survey) => {
-                if let Some(task) = self.tasks.remove(key) {
-                    self.survey_answered(survey, &task, &response, now);
-                }
-            }
-            Origin::Fence(nexus) => {
-                if let Some(task) = self.tasks.remove(key) {
-                    self.fence_answered(nexus, &task, &response, now);
-                }
-            }
-            Origin::Registration => {
-                if let Some(task) = self.tasks.remove(key) {
-                    self.held -= u64::from(task.inbound.received());
-                    self.registration_answered(&task, &response, now);
-                }
-            }
-            Origin::Transition => {
-                task.run = None;
-                self.transition_answered(lun, (nexus, sent_at), &response);
-                self.conclude(key, now);
-            }
+            Origin::Check(_)
+            | Origin::Survey(_)
+            | Origin::Fence(_)
+            | Origin::Met(_)
+            | Origin::Registration
+            | Origin::Transition => self.own_completed(key, (nexus, sent_at), &response, now),
         }
     }
 

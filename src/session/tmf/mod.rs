@@ -7,8 +7,8 @@
 //! and so does what comes later for the same unit. First, every connection that carries a command concerned echoes a
 //! ping, so that the target has all of them: one that arrived after a reset would outlive it. Then the function goes to
 //! home, the nexus that the initiator knows: what home refuses is refused, and nothing has happened. What home has done to
-//! its task set is done on the further nexuses too; one that refuses is given up, and its tasks with it, so that no
-//! command is left without an answer, or answered after the function. When all have answered, pings are echoed once
+//! its task set is done on the further nexuses too; one that refuses, or has done it to another unit (`met`), is given
+//! up, and its tasks with it, so that no command is left without an answer, or answered after the function. When all have answered, pings are echoed once
 //! more, so that responses sent before are passed on before (R163); what then is still open on the unit has been ended
 //! by the target. Write data that the initiator was asked for and still owes is waited for (R155), but not for long:
 //! some initiators send none once they have asked for a reset.
@@ -20,6 +20,7 @@
 //! TARGET COLD RESET ends all sessions of the target (R165), and so does Braid with the initiator's, once home has
 //! answered, or was lost before it could.
 
+mod met;
 mod patience;
 
 use super::Session;
@@ -442,6 +443,7 @@ impl Session {
                     function.stage = Stage::Echoing;
                     let carriers = self.carriers(&function);
                     self.await_echoes(&mut function, &carriers, now);
+                    self.ask_whom_it_met(&mut function, now);
                 }
                 Stage::Asked | Stage::Echoing => {
                     self.function_done(function, now);
@@ -500,11 +502,13 @@ impl Session {
         for key in self.tasks.select(ended) {
             let Some(task) = self.tasks.get(key) else { continue };
             let (origin, lun, nexus) = (task.origin, task.lun, task.only_nexus);
+            let there = task.lun_there.unwrap_or(lun);
             self.conclude(key, now);
             match origin {
                 Origin::Check(id) => self.ask(id, now),
                 Origin::Survey(id) => self.survey(id, now),
                 Origin::Fence(nexus) => self.next_fence_step(nexus, now),
+                Origin::Met(itt) => self.ask_who_is(nexus.unwrap_or(HOME), (lun, there), itt, now),
                 Origin::Registration => {
                     self.registration_swept_away(lun, nexus.unwrap_or(HOME), now);
                 }

@@ -303,6 +303,37 @@ fn set_wide_aborts_go_to_every_nexus_and_are_answered_once_all_have_answered_r15
 }
 
 #[test]
+fn a_nexus_whose_function_met_another_unit_is_given_up_r151() {
+    for same in [true, false] {
+        let mut rig = two();
+        rig.write(8, 1);
+        assert_eq!(rig.next_command().0, 1);
+        rig.obliging = false;
+        let itt = rig.unit_wide(tmf::ABORT_TASK_SET);
+        let home = rig.sent_function(0);
+        rig.function_done(0, home.itt, tmf::COMPLETE);
+        let further = rig.sent_function(1);
+        rig.function_done(1, further.itt, tmf::COMPLETE);
+        let ping = rig.sent_ping(1);
+        rig.echo(1, ping);
+        assert!(rig.told.is_empty(), "not before the unit has said who it is");
+        let question = rig.sent_command(1);
+        let mut name = disk(&question.cdb.0);
+        *name.last_mut().unwrap() ^= u8::from(!same);
+        rig.answer(1, &question, &name);
+        assert_eq!(rig.told_function(itt), tmf::COMPLETE);
+        assert_eq!(rig.closed.is_empty(), same);
+        // What was lost with the nexus may still run.
+        let later = rig.write(8, 1);
+        if same {
+            let run = rig.next_command();
+            rig.finish(later, &run);
+        }
+        rig.quiet();
+    }
+}
+
+#[test]
 fn a_nexus_that_does_not_end_what_home_has_ended_is_given_up_r152_r164() {
     for refusal in [tmf::NOT_SUPPORTED, tmf::REJECTED] {
         let (mut rig, _, _) = busy();
