@@ -28,11 +28,11 @@ pub fn describe(config: &Config) -> String {
 /// A target's settings in one line.
 #[must_use]
 pub fn describe_target(target: &Target) -> String {
-    let [mode, policy, barriers, fence] = target.words();
+    let [mode, policy, barriers, fence, exhausted] = target.words();
     let time = |time: Duration| humantime::format_duration(time).to_string();
     format!(
         "target {}: mode {mode}, policy {policy}, barriers {barriers}, fence {fence} (fence time {}), ping every {} for {}, \
-         all paths down: wait {}, window {}, memory {} MiB",
+         all paths down: wait {}, then {exhausted}, window {}, memory {} MiB",
         target.name,
         time(target.fence_time),
         time(target.ping_interval),

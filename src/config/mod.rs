@@ -24,7 +24,7 @@ mod value;
 pub use problem::{ConfigError, Place, Problem};
 
 use crate::path::select::Policy;
-use crate::session::{Barriers, FenceMethod};
+use crate::session::{Barriers, Exhausted, FenceMethod};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -91,6 +91,8 @@ pub struct Target {
     pub fence_time: Duration,
     /// How long commands are held while no path works.
     pub queue_time: Duration,
+    /// What becomes of them then.
+    pub exhausted: Exhausted,
     /// Interval of pings on each upstream connection.
     pub ping_interval: Duration,
     /// A connection whose ping stays unanswered this long is given up.
@@ -172,14 +174,15 @@ pub enum Digest {
 }
 
 impl Target {
-    /// The words for mode, policy, barriers and fence, as the configuration writes them.
+    /// The words for mode, policy, barriers, fence and what follows an outage, as the configuration writes them.
     #[must_use]
-    pub fn words(&self) -> [&'static str; 4] {
+    pub fn words(&self) -> [&'static str; 5] {
         [
             value::name_of(value::MODES, &self.mode),
             value::name_of(value::POLICIES, &self.policy),
             value::name_of(value::BARRIERS, &self.barriers),
             value::name_of(value::FENCES, &self.fence),
+            value::name_of(value::EXHAUSTED, &self.exhausted),
         ]
     }
 }

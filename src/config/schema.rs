@@ -5,7 +5,7 @@ use super::problem::{Place, Problem};
 use super::value::{self, Read};
 use super::{Config, Digest, Limits, Local, LogFormat, Mode, PathConfig, Target};
 use crate::path::select::Policy;
-use crate::session::{Barriers, FenceMethod};
+use crate::session::{Barriers, Exhausted, FenceMethod};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -104,6 +104,7 @@ fn defaults(name: String, paths: Vec<PathConfig>) -> Target {
         fence: FenceMethod::Auto,
         fence_time: S(30),
         queue_time: S(60),
+        exhausted: Exhausted::default(),
         ping_interval: S(2),
         ping_timeout: S(15),
         task_timeout: S(20),
@@ -128,9 +129,10 @@ fn read_behaviour(keys: &mut Keys<'_>, target: &mut Target) {
     target.fence = keys.or("fence", target.fence, value::fence);
     target.fence_time =
         keys.or("fence_time", target.fence_time, |v| value::duration(v, Duration::ZERO, HOUR));
-    let queue_time = target.queue_time;
-    target.queue_time = keys.table("all_paths_down", |keys| {
-        keys.or("queue", queue_time, |value| value::duration(value, Duration::ZERO, 24 * HOUR))
+    let (queue_time, exhausted) = (target.queue_time, target.exhausted);
+    (target.queue_time, target.exhausted) = keys.table("all_paths_down", |keys| {
+        let queue = keys.or("queue", queue_time, |value| value::duration(value, Duration::ZERO, 24 * HOUR));
+        (queue, keys.or("then", exhausted, value::exhausted))
     });
     target.header_digest = keys.or("header_digest", target.header_digest, value::digest);
     target.data_digest = keys.or("data_digest", target.data_digest, value::digest);

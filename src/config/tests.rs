@@ -88,6 +88,7 @@ fn keys_of_a_target() {
 fn durations_of_a_target() {
     let ms = Duration::from_millis(300);
     assert_eq!(target_with("fence_time = \"300ms\"").fence_time, ms);
+    assert_eq!(target_with("all_paths_down = { then = \"busy\" }").exhausted, Exhausted::Busy);
     assert_eq!(target_with("all_paths_down = { queue = \"300ms\" }").queue_time, ms);
     assert_eq!(target_with("ping_interval = \"300ms\"").ping_interval, ms);
     assert_eq!(target_with("ping_timeout = \"300ms\"").ping_timeout, ms);

@@ -6,7 +6,7 @@
 use super::draft::Value;
 use super::{Config, Digest, LogFormat, Mode};
 use crate::path::select::Policy;
-use crate::session::{Barriers, FenceMethod};
+use crate::session::{Barriers, Exhausted, FenceMethod};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -164,10 +164,14 @@ pub(super) const POLICIES: &[(&str, Policy)] = &[
     ("failover", Policy::Failover),
 ];
 
-/// Words for [`FenceMethod`].
+/// Words for [`Barriers`].
 pub(super) const BARRIERS: &[(&str, Barriers)] =
     &[("strict", Barriers::Strict), ("native", Barriers::Native)];
 
+/// Words for [`Exhausted`].
+pub(super) const EXHAUSTED: &[(&str, Exhausted)] = &[("close", Exhausted::Close), ("busy", Exhausted::Busy)];
+
+/// Words for [`FenceMethod`].
 pub(super) const FENCES: &[(&str, FenceMethod)] = &[
     ("auto", FenceMethod::Auto),
     ("reinstate", FenceMethod::Reinstate),
@@ -185,6 +189,10 @@ pub(super) fn policy(value: &Value) -> Read<Policy> {
 
 pub(super) fn barriers(value: &Value) -> Read<Barriers> {
     word(value, BARRIERS)
+}
+
+pub(super) fn exhausted(value: &Value) -> Read<Exhausted> {
+    word(value, EXHAUSTED)
 }
 
 pub(super) fn fence(value: &Value) -> Read<FenceMethod> {

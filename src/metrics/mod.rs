@@ -146,7 +146,7 @@ impl Families {
             sessions: gauge("braid_sessions", "Sessions of initiators open now, by how they are fanned out.", &["target", "fanout"]),
             memory: gauge("braid_memory_held_bytes", "Write data held now.", TARGET),
             all_paths_down: counter("braid_all_paths_down_total", "Times that a session was left without a working path.", TARGET),
-            given_up: counter("braid_sessions_given_up_total", "Sessions closed because no path came back in time.", TARGET),
+            given_up: counter("braid_outages_given_up_total", "Times that commands of a session were given up because no path came back in time.", TARGET),
             protocol_errors: counter("braid_initiator_protocol_errors_total", "Violations of the protocol by initiators.", TARGET),
             connections: gauge("braid_path_connections", "Connections up now; 0 with sessions open means that the path is down.", PATH),
             connects: counter("braid_path_connects_total", "Connections that came up.", PATH),
@@ -424,7 +424,8 @@ impl SessionMetrics {
     pub fn note(&mut self, notice: &Notice) {
         match notice {
             Notice::AllPathsDown => self.target.all_paths_down.inc(),
-            Notice::GaveUp => self.target.given_up.inc(),
+            Notice::GaveUp(_) => self.target.given_up.inc(),
+            Notice::TakenAgain => {}
             Notice::DownstreamProtocol(_) => self.target.protocol_errors.inc(),
             Notice::PathUp { path, .. }
             | Notice::PathDown { path, .. }
@@ -502,7 +503,8 @@ impl PathSeries {
             Notice::UnitBound { .. }
             | Notice::DownstreamProtocol(_)
             | Notice::AllPathsDown
-            | Notice::GaveUp => {}
+            | Notice::GaveUp(_)
+            | Notice::TakenAgain => {}
         }
     }
 }

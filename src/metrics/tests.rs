@@ -138,7 +138,7 @@ fn the_rest_of_the_notices() {
     session.note(&Notice::TransitionAsked { path: B, lun: 0, group: 2 });
     session.note(&Notice::TransitionRefused { path: B, lun: 0, what: "5/26/00".into() });
     session.note(&Notice::AllPathsDown);
-    session.note(&Notice::GaveUp);
+    session.note(&Notice::GaveUp(crate::session::Exhausted::Close));
     session.note(&Notice::DownstreamProtocol("x".into()));
     let fences = format!("braid_fences_total{{method=\"ordered\",path=\"a\",target=\"{IQN}\"}}");
     let target = |name: &str| format!("{name}{{target=\"{IQN}\"}}");
@@ -151,7 +151,7 @@ fn the_rest_of_the_notices() {
         assert_eq!(value(&metrics, &on(name, "b")), 1.0, "{name}");
     }
     assert_eq!(value(&metrics, &target("braid_all_paths_down_total")), 1.0);
-    assert_eq!(value(&metrics, &target("braid_sessions_given_up_total")), 1.0);
+    assert_eq!(value(&metrics, &target("braid_outages_given_up_total")), 1.0);
     assert_eq!(value(&metrics, &target("braid_initiator_protocol_errors_total")), 1.0);
 }
 

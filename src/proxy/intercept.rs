@@ -395,6 +395,7 @@ fn session_plan(
         fence_time: target.fence_time,
         predecessor,
         queue_time: target.queue_time,
+        exhausted: target.exhausted,
         ping_interval: target.ping_interval,
         ping_timeout: target.ping_timeout,
         task_timeout: target.task_timeout,

@@ -1,7 +1,7 @@
 //! What the engine tells, as metrics and log lines.
 
 use crate::metrics::SessionMetrics;
-use crate::session::{Cause, Notice, PathId, Session};
+use crate::session::{Cause, Exhausted, Notice, PathId, Session};
 
 /// Watches one session.
 #[derive(Debug)]
@@ -93,6 +93,12 @@ fn log(paths: &[String], notice: &Notice) {
         }
         Notice::DownstreamProtocol(what) => tracing::warn!(what, "the initiator broke the protocol"),
         Notice::AllPathsDown => tracing::error!("no path works: commands are held"),
-        Notice::GaveUp => tracing::error!("no path came back in time: the session is closed"),
+        Notice::GaveUp(Exhausted::Close) => {
+            tracing::error!("no path came back in time: the session is closed");
+        }
+        Notice::TakenAgain => tracing::info!("a path is back: commands are carried out again"),
+        Notice::GaveUp(Exhausted::Busy) => {
+            tracing::error!("no path came back in time: commands are answered BUSY until one does");
+        }
     }
 }

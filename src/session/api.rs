@@ -49,6 +49,16 @@ pub enum Barriers {
     Native,
 }
 
+/// What becomes of commands that waited for a path for too long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Exhausted {
+    /// The downstream session is closed.
+    #[default]
+    Close,
+    /// They are answered BUSY, or told that their outcome is unknown; the downstream session stays.
+    Busy,
+}
+
 /// One configured path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PathPlan {
@@ -86,8 +96,10 @@ pub struct SessionPlan {
     /// Braid died, or the session did not end in time and was killed. None if it is known that no such session was.
     /// For `fence_time` from then on, each unit is fenced before its first command.
     pub predecessor: Option<Instant>,
-    /// How long commands are held while no path works; then the downstream connection is closed.
+    /// How long commands are held while no path works.
     pub queue_time: Duration,
+    /// What becomes of them then.
+    pub exhausted: Exhausted,
     /// Interval of NOP-Out pings on each connection.
     pub ping_interval: Duration,
     /// A connection whose ping stays unanswered this long is given up.
@@ -147,8 +159,17 @@ pub enum Event {
     Disconnected(ConnId, Cause),
     /// Back-pressure began or ended: while it lasts, nothing is read from targets, so that no ping is late.
     Paused(bool),
+    /// The operator wants something.
+    Control(Control),
     /// Finish: no new commands, log out, close.
     Stop,
+}
+
+/// What an operator may want of a running session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Control {
+    /// Wait no longer for a path: as if `queue_time` had passed since home was lost. Nothing if home is there.
+    GiveUp,
 }
 
 /// How to end an upstream connection.
@@ -295,6 +316,8 @@ pub enum Notice {
     DownstreamProtocol(String),
     /// No path works.
     AllPathsDown,
-    /// The session is being closed because no path came back in time.
-    GaveUp,
+    /// No path came back in time: commands that wait for one are given up in this way.
+    GaveUp(Exhausted),
+    /// Home is back after commands were given up: they are carried out again.
+    TakenAgain,
 }

@@ -20,7 +20,7 @@
 //! - `attention`: unit attentions, each told once. `again`: commands that were answered and have not run.
 //! - `stuck`: commands that a living connection does not answer. `cleared`: those that somebody else has cleared.
 //!   `stale`: answers that come too late.
-//! - `recover`: a nexus is lost: moved commands, ghosts, fences. `recognise`: whether these are of the right unit.
+//! - `outage`: home is lost, and commands wait for it. `recover`: a nexus is lost: moved commands, ghosts, fences. `recognise`: whether these are of the right unit.
 //!   `predecessor`: ghosts of an earlier session.
 //! - `finish`: the end.
 //!
@@ -46,6 +46,7 @@ mod leave;
 pub mod mutant;
 mod nexus;
 mod order;
+mod outage;
 mod own;
 mod predecessor;
 mod recognise;
@@ -122,6 +123,8 @@ pub struct Session {
     /// The path over which home's session was led last.
     home_path: PathId,
     home_lost_since: Option<Instant>,
+    /// What waits for home was given up: it is ended as it comes.
+    exhausted: bool,
     /// It is on another path than when it was up last.
     home_moved: bool,
     finishing: Option<finish::Finishing>,
@@ -181,6 +184,7 @@ impl Session {
             early_functions: Vec::new(),
             home_path: plan.home_path,
             home_lost_since: None,
+            exhausted: false,
             home_moved: false,
             finishing: None,
             paused: false,
@@ -219,8 +223,10 @@ impl Session {
             Event::Connected(conn, negotiated) => self.connected(conn, &negotiated, now),
             Event::Disconnected(conn, cause) => self.disconnected(conn, cause, now),
             Event::Paused(paused) => self.set_paused(paused, now),
+            Event::Control(Control::GiveUp) => self.give_up(now),
         }
         self.dispatch(now);
+        self.end_hopeless(now);
         self.introduce(now);
         if std::mem::take(&mut self.changed) || self.finishing.is_some() || self.is_draining() {
             self.look_around(now);
@@ -240,6 +246,7 @@ impl Session {
         self.give_late_answers(now);
         self.look_for_units_again(now);
         self.dispatch(now);
+        self.end_hopeless(now);
         self.look_around(now);
         self.check_access(now);
     }
@@ -266,7 +273,7 @@ impl Session {
             self.ghost_deadline(),
             self.fence_deadline(),
             self.inventory_deadline(),
-            self.home_deadline(),
+            self.outage_deadline(),
             self.finish_deadline(),
             self.registration_deadline(),
             self.function_deadline(),
@@ -294,19 +301,6 @@ impl Session {
             conn.last_heard = now;
         }
         self.restart_functions_patience(now);
-    }
-
-    fn home_deadline(&self) -> Option<Instant> {
-        let waiting = self.home_lost_since.filter(|_| self.finishing.is_none());
-        waiting.map(|since| since + self.plan.queue_time)
-    }
-
-    /// Home did not come back in time: the initiator must help itself (DESIGN: all paths down).
-    fn give_up_in_time(&mut self, now: Instant) {
-        if self.home_deadline().is_some_and(|at| at <= now) {
-            self.note(Notice::GaveUp);
-            self.begin_finish(now);
-        }
     }
 
     /// Sends to the initiator, unless its connection is being closed.

@@ -583,7 +583,8 @@ impl Session {
         self.set_nexus_state(nexus, NexusState::Up);
         self.fence_living(nexus, now);
         if nexus == HOME {
-            (self.home_lost_since, self.home_moved) = (None, false);
+            self.outage_over();
+            self.home_moved = false;
             self.decide_lost(now);
             self.reissue_resets(now);
             self.ask_about_doubts(now);

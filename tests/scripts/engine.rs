@@ -7,7 +7,7 @@ use crate::words::{Words, hex};
 use crate::{print, setup};
 use braid::iscsi::{Cid, CmdSn, Itt, Pdu, Tsih};
 use braid::login::{LoginPlan, Negotiated};
-use braid::session::{Cause, ConnId, Event, Output, PathId, Session, SessionPlan};
+use braid::session::{Cause, ConnId, Control, Event, Output, PathId, Session, SessionPlan};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -166,6 +166,9 @@ impl Engine {
         }
         if words.begin("the initiator is gone") {
             return self.handle(Event::DownstreamClosed);
+        }
+        if words.begin("the operator waits no longer") {
+            return self.handle(Event::Control(Control::GiveUp));
         }
         if words.begin("the operator stops the session") {
             return self.handle(Event::Stop);

@@ -113,7 +113,8 @@ pub(crate) fn notice(notice: &Notice) -> String {
         }
         Notice::DownstreamProtocol(what) => format!("initiator broke the protocol: {what}"),
         Notice::AllPathsDown => "all paths down".to_owned(),
-        Notice::GaveUp => "gave up".to_owned(),
+        Notice::TakenAgain => "commands are taken again".to_owned(),
+        Notice::GaveUp(then) => format!("gave up: {then:?}"),
     }
 }
 

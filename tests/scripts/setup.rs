@@ -5,7 +5,7 @@ use braid::iscsi::text::{KeyList, parse_boolean};
 use braid::iscsi::{Cid, CmdSn, Isid, StatSn, Tsih};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::path::select::Policy;
-use braid::session::{Barriers, Fanout, FenceMethod, PathId, PathPlan, SessionPlan};
+use braid::session::{Barriers, Exhausted, Fanout, FenceMethod, PathId, PathPlan, SessionPlan};
 use std::time::Duration;
 
 pub(crate) const INITIATOR: &str = "iqn.2026-11.org.example:host";
@@ -87,6 +87,7 @@ pub(crate) fn plan() -> SessionPlan {
         fence_time: SECOND * 60,
         predecessor: None,
         queue_time: SECOND * 30,
+        exhausted: Exhausted::Close,
         ping_interval: SECOND * 5,
         ping_timeout: SECOND * 5,
         task_timeout: SECOND * 20,
@@ -118,6 +119,13 @@ pub(crate) fn change_plan(words: &mut Words<'_>, plan: &mut SessionPlan) -> Resu
             "ordered" => FenceMethod::Ordered,
             "time" => FenceMethod::Time,
             _ => return Err(format!("fence={text} is unknown")),
+        };
+    }
+    if let Some(text) = words.value("exhausted") {
+        plan.exhausted = match text {
+            "close" => Exhausted::Close,
+            "busy" => Exhausted::Busy,
+            _ => return Err(format!("exhausted={text} is unknown")),
         };
     }
     let times = [

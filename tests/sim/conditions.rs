@@ -434,10 +434,10 @@ impl Conditions {
 
     /// An outcome is unknown only where something was lost, or `cleared` by somebody else, and the command must not run twice, or not without the
     /// reservation that it was given under.
-    pub(crate) fn outcome_unknown(&self, unit: usize, runs_once: bool, cleared: bool) {
+    pub(crate) fn outcome_unknown(&self, unit: usize, runs_once: bool, cleared: bool, given_up: bool) {
         assert!(self.losses > 0 || cleared, "P3: an outcome is unknown though nothing was lost");
         // What somebody cleared on a unit that has not said yet what it is may be anything.
-        assert!(runs_once || cleared || self.beliefs[unit].held(), "P3: it could have run again");
+        assert!(runs_once || cleared || given_up || self.beliefs[unit].held(), "P3: it could have run again");
     }
 
     /// Whether a reservation conflict has a reason.

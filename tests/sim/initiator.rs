@@ -25,7 +25,7 @@ use braid::session::Barriers;
 use bytes::Bytes;
 use kind::Kind;
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub(crate) const BLOCK: usize = 512;
 /// What a target sends whose data do not count.
@@ -72,6 +72,9 @@ impl Function {
     }
 }
 
+/// An answer is on its way for less than this.
+const TRANSIT: Duration = Duration::from_secs(5);
+
 /// What a command needs besides its place and kind.
 struct Build {
     cdb: [u8; 16],
@@ -94,6 +97,8 @@ pub(crate) struct Initiator {
     pub(crate) logged_in: bool,
     /// Commands issued so far.
     pub(crate) issued: u32,
+    /// What waits for home was given up: since no path came back, or until answers had come when one did.
+    given_up: Option<Option<Instant>>,
     /// Units that a read or write of this session went well on.
     seen: Vec<bool>,
     /// A logout was sent.
@@ -113,7 +118,7 @@ pub(crate) struct Initiator {
     next_tag: u32,
     next_stamp: Stamp,
     pings: Vec<u32>,
-    slowest: std::time::Duration,
+    slowest: Duration,
     /// What it was told of reservations.
     pub(crate) claims: Vec<Claim>,
     /// The key it believes to be registered with, of each unit.
@@ -154,6 +159,7 @@ impl Initiator {
             out: Vec::new(),
             logged_in: false,
             issued: 0,
+            given_up: None,
             seen: vec![false; scenario.units],
             logging_out: false,
             logged_out: false,
@@ -168,7 +174,7 @@ impl Initiator {
             next_tag: 0,
             next_stamp: 0,
             pings: Vec::new(),
-            slowest: std::time::Duration::ZERO,
+            slowest: Duration::ZERO,
             claims: Vec::new(),
             keys: vec![0; scenario.units],
         }
@@ -182,6 +188,7 @@ impl Initiator {
     /// The login succeeded, as Braid sees it.
     pub(crate) fn begin(&mut self, agreed: &Negotiated) {
         self.logged_in = true;
+        self.given_up = None;
         self.seen.fill(false);
         self.logging_out = false;
         self.logged_out = false;
@@ -204,6 +211,26 @@ impl Initiator {
         self.pings.clear();
         self.out.clear();
         self.conditions.session_lost();
+    }
+
+    /// Braid has given up what waits for home.
+    pub(crate) fn home_stays_away(&mut self) {
+        self.given_up = Some(None);
+    }
+
+    /// Whether it may have waited for home when that was given up.
+    fn was_given_up(&self, pending: &Pending) -> bool {
+        self.given_up.is_some_and(|end| end.is_none_or(|end| pending.issued <= end))
+    }
+
+    /// Whether commands may still be given up unheard.
+    pub(crate) fn is_given_up(&self, now: Instant) -> bool {
+        self.given_up.is_some_and(|end| end.is_none_or(|end| now <= end))
+    }
+
+    /// Home takes commands again; answers may be on their way.
+    pub(crate) fn home_is_back(&mut self, now: Instant) {
+        self.given_up = self.given_up.map(|_| Some(now + TRANSIT));
     }
 
     /// Braid lost a connection. A reset that was lost with it is done again.
@@ -754,6 +781,12 @@ impl Initiator {
                 self.settle_once(pending.kind, Once::Unknown);
                 self.oracle.unknown(pending.op);
             }
+            // No path came back in time.
+            status::BUSY if self.was_given_up(&pending) => {
+                self.coverage.hit("status: busy while no path works");
+                self.settle_once(pending.kind, Once::DidNotRun);
+                self.oracle.unknown(pending.op);
+            }
             // It has data that came before a unit attention, which Braid learned of too late.
             status::BUSY
                 if matches!(pending.kind, Kind::Read | Kind::Query)
@@ -876,7 +909,8 @@ impl Initiator {
                 self.coverage.hit("sense: outcome unknown");
                 let device_type = self.scenario.persona.device_type;
                 let once = pending.naca || pending.kind.runs_once_on(device_type);
-                self.conditions.outcome_unknown(unit, once, pending.excused);
+                let given_up = self.was_given_up(&pending);
+                self.conditions.outcome_unknown(unit, once, pending.excused, given_up);
                 match pending.kind {
                     Kind::ModeSelect => self.conditions.mode_maybe_changed(unit, now),
                     Kind::Reserve(_) => self.conditions.reservation_unknown(unit),

@@ -168,6 +168,8 @@ pub(crate) struct OrderSetup {
     pub(crate) device_type: u8,
     /// The Control mode page that is there to be read.
     control: Option<[u8; 3]>,
+    /// How long Braid waits for a path before it answers BUSY; otherwise it closes the session after a minute.
+    pub(crate) impatience: Option<Duration>,
 }
 
 impl OrderSetup {
@@ -183,7 +185,8 @@ impl OrderSetup {
                 random.pick(&[0, 0, 0x20, 0x30]),
             ]
         });
-        Self { flush_ranges, barriers, naca, device_type, control }
+        let impatience = random.once_in(10).then(|| random.between(20 * MS, 2000 * MS));
+        Self { flush_ranges, barriers, naca, device_type, control, impatience }
     }
 }
 

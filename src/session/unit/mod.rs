@@ -245,7 +245,13 @@ impl Session {
     /// Home goes into service when its last unit was checked again.
     fn home_checked(&mut self, now: Instant) {
         let settling = self.home_state() == NexusState::Settling;
-        if settling && !self.checks.iter().any(|c| c.nexus == HOME) && !self.is_recalling() {
+        if !settling || self.checks.iter().any(|c| c.nexus == HOME) {
+            return;
+        }
+        if self.is_recalling() {
+            // Registrations have waited for this.
+            self.changed = true;
+        } else {
             self.nexus_ready(HOME, now);
         }
     }

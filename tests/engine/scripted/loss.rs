@@ -400,7 +400,7 @@ fn when_no_path_comes_back_in_time_the_session_ends_and_pings_are_answered_till_
     assert!(matches!(rig.told(), Pdu::NopIn(_)));
     assert!(!rig.downstream_closed);
     rig.pass(SECOND * 2);
-    assert!(rig.notes.contains(&Notice::GaveUp) && rig.downstream_closed);
+    assert!(rig.notes.contains(&Notice::GaveUp(Exhausted::Close)) && rig.downstream_closed);
     assert_eq!(rig.finished, 1);
 }
 

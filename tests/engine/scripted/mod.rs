@@ -28,8 +28,8 @@ use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionPa
 use braid::path::select::Policy;
 use braid::scsi::Sense;
 use braid::session::{
-    Barriers, Cause, ConnId, Event, Fanout, FenceMethod, How, Notice, Output, PathId, PathPlan, Session,
-    SessionPlan,
+    Barriers, Cause, ConnId, Event, Exhausted, Fanout, FenceMethod, How, Notice, Output, PathId, PathPlan,
+    Session, SessionPlan,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -123,6 +123,7 @@ pub(crate) fn plan(fanout: Fanout, paths: usize) -> SessionPlan {
         fence_time: SECOND * 60,
         predecessor: None,
         queue_time: SECOND * 30,
+        exhausted: Exhausted::Close,
         ping_interval: SECOND * 5,
         ping_timeout: SECOND * 5,
         task_timeout: SECOND * 20,

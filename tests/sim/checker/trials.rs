@@ -8,7 +8,7 @@ use braid::iscsi::{
 };
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::path::select::Policy;
-use braid::session::{Barriers, ConnId, Fanout, FenceMethod, PathId, SessionPlan};
+use braid::session::{Barriers, ConnId, Exhausted, Fanout, FenceMethod, PathId, SessionPlan};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
@@ -253,6 +253,7 @@ impl Talk {
             barriers: Barriers::Strict,
             fence_time: long,
             queue_time: long,
+            exhausted: Exhausted::Close,
             ping_interval: long,
             ping_timeout: long,
             task_timeout: long,

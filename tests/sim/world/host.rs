@@ -12,7 +12,7 @@ use braid::iscsi::{Cid, CmdSn, Isid, Pdu, StatSn, Tsih};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::session::mutant::Mutant;
 use braid::session::{
-    Cause, ConnId, Event, Fanout, How, Notice, Output, PathId, PathPlan, Session, SessionPlan,
+    Cause, ConnId, Event, Exhausted, Fanout, How, Notice, Output, PathId, PathPlan, Session, SessionPlan,
 };
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -364,7 +364,8 @@ impl World {
             barriers: self.scenario.order.barriers,
             fence_time: FENCE_TIME,
             predecessor: self.host.crashed,
-            queue_time: Duration::from_secs(60),
+            queue_time: self.scenario.order.impatience.unwrap_or(Duration::from_secs(60)),
+            exhausted: self.scenario.order.impatience.map_or(Exhausted::Close, |_| Exhausted::Busy),
             ping_interval: Duration::from_secs(5),
             ping_timeout: Duration::from_secs(5),
             task_timeout: Duration::from_secs(20),
@@ -600,7 +601,15 @@ impl World {
             Notice::TransitionRefused { .. } => "notice: transition refused",
             Notice::DownstreamProtocol(what) => panic!("P3: a rule kept was called broken: {what}"),
             Notice::AllPathsDown => "notice: all paths down",
-            Notice::GaveUp => {
+            Notice::GaveUp(Exhausted::Busy) => {
+                self.initiator.home_stays_away();
+                "notice: commands given up"
+            }
+            Notice::TakenAgain => {
+                self.initiator.home_is_back(self.now);
+                "notice: commands taken again"
+            }
+            Notice::GaveUp(Exhausted::Close) => {
                 self.host.ends_for_cause = true;
                 "notice: gave up"
             }
@@ -613,7 +622,7 @@ impl World {
             Notice::PathDown { .. }
             | Notice::Moved { .. }
             | Notice::OutcomeUnknown { .. }
-            | Notice::GaveUp => true,
+            | Notice::GaveUp(_) => true,
             _ => false,
         };
         assert!(!calm || !troubled, "P3: nothing is wrong, and Braid says {notice:?}");

@@ -71,7 +71,8 @@ impl World {
     fn ask_around(&mut self) {
         for unit in 0..self.scenario.units {
             for turn in 0..10 {
-                self.wait("an answer", |w| w.initiator.is_idle() && w.initiator.may_send());
+                let asks = |w: &Self| w.initiator.may_send() && !w.initiator.is_given_up(w.now);
+                self.wait("an answer", |w| w.initiator.is_idle() && asks(w));
                 match turn {
                     6 => self.initiator.read_all(unit, self.now),
                     _ => self.initiator.ready(unit, self.now),

@@ -5,7 +5,7 @@ use braid::iscsi::text::KeyList;
 use braid::iscsi::{Cid, CmdSn, Isid, StatSn, Tsih};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::path::select::Policy;
-use braid::session::{Barriers, Fanout, FenceMethod, PathId, PathPlan, SessionPlan};
+use braid::session::{Barriers, Exhausted, Fanout, FenceMethod, PathId, PathPlan, SessionPlan};
 use std::time::Duration;
 
 /// The session, as far as it differs from others.
@@ -270,6 +270,7 @@ impl Setup {
             barriers: Barriers::Strict,
             fence_time: Duration::from_secs(30),
             queue_time: Duration::from_secs(60),
+            exhausted: if self.fence & 4 == 0 { Exhausted::Close } else { Exhausted::Busy },
             ping_interval: Duration::from_secs(2),
             ping_timeout: Duration::from_secs(15),
             task_timeout: Duration::from_secs(20),
