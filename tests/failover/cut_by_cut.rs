@@ -80,7 +80,7 @@ struct Args {
     /// Cuts per configuration.
     #[arg(long)]
     cuts: Option<usize>,
-    /// Seconds for which a link stays cut at least; longer while nothing goes on.
+    /// Seconds for which a link stays cut at least; longer while commands are stuck.
     #[arg(long, default_value_t = 3)]
     down: u64,
     /// Operations of 4 KiB under way.

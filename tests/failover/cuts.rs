@@ -12,11 +12,10 @@ use crate::trouble::{Trouble, pause};
 
 /// Before each cut, all is well for so long.
 const UNDISTURBED_MS: u64 = 1000;
+/// A command that takes longer is stuck.
+const OLD: Duration = Duration::from_secs(1);
 /// How long a stopped target is stopped.
 const STOP_MS: u64 = 5000;
-/// The load goes on when it has not paused for longer than [`PAUSE`] for so long.
-const FLOWING: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(250);
 
 /// What happens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -99,9 +98,9 @@ fn row(plan: &Plan, how: How, cuts: usize, down: Duration) -> Result<Row> {
     let mut last = ground.load().progress().take_completions().pop();
     let mut cycles = Vec::new();
     for cut in 0..cuts {
-        let (began, healed) = cycle(&mut ground, how, cut % plan.links, down)?;
-        let mut completions: Vec<_> = last.into_iter().collect();
-        completions.extend(ground.load().progress().take_completions());
+        let (began, healed) = cycle(&mut ground, how.trouble(cut % plan.links), down)?;
+        let completions: Vec<_> =
+            last.into_iter().chain(ground.load().progress().take_completions()).collect();
         last = completions.last().copied();
         let cycle = Cycle::new(&completions, began, healed);
         eprintln!("{heads}| {} of {cuts}: {:.1?}, healed {:.1?}", cut + 1, cycle.cut, cycle.healed);
@@ -112,49 +111,24 @@ fn row(plan: &Plan, how: How, cuts: usize, down: Duration) -> Result<Row> {
     Ok(Row { heads, cycles, harm: ground.finish()?, losses, moved })
 }
 
-/// One trouble from begin to end, and until all paths carry again; when it began and ended.
-fn cycle(ground: &mut Ground, how: How, link: usize, down: Duration) -> Result<(Instant, Instant)> {
+/// One trouble from begin to end, and until all paths carry again; when it began and ended. A link stays cut until no command is
+/// [`OLD`]: a load that goes on over other links hides commands that are stuck.
+fn cycle(ground: &mut Ground, trouble: Trouble, down: Duration) -> Result<(Instant, Instant)> {
     pause(UNDISTURBED_MS);
-    let (trouble, began) = (how.trouble(link), Instant::now());
+    let began = Instant::now();
     ground.begin(trouble);
-    match how {
-        How::Reset | How::Drop | How::DropIn | How::DropOut => {
-            let mut flow = Flow::new(ground);
-            ground.until("the load goes on", || flow.goes_on(ground) && began.elapsed() >= down)?;
+    match trouble {
+        Trouble::Link(..) | Trouble::AllLinks(_) => {
+            let stuck = || ground.load().progress().oldest().is_some_and(|since| since.elapsed() > OLD);
+            ground.until("no command is stuck", || began.elapsed() >= down && !stuck())?;
         }
-        How::Stop => pause(STOP_MS),
-        How::Kill | How::Flap => {}
+        Trouble::Stopped => pause(STOP_MS),
+        Trouble::Flapping(..) | Trouble::Restarted => {}
     }
     let healed = Instant::now();
     ground.end(trouble);
     ground.until_carrying()?;
     Ok((began, healed))
-}
-
-/// Whether the load goes on, as seen by somebody who looks now and then.
-struct Flow {
-    operations: u64,
-    /// When they last became more.
-    changed: Instant,
-    since: Instant,
-}
-
-impl Flow {
-    fn new(ground: &Ground) -> Self {
-        let now = Instant::now();
-        Self { operations: ground.load().progress().sample().operations, changed: now, since: now }
-    }
-
-    fn goes_on(&mut self, ground: &Ground) -> bool {
-        let (now, operations) = (Instant::now(), ground.load().progress().sample().operations);
-        if operations != self.operations {
-            if now - self.changed > PAUSE {
-                self.since = now;
-            }
-            (self.operations, self.changed) = (operations, now);
-        }
-        now - self.changed <= PAUSE && now - self.since >= FLOWING
-    }
 }
 
 fn report(plans: &[Plan], rows: &[Row]) -> Result<()> {

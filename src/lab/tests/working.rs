@@ -23,6 +23,7 @@ async fn a_good_disk_is_clean() {
     assert_eq!((report.operations, report.latency.len()), (2000, 2000));
     let completions = workload.progress().take_completions();
     assert!(completions.len() == 2000 && completions.is_sorted_by_key(|done| done.at));
+    assert_eq!(workload.progress().oldest(), None, "nothing is under way");
     assert!(report.flushes > 0 && report.bytes_read > 0 && report.bytes_written > 0);
     let verified = soon(workload.verify(&mut initiator)).await;
     assert_eq!((verified.bytes_read, verified.is_clean()), (1024 * 512, true));

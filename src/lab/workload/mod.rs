@@ -216,6 +216,7 @@ impl Workload {
                 let (tag, flight) = self.submit(initiator, step);
                 flights.insert(tag, flight);
             }
+            self.progress.set_oldest(flights.values().map(|flight| flight.since).min());
             if flights.is_empty() {
                 break None;
             }

@@ -91,6 +91,8 @@ pub struct Progress {
     wrong_blocks: AtomicU64,
     stall_us: AtomicU64,
     stop: AtomicBool,
+    /// When the oldest operation under way was submitted.
+    oldest: Mutex<Option<Instant>>,
     /// Since the last look, once somebody looks.
     completions: Mutex<Option<Vec<Done>>>,
 }
@@ -150,6 +152,16 @@ impl Progress {
     pub fn take_completions(&self) -> Vec<Done> {
         let mut record = self.completions.lock().unwrap_or_else(PoisonError::into_inner);
         record.replace(Vec::new()).unwrap_or_default()
+    }
+
+    /// When the oldest operation under way was submitted; none if none is.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Instant> {
+        *self.oldest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_oldest(&self, since: Option<Instant>) {
+        *self.oldest.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     fn record(&self, done: Done) {
