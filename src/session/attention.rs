@@ -8,13 +8,15 @@
 //! What a further nexus reports, home mostly reports too, but not always: home may have been away when it happened, or
 //! is lost before it is asked. So it is a **doubt** until home has been asked: where home has not told the same since
 //! the further nexus was last known to have nothing to say, the initiator is told what the further nexus said. What
-//! the initiator itself has done is no event.
+//! the initiator itself has done is no event. Two events with one code that wait on a nexus are one attention on most targets
+//! and two on some (tgt; SAM-5 leaves it open), so a nexus that was idle may report one after the other what has long been told.
 //!
 //! Home has been asked once it has answered a command that was sent after the doubt came up, and what it had said before
 //! that has come in: over a session of several connections that takes an echo on each.
 
 use super::Session;
 use super::api::ConnId;
+use super::deed::{Deed, RESETS};
 use super::nexus::{HOME, NexusId, NexusState};
 use super::tasks::{Origin, Task, TaskKey};
 use super::unit::Echo;
@@ -36,15 +38,8 @@ pub(super) type Code = (u8, u8);
 /// A new nexus, and commands that its predecessor took with it, which run again (R201).
 const OF_LOGIN: [Code; 3] = [(0x29, 0x00), (0x29, 0x07), (0x47, 0x7f)];
 const POWER_ON: Code = (0x29, 0x01);
-/// Power on, reset, nexus loss.
-const RESETS: u8 = 0x29;
-/// Parameters of the unit changed.
-const PARAMETERS: u8 = 0x2a;
 /// REPORTED LUNS DATA HAS CHANGED.
 pub(super) const REPORTED_LUNS_CHANGED: Code = (0x3f, 0x0e);
-/// Commands cleared.
-const CLEARED: u8 = 0x2f;
-
 /// What further nexuses reported, until home was asked.
 #[derive(Debug)]
 struct Doubt {
@@ -62,12 +57,24 @@ struct Asked {
     echoes: Vec<(ConnId, Itt)>,
 }
 
-/// A nexus that reported something, in answer to a command sent at a time, and since when that may have happened.
+/// A nexus that reported something, in answer to a command sent at a time.
 #[derive(Debug)]
 struct Doubter {
     nexus: NexusId,
     sent_at: Instant,
-    since: Instant,
+    since: Since,
+}
+
+/// Since when something may have happened that a nexus reports. Two events with one code that wait to be reported are one
+/// attention or two (tgt).
+#[derive(Debug, Clone, Copy)]
+struct Since {
+    /// If they are one: since it last reported the code or had nothing to say.
+    one: Instant,
+    /// If they are two: since it last had nothing to say.
+    each: Instant,
+    /// So often it has reported the code since then, this time included.
+    reports: usize,
 }
 
 /// What the initiator was told, or will be.
@@ -97,6 +104,8 @@ struct Heard {
     /// The unit may be new to the nexus, as after a login.
     renewed: bool,
     reported: Vec<Reported>,
+    /// What it has reported since it last had nothing to say, greetings aside.
+    since_clean: Vec<Code>,
 }
 
 /// Attentions of one unit.
@@ -110,22 +119,8 @@ pub(super) struct Attentions {
     doubts: Vec<Doubt>,
     asked: Vec<Asked>,
     heard: BTreeMap<NexusId, Heard>,
-    /// What the initiator itself did to the unit, and when last.
-    deeds: Vec<(Deed, Instant)>,
-}
-
-/// What an initiator may do that others are told of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Deed {
-    Reset,
-    Clear,
-    /// A mode or log page was changed.
-    Parameters,
-    Reservation,
-    /// Port groups were set.
-    AccessStates,
-    /// What cannot be told from its opcode.
-    Other,
+    /// The last things that the initiator itself did to the unit.
+    deeds: VecDeque<(Deed, Instant)>,
 }
 
 impl ScsiResponse {
@@ -141,35 +136,9 @@ impl ScsiResponse {
     }
 }
 
-impl Deed {
-    /// What an attention says that somebody did.
-    fn behind(code: Code) -> Self {
-        match code {
-            (RESETS, _) => Self::Reset,
-            (CLEARED, _) => Self::Clear,
-            (PARAMETERS, 0x01 | 0x02) => Self::Parameters,
-            (PARAMETERS, 0x03..=0x05) => Self::Reservation,
-            (PARAMETERS, 0x06 | 0x07) => Self::AccessStates,
-            _ => Self::Other,
-        }
-    }
-
-    /// What a command does.
-    pub(super) fn of(command: &Command) -> Option<Self> {
-        match command.class {
-            Class::Barrier if command.name.contains("SELECT") => Some(Self::Parameters),
-            Class::Barrier if command.name == "SET TARGET PORT GROUPS" => Some(Self::AccessStates),
-            Class::Barrier => Some(Self::Other),
-            Class::Reservation => Some(Self::Reservation),
-            Class::Read(_)
-            | Class::Write(_)
-            | Class::WriteAnywhere(_)
-            | Class::WriteOnce(_)
-            | Class::Flush(_)
-            | Class::Survey(_)
-            | Class::Query
-            | Class::Stateless => None,
-        }
+impl Since {
+    fn at(at: Instant) -> Self {
+        Self { one: at, each: at, reports: 1 }
     }
 }
 
@@ -201,21 +170,44 @@ impl Attentions {
 
     /// Whether the initiator was told of what further nexuses reported.
     fn is_known(&self, doubt: &Doubt) -> bool {
-        doubt.from.iter().any(|d| self.telling(d.nexus, doubt.code, d.since).is_some())
+        doubt.from.iter().any(|d| self.telling(d.nexus, doubt.code, d.since.one).is_some())
+    }
+
+    /// Whether the initiator knows of what further nexuses reported, if each attention is for one event: it has done them, or
+    /// home, which has nothing more to say, has told of them.
+    fn is_one_of_many(&self, doubt: &Doubt) -> bool {
+        let covered = |d: &Doubter| {
+            let Since { each, reports, .. } = d.since;
+            let told = self.times_told(doubt.code, each);
+            let known = self.times_done(doubt.code, each).saturating_add(told);
+            known >= reports
+        };
+        doubt.from.iter().all(covered)
+    }
+
+    /// So often the initiator was told since then; of more than are remembered, as often as need be.
+    fn times_told(&self, code: Code, since: Instant) -> usize {
+        let lately = |t: &&Told| t.at >= since;
+        let forgotten = self.told.len() == MOST_REMEMBERED && self.told.front().as_ref().is_some_and(lately);
+        let told = self.told.iter().filter(lately).filter(|t| t.code == code).count();
+        if forgotten { usize::MAX } else { told }
     }
 
     fn note_reports(&mut self, doubt: Doubt) {
         for by in doubt.from {
-            let told = self.telling(by.nexus, doubt.code, by.since).unwrap_or(self.tellings);
+            let told = self.telling(by.nexus, doubt.code, by.since.one).unwrap_or(self.tellings);
             self.note_report(by.nexus, doubt.code, by.sent_at, told);
         }
     }
 
     /// Since when an event may have happened that a further nexus reports, at the latest since `login`.
-    fn since(&self, nexus: NexusId, code: Code, login: Instant) -> Instant {
-        let Some(heard) = self.heard.get(&nexus) else { return login };
-        let last = heard.reported.iter().find(|r| r.code == code).map(|r| r.sent_at);
-        heard.clean.max(last).unwrap_or(login)
+    fn since(&self, nexus: NexusId, code: Code, login: Instant) -> Since {
+        let heard = self.heard.get(&nexus);
+        let clean = heard.and_then(|h| h.clean).unwrap_or(login);
+        let last = heard.and_then(|h| h.reported.iter().find(|r| r.code == code)).map(|r| r.sent_at);
+        let reports = heard.map_or(0, |h| h.since_clean.iter().filter(|c| **c == code).count());
+        let one = last.map_or(clean, |last| last.max(clean));
+        Since { one, each: clean, reports: reports + 1 }
     }
 
     /// The telling that a report is late with, if there is one.
@@ -236,6 +228,15 @@ impl Attentions {
         let reported = self.heard.get(&nexus).and_then(|h| h.reported.iter().find(|r| r.code == code));
         let told = reported.map_or(0, |r| r.told);
         self.note_report(nexus, code, sent_at, told);
+    }
+
+    /// It counts until the nexus has nothing to say.
+    fn note_since_clean(&mut self, nexus: NexusId, code: Code) {
+        let reports = &mut self.heard.entry(nexus).or_default().since_clean;
+        // Of more tellings none is remembered.
+        if reports.len() < MOST_REMEMBERED {
+            reports.push(code);
+        }
     }
 
     /// Whether it is the first of its kind that a login may cause.
@@ -265,15 +266,19 @@ impl Attentions {
 
     /// The initiator did something to the unit.
     pub(super) fn note_deed(&mut self, deed: Deed, now: Instant) {
-        match self.deeds.iter_mut().find(|(d, _)| *d == deed) {
-            Some((_, at)) => *at = now,
-            None => self.deeds.push((deed, now)),
+        if self.deeds.len() == MOST_REMEMBERED {
+            self.deeds.pop_front();
         }
+        self.deeds.push_back((deed, now));
     }
 
     /// Whether the initiator itself has done since then what is reported.
     fn is_own_doing(&self, code: Code, since: Instant) -> bool {
-        self.deeds.iter().any(|(deed, at)| *deed == Deed::behind(code) && *at >= since)
+        self.times_done(code, since) > 0
+    }
+
+    fn times_done(&self, code: Code, since: Instant) -> usize {
+        self.deeds.iter().filter(|(deed, at)| *deed == Deed::behind(code) && *at >= since).count()
     }
 
     /// Whether home has to be asked.
@@ -300,7 +305,7 @@ impl Attentions {
         self.doubts = young;
         let old: Vec<Doubt> = old;
         for doubt in old {
-            if !self.is_known(&doubt) {
+            if !self.is_known(&doubt) && !self.is_one_of_many(&doubt) {
                 self.keep(doubt.sense.clone(), now);
             }
             self.note_reports(doubt);
@@ -365,8 +370,11 @@ impl Session {
         let lun = task.lun;
         self.no_echo(lun, nexus, sent_at);
         if let Some(unit) = self.attentions(lun) {
-            let clean = &mut unit.heard.entry(nexus).or_default().clean;
-            *clean = (*clean).max(Some(sent_at));
+            let heard = unit.heard.entry(nexus).or_default();
+            if heard.clean < Some(sent_at) {
+                heard.clean = Some(sent_at);
+                heard.since_clean.clear();
+            }
         }
     }
 
@@ -485,20 +493,24 @@ impl Session {
         let Some(unit) = self.attentions(lun) else { return };
         let away = home != NexusState::Up && code == POWER_ON && stray;
         let greets = (OF_LOGIN.contains(&code) || code == POWER_ON && !away) && unit.greets(nexus, code);
-        let since = if away { home_lost.unwrap_or(login) } else { unit.since(nexus, code, login) };
+        let since = if away { Since::at(home_lost.unwrap_or(login)) } else { unit.since(nexus, code, login) };
         if greets {
             unit.note_report(nexus, code, sent_at, 0);
         }
         // What LUNs a further nexus has is not the initiator's business; home tells of its own, unless it was away.
-        let elsewhere = code == REPORTED_LUNS_CHANGED && home_since <= since;
+        let elsewhere = code == REPORTED_LUNS_CHANGED && home_since <= since.one;
         if elsewhere && !broken!(rules, OtherLunsTold) {
             unit.note_report(nexus, code, sent_at, 0);
             return;
         }
-        if own || greets || broken!(rules, FurtherAttentionForgotten) {
+        if greets || broken!(rules, FurtherAttentionForgotten) {
             return;
         }
-        if unit.is_own_doing(code, since) {
+        unit.note_since_clean(nexus, code);
+        if own {
+            return;
+        }
+        if unit.is_own_doing(code, since.one) {
             unit.note_report_again(nexus, code, sent_at);
             return;
         }
@@ -507,7 +519,7 @@ impl Session {
         }
         let Some(unit) = self.attentions(lun) else { return };
         let by = Doubter { nexus, sent_at, since };
-        if let Some(told) = unit.telling(nexus, code, since) {
+        if let Some(told) = unit.telling(nexus, code, since.one) {
             unit.note_report(nexus, code, sent_at, told);
         } else if let Some(doubt) = unit.doubts.iter_mut().find(|d| d.code == code) {
             doubt.at = now;

@@ -17,7 +17,7 @@
 
 use super::Session;
 use super::api::Cause;
-use super::attention::Deed;
+use super::deed::Deed;
 use super::nexus::{NexusId, NexusState};
 use super::tasks::{Origin, Run, Task, TaskKey};
 use super::unit::Repeat;

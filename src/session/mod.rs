@@ -17,7 +17,7 @@
 //!   `tmf`: task management.
 //! - `nexus`: upstream sessions and connections. `leave`: logging them out.
 //! - `unit`: logical units: who they are, whether two nexuses show the same one, what binds them to home.
-//! - `attention`: unit attentions, each told once. `again`: commands that were answered and have not run.
+//! - `attention`: unit attentions, each told once. `deed`: what they tell of. `again`: commands that were answered and have not run.
 //! - `stuck`: commands that a living connection does not answer. `cleared`: those that somebody else has cleared.
 //!   `stale`: answers that come too late.
 //! - `outage`: home is lost, and commands wait for it. `recover`: a nexus is lost: moved commands, ghosts, fences. `recognise`: whether these are of the right unit.
@@ -39,6 +39,7 @@ mod attention;
 mod check;
 mod cleared;
 mod data;
+mod deed;
 mod downstream;
 mod finish;
 mod leave;

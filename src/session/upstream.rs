@@ -3,7 +3,7 @@
 
 use super::Session;
 use super::api::{Cause, ConnId, Notice, Output};
-use super::attention::Deed;
+use super::deed::Deed;
 use super::nexus::{Conn, ConnState, HOME};
 use super::order::Holder;
 use super::tasks::{Origin, Solicited, Task, TaskKey};

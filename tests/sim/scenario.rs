@@ -342,10 +342,26 @@ impl Scenario {
         }
     }
 
+    /// A unit is reset time and again, by whomever, in some scenarios; `random` is a stream of its own.
+    pub(crate) fn add_resets(&mut self, random: &mut Random) {
+        if !random.once_in(8) {
+            return;
+        }
+        let after_commands = u32::try_from(random.below(self.commands as usize)).unwrap();
+        let spread = random.pick(&[2 * MS, 50 * MS, 1000 * MS]);
+        for _ in 0..random.pick(&[2, 3, 6]) {
+            let delay = random.between(Duration::ZERO, spread);
+            let fault = random.pick(&[Fault::ResetUnit, Fault::ForeignReset]);
+            self.faults.push(Planned { after_commands, delay, fault });
+        }
+    }
+
     /// The target has port groups with states of their own, which change.
     pub(crate) fn divide(&mut self, mut random: Random) {
         // What is bound to home stays there, whatever its port gives access to.
         (self.order.naca, self.order.device_type, self.persona.device_type) = (false, 0, 0);
+        // tgt, the one target known to do so, has no port groups.
+        self.persona.telling.each = false;
         (self.order.control, self.persona.control) = (None, None);
         let portals = if random.once_in(4) { 3 } else { 2 };
         for (n, path) in self.paths.iter_mut().enumerate() {

@@ -25,7 +25,7 @@ mod patience;
 
 use super::Session;
 use super::api::{Cause, ConnId, Output};
-use super::attention::Deed;
+use super::deed::Deed;
 use super::nexus::{ConnState, HOME, NexusId};
 use super::tasks::{Origin, Task, TaskKey};
 use crate::iscsi::{CmdSn, Itt, Lun, Pdu, TaskManagementRequest, TaskManagementResponse, reject, tmf};

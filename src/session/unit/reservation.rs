@@ -8,7 +8,7 @@ use crate::iscsi::{Lun, ScsiResponse};
 use crate::scsi::sense::{key, status};
 use crate::scsi::{Class, Sense};
 use crate::session::Session;
-use crate::session::attention::Deed;
+use crate::session::deed::Deed;
 use crate::session::tasks::{Origin, Task, TaskKey};
 
 use std::time::Instant;

@@ -128,6 +128,7 @@ impl Target {
             self.units.len(),
             (login.sent_at, self.entered_at()),
         );
+        session.queues_attentions = self.persona.telling.each;
         let first = self.sessions.is_empty();
         let same = |s: &&Session| s.port.is_same_initiator(&port) && s.power == self.power_cuts;
         for (number, (unit, waiting)) in self.units.iter_mut().zip(&mut session.attentions).enumerate() {

@@ -15,6 +15,15 @@ pub(crate) enum Reinstate {
     Drop,
 }
 
+/// Whom unit attentions tell, and how often.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Telling {
+    /// Of a reset also the one who asked for it (section 5).
+    pub(crate) issuer: bool,
+    /// Two events with one code are two attentions that wait (measured later: tgt), not one.
+    pub(crate) each: bool,
+}
+
 /// Which sessions begin with a unit attention (section 1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Greeting {
@@ -155,9 +164,9 @@ pub(crate) struct Persona {
     pub(crate) slow_reset: Option<(Duration, Duration)>,
     /// Section 5: a LUN RESET closes the other connections and sessions (istgt).
     pub(crate) reset_closes_others: bool,
-    /// Additional sense of the attention after a reset, and whether the issuer gets it too (section 5).
+    /// Additional sense of the attention after a reset (section 5).
     pub(crate) reset_attention: (u8, u8),
-    pub(crate) reset_attention_to_all: bool,
+    pub(crate) telling: Telling,
     /// Reads that end with CHECK CONDITION send data first, of the whole length, which are whatever was in memory (measured
     /// later: tgt).
     pub(crate) data_before_sense: bool,
@@ -243,7 +252,7 @@ impl Persona {
             slow_reset: None,
             reset_closes_others: false,
             reset_attention: (0x29, 0x03),
-            reset_attention_to_all: false,
+            telling: Telling { issuer: false, each: false },
             data_before_sense: false,
             task_aborted_status: false,
             write_cache: true,
@@ -283,7 +292,7 @@ impl Persona {
             unit_reset: Abort::Waits,
             target_reset: Abort::Unsupported,
             reset_attention: (0x29, 0x00),
-            reset_attention_to_all: true,
+            telling: Telling { issuer: true, each: true },
             returns_reservation: false,
             preempted: (0x2a, 0x03),
             full_status: false,

@@ -56,6 +56,8 @@ pub(super) struct Session {
     pub(super) close_at: Option<Instant>,
     /// Unit attentions of each unit.
     pub(super) attentions: Vec<SmallVec<[Attention; 2]>>,
+    /// Each waits by itself.
+    pub(super) queues_attentions: bool,
     /// Numbers that have changed places, while it may not know.
     pub(super) traded: Option<Traded>,
     /// When it began.
@@ -117,6 +119,7 @@ impl Session {
             mute: false,
             close_at: None,
             attentions: vec![SmallVec::new(); units],
+            queues_attentions: false,
             traded: None,
             began: now,
             clean: vec![asked; units],
@@ -304,12 +307,12 @@ impl Target {
 }
 
 impl Session {
-    /// A unit attention waits; the same one waits once.
+    /// A unit attention waits; on most targets the same one waits once.
     pub(super) fn attend(&mut self, unit: usize, code: (u8, u8), event: Option<u32>) {
         // What a new session is greeted with nobody can tell from its greeting.
         let event = event.filter(|_| code != (0x29, 0x00) || self.clean[unit] > self.began);
         let waiting = &mut self.attentions[unit];
-        match waiting.iter_mut().find(|w| w.code == code) {
+        match waiting.iter_mut().find(|w| w.code == code && !self.queues_attentions) {
             // The initiator's own doing may be all that is told of it.
             Some(waiting) => waiting.event = waiting.event.filter(|_| event.is_some()),
             None => waiting.push(Attention { code, event }),

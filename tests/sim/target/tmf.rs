@@ -210,7 +210,7 @@ impl Target {
         let ended = self.end_tasks(how, session, |t| units.contains(&t.unit))?;
         for unit in units {
             self.units[*unit].reservations.reset();
-            let but = (!self.persona.reset_attention_to_all).then_some(session);
+            let but = (!self.persona.telling.issuer).then_some(session);
             self.raise(*unit, but, self.persona.reset_attention, None);
         }
         if self.persona.reset_closes_others {

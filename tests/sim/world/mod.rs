@@ -38,6 +38,8 @@ const ACCESS: u64 = 0x616c_7561;
 
 /// Of the stream from which [`Scenario::add_management`] is drawn.
 const MANAGEMENT: u64 = 0x746d_665f_7461_736b;
+/// Of the stream from which [`Scenario::add_resets`] is drawn.
+const RESETS: u64 = 0x7265_7365_7473;
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -171,6 +173,7 @@ impl World {
             }
         }
         scenario.add_management(&mut Random::new(seed ^ MANAGEMENT));
+        scenario.add_resets(&mut Random::new(seed ^ RESETS));
         if trace {
             println!("{scenario:#?}");
         }
