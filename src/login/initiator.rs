@@ -1,11 +1,12 @@
 //! Login towards a target (RFC 7143 section 6.3).
 //!
 //! [`InitiatorLogin::start`] gives the first request; each response goes in with [`InitiatorLogin::handle`], and what is to
-//! be done comes out. The login names both nodes and offers no authentication in the security stage, then offers all its
-//! keys in the operational stage: real targets refuse a leading login without SessionType, and ask for keys that were not
-//! offered, so every key is offered and every proposal answered. Invariants: one request for each response (R18); what is
-//! agreed is within what was offered (R57); the login ends after a bounded number of responses and bytes.
+//! be done comes out. The login names both nodes and settles the authentication in the security stage ([`Proof`]), then
+//! offers all its keys in the operational stage: real targets refuse a leading login without SessionType, and ask for keys
+//! that were not offered, so every key is offered and every proposal answered. Invariants: one request for each response
+//! (R18); what is agreed is within what was offered (R57); the login ends after a bounded number of responses and bytes.
 
+use super::chap;
 use super::keys::{Id, Sender};
 use super::negotiate::{Book, Fault};
 use super::text::{TextOut, collect};
@@ -88,6 +89,20 @@ pub enum LoginError {
         /// Why.
         why: String,
     },
+    /// The authentication failed on this side.
+    #[error("authentication failed: {0}")]
+    Unproved(String),
+}
+
+/// How the initiator proves itself to the target.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Proof {
+    /// Not at all.
+    None,
+    /// By CHAP, with secrets of its own.
+    Chap(Box<chap::Client>),
+    /// By words of somebody else (see [`super::relay`]): the first of them, and whether they ask for the next stage.
+    Relayed(KeyList, bool),
 }
 
 /// The RFC's words for a login status.
@@ -132,12 +147,23 @@ impl From<Fault> for LoginError {
 #[derive(Debug)]
 pub struct InitiatorLogin {
     plan: LoginPlan,
-    stage: Stage,
+    pub(super) stage: Stage,
     responses: u32,
     exp_stat_sn: StatSn,
     book: Book,
     text: TextCollector,
-    out: TextOut,
+    pub(super) out: TextOut,
+    pub(super) proof: Proof,
+    /// Whether the last request asked for the next stage.
+    asked: bool,
+}
+
+/// What a response comes to before its keys are looked at.
+pub(super) enum Received {
+    /// Not a whole list of keys: this is to be done.
+    Step(InitiatorStep),
+    /// A whole list.
+    Keys(KeyList),
 }
 
 impl InitiatorLogin {
@@ -148,9 +174,15 @@ impl InitiatorLogin {
         Itt(0xfffe_0000 | cid.0 as u32)
     }
 
-    /// The machine and the first PDU to send.
+    /// The machine and the first PDU to send, without authentication.
     #[must_use]
     pub fn start(plan: LoginPlan) -> (Self, Pdu) {
+        Self::start_with(plan, Proof::None)
+    }
+
+    /// The machine and the first PDU to send.
+    #[must_use]
+    pub fn start_with(plan: LoginPlan, proof: Proof) -> (Self, Pdu) {
         let limits = match &plan.kind {
             LoginKind::Leading => plan.offer.clone(),
             LoginKind::Joining { session, .. } => session.clone(),
@@ -165,6 +197,8 @@ impl InitiatorLogin {
             book: Book::new(Sender::Initiator, leading, &limits, header_digest, data_digest),
             text: TextCollector::new(),
             out: TextOut::default(),
+            proof,
+            asked: false,
             plan,
         };
         login.introduce();
@@ -177,34 +211,63 @@ impl InitiatorLogin {
     /// # Errors
     /// [`LoginError`]: close the connection.
     pub fn handle(&mut self, response: LoginResponse) -> Result<InitiatorStep, LoginError> {
+        match self.receive(&response)? {
+            Received::Step(step) => Ok(step),
+            Received::Keys(keys) => {
+                let done = self.take(&keys, &response)?;
+                Ok(done.unwrap_or_else(|| InitiatorStep::Send(self.request())))
+            }
+        }
+    }
+
+    /// The algorithm with which this side has answered a challenge, if it has.
+    #[must_use]
+    pub const fn algorithm(&self) -> Option<chap::Algorithm> {
+        match &self.proof {
+            Proof::Chap(client) => client.algorithm(),
+            Proof::None | Proof::Relayed(..) => None,
+        }
+    }
+
+    /// What the target says of its portal group.
+    pub(super) fn declared_tpgt(&self) -> Option<u16> {
+        self.book.declared(Id::TargetPortalGroupTag).and_then(|tag| tag.parse().ok())
+    }
+
+    /// Checks a response and collects its text.
+    pub(super) fn receive(&mut self, response: &LoginResponse) -> Result<Received, LoginError> {
         self.responses += 1;
         if self.responses > MOST_RESPONSES {
             return Err(protocol("the login does not come to an end"));
         }
         match response.status_class {
             0 => {}
-            1 => return redirect(&response),
+            1 => return redirect(response).map(Received::Step),
             class @ (2 | 3) => return Err(LoginError::Refused { class, detail: response.status_detail }),
             class => return Err(protocol(format!("unknown status class {class}"))),
         }
-        self.check_header(&response)?;
+        self.check_header(response)?;
         self.exp_stat_sn = response.stat_sn.next();
         if !self.out.is_empty() {
             // Own list goes on; the target has nothing to say meanwhile (R26).
             if response.continue_ || response.transit || !response.data.is_empty() {
                 return Err(protocol("the target interrupts a list of keys"));
             }
-            return Ok(InitiatorStep::Send(self.request()));
+            return Ok(Received::Step(InitiatorStep::Send(self.request())));
         }
-        match collect(&mut self.text, &response.data, response.continue_).map_err(protocol)? {
-            Some(keys) => self.take(&keys, &response),
-            None => Ok(InitiatorStep::Send(self.request())),
-        }
+        let keys = collect(&mut self.text, &response.data, response.continue_).map_err(protocol)?;
+        Ok(keys.map_or_else(|| Received::Step(InitiatorStep::Send(self.request())), Received::Keys))
     }
 
-    /// Takes a whole list of keys, and goes on to the stage the target agreed to.
-    fn take(&mut self, keys: &KeyList, response: &LoginResponse) -> Result<InitiatorStep, LoginError> {
-        let answers = self.book.take(keys, self.stage)?;
+    /// Takes a whole list of keys, and goes on to the stage the target agreed to. None while the login goes on: then the
+    /// next request is due.
+    pub(super) fn take(
+        &mut self,
+        keys: &KeyList,
+        response: &LoginResponse,
+    ) -> Result<Option<InitiatorStep>, LoginError> {
+        let keys = self.authenticate(keys)?;
+        let answers = self.book.take(&keys, self.stage)?;
         if response.transit {
             if let Some(open) = answers.iter().find(|answer| !answer.optional) {
                 return Err(protocol(format!(
@@ -212,10 +275,11 @@ impl InitiatorLogin {
                     open.name
                 )));
             }
+            self.check_proof()?;
             self.book.close_stage(self.stage)?;
             self.stage = response.next;
             if self.stage == Stage::FullFeature {
-                return self.finish(response);
+                return self.finish(response).map(Some);
             }
             self.offer();
         } else {
@@ -225,7 +289,30 @@ impl InitiatorLogin {
             }
             self.out.add(&reply);
         }
-        Ok(InitiatorStep::Send(self.request()))
+        Ok(None)
+    }
+
+    /// Takes the keys of the authentication in the security stage, and gives the others.
+    fn authenticate(&mut self, keys: &KeyList) -> Result<KeyList, LoginError> {
+        if self.stage != Stage::Security || self.proof == Proof::None {
+            return Ok(keys.clone());
+        }
+        let (words, others) = chap::split(keys);
+        if let Proof::Chap(client) = &mut self.proof {
+            let reply = client.take(&words).map_err(|failure| LoginError::Unproved(failure.to_string()))?;
+            self.out.add(&reply);
+        }
+        Ok(others)
+    }
+
+    /// The security stage ends only when all that had to be proved is proved (R84).
+    fn check_proof(&self) -> Result<(), LoginError> {
+        match &self.proof {
+            Proof::Chap(client) if self.stage == Stage::Security && !client.is_over() => {
+                Err(LoginError::Unproved("the target ends the security stage before its time".to_owned()))
+            }
+            Proof::None | Proof::Chap(_) | Proof::Relayed(..) => Ok(()),
+        }
     }
 
     /// R19, R23, R24, R26, R30: a response must belong to this login and go nowhere it was not asked to.
@@ -242,7 +329,7 @@ impl InitiatorLogin {
         if response.current != self.stage {
             return Err(protocol("wrong stage"));
         }
-        if response.transit && (response.continue_ || response.next != self.next_stage()) {
+        if response.transit && (!self.asked || response.continue_ || response.next != self.next_stage()) {
             return Err(protocol("wrong change of stage"));
         }
         Ok(())
@@ -255,7 +342,7 @@ impl InitiatorLogin {
         }
     }
 
-    /// The names, and that no authentication is wanted (R21).
+    /// The names, and the methods of authentication (R21).
     fn introduce(&mut self) {
         let mut keys = KeyList::new();
         keys.push("InitiatorName", self.plan.initiator_name.clone());
@@ -267,7 +354,11 @@ impl InitiatorLogin {
         if !self.plan.target_name.is_empty() {
             keys.push("TargetName", self.plan.target_name.clone());
         }
-        self.propose(&mut keys, &[Id::AuthMethod]);
+        match &self.proof {
+            Proof::None => self.propose(&mut keys, &[Id::AuthMethod]),
+            Proof::Chap(client) => keys.push("AuthMethod", client.methods()),
+            Proof::Relayed(words, _) => words.iter().for_each(|(name, value)| keys.push(name, value)),
+        }
         self.out.add(&keys);
     }
 
@@ -302,17 +393,24 @@ impl InitiatorLogin {
     }
 
     /// The next request: what is left of the own list, and with its end the wish to move on (R27).
-    fn request(&mut self) -> Pdu {
+    pub(super) fn request(&mut self) -> Pdu {
         let (data, more) = self.out.piece();
+        let stays = self.stage == Stage::Security
+            && match &self.proof {
+                Proof::None => false,
+                Proof::Chap(client) => !client.wants_on(),
+                Proof::Relayed(_, wish) => !wish,
+            };
+        self.asked = !more && !stays;
         let tsih = match self.plan.kind {
             LoginKind::Joining { tsih, .. } => tsih,
             LoginKind::Leading | LoginKind::Discovery => Tsih(0),
         };
         Pdu::LoginRequest(LoginRequest {
-            transit: !more,
+            transit: self.asked,
             continue_: more,
             current: self.stage,
-            next: if more { Stage::default() } else { self.next_stage() },
+            next: if self.asked { self.next_stage() } else { Stage::default() },
             version_max: 0,
             version_min: 0,
             isid: self.plan.isid,
@@ -341,7 +439,7 @@ impl InitiatorLogin {
             initiator_name: self.plan.initiator_name.clone(),
             target_name: self.plan.target_name.clone(),
             target_alias: declared(Id::TargetAlias),
-            tpgt: declared(Id::TargetPortalGroupTag).and_then(|tag| tag.parse().ok()),
+            tpgt: self.declared_tpgt(),
             isid: self.plan.isid,
             tsih: response.tsih,
             cid: self.plan.cid,

@@ -4,16 +4,17 @@
 //! [`TargetStep::Decide`]; nothing is granted before the caller has answered it with [`TargetLogin::accept`] or
 //! [`TargetLogin::refuse`]. Any failure ends the login with a status and [`TargetStep::Close`] (R45). Invariants: one
 //! response per request (R18); a stage is never left backwards; what the initiator left to defaults beyond
-//! [`Offer::limits`] is proposed by this side before full feature phase; rounds and text are bounded, so that a login
-//! cannot last for ever.
+//! [`Offer::limits`] is proposed by this side before full feature phase; who must prove itself ([`TargetLogin::require`])
+//! gets no further without (R89); rounds and text are bounded, so that a login cannot last for ever.
 
+use super::chap::{self, Guard};
 use super::initiator::status_text;
 use super::keys::Sender;
 use super::name;
 use super::negotiate::{Book, Fault};
 use super::params::{DEFAULT_SEGMENT, Negotiated, SessionParams};
 use super::text::{TextOut, collect};
-use crate::iscsi::text::{KeyList, TextCollector};
+use crate::iscsi::text::{KeyList, TextCollector, parse_list};
 use crate::iscsi::{Cid, CmdSn, Isid, LoginRequest, LoginResponse, Payload, Pdu, Stage, StatSn, Tsih};
 
 /// Who wants what: known after the first request, before anything is granted.
@@ -88,7 +89,7 @@ const MOST_REQUESTS: u32 = 64;
 
 /// A status class and detail (RFC 7143 section 11.13.5).
 type Status = (u8, u8);
-const INITIATOR_ERROR: Status = (2, 0);
+pub(super) const INITIATOR_ERROR: Status = (2, 0);
 const AUTHENTICATION_FAILURE: Status = (2, 1);
 const UNSUPPORTED_VERSION: Status = (2, 5);
 const MISSING_PARAMETER: Status = (2, 7);
@@ -97,13 +98,13 @@ const INVALID_DURING_LOGIN: Status = (2, 11);
 
 /// How a login fails: what the initiator is told, and the reason for this side's log.
 #[derive(Debug)]
-struct Failure {
+pub(super) struct Failure {
     refusal: Refusal,
     why: String,
 }
 
 impl Failure {
-    fn new((class, detail): Status, why: impl Into<String>) -> Self {
+    pub(super) fn new((class, detail): Status, why: impl Into<String>) -> Self {
         Self { refusal: Refusal { class, detail, address: None }, why: why.into() }
     }
 }
@@ -115,28 +116,53 @@ impl From<Fault> for Failure {
     }
 }
 
+impl From<chap::Failure> for Failure {
+    fn from(failure: chap::Failure) -> Self {
+        let status = match failure {
+            chap::Failure::Malformed(_) => INITIATOR_ERROR,
+            chap::Failure::Unproved(_) => AUTHENTICATION_FAILURE,
+        };
+        Self::new(status, format!("authentication: {failure}"))
+    }
+}
+
 /// State machine of one login.
 #[derive(Debug, Default)]
 pub struct TargetLogin {
     requests: u32,
-    stage: Stage,
+    pub(super) stage: Stage,
     /// The first request, without its text: what must stay constant.
     first: Option<LoginRequest>,
     stat_sn: StatSn,
     /// ExpCmdSN and MaxCmdSN as told in responses.
     window: Option<(CmdSn, CmdSn)>,
     text: TextCollector,
-    state: State,
+    pub(super) state: State,
+    /// What the initiator has to pass, and the portal group tag to tell meanwhile.
+    guard: Option<(Guard, u16)>,
+    /// What somebody else has answered to the initiator's authentication ([`super::relay`]).
+    pub(super) relayed: Relayed,
     failure: Option<String>,
 }
 
+/// How far an authentication has come that somebody else answers.
 #[derive(Debug, Default)]
-enum State {
+pub(super) struct Relayed {
+    /// Whether a response was sent, and so the portal group tag told.
+    pub(super) begun: bool,
+    /// The last words, which go out with what is granted; none while it is not over.
+    pub(super) last: Option<KeyList>,
+}
+
+#[derive(Debug, Default)]
+pub(super) enum State {
     /// The first key list is not complete yet.
     #[default]
     Opening,
     /// The caller has to decide; the keys and the wish to move on wait.
     Deciding(Box<Intent>, KeyList, Option<Stage>),
+    /// Somebody else's answer is out, and the initiator's is awaited; other keys wait.
+    Relaying(Box<Intent>, KeyList),
     /// Granted; keys are exchanged.
     Negotiating(Box<Talk>),
     /// Over, well or badly.
@@ -145,10 +171,12 @@ enum State {
 
 /// The negotiation after the caller has accepted.
 #[derive(Debug)]
-struct Talk {
+pub(super) struct Talk {
     intent: Intent,
     offer: Offer,
     book: Book,
+    /// Whether the authentication is behind.
+    authenticated: bool,
     out: TextOut,
     /// Whether TargetPortalGroupTag was told.
     introduced: bool,
@@ -190,6 +218,15 @@ impl TargetLogin {
         self.window = Some((exp_cmd_sn, exp_cmd_sn.minus(1)));
     }
 
+    /// Wants a proof from whom [`TargetStep::Decide`] named, before anything is granted or refused: the same decision is
+    /// asked for again once there is one. `tpgt` is told with the first answer (R40).
+    pub fn require(&mut self, guard: Guard, tpgt: u16) -> TargetStep {
+        self.step(|login| {
+            login.guard = Some((guard, tpgt));
+            login.prove()
+        })
+    }
+
     /// Grants what [`TargetStep::Decide`] asked, and answers the request that is pending.
     pub fn accept(&mut self, offer: Offer) -> TargetStep {
         self.step(|login| {
@@ -199,6 +236,15 @@ impl TargetLogin {
             let exp = login.window.map_or(intent.cmd_sn, |(exp, _)| exp);
             login.window = Some((exp, exp.plus(offer.window).minus(1)));
             let mut talk = Talk::new(*intent, offer);
+            let keys = match login.relayed.last.take() {
+                Some(words) => {
+                    talk.introduced = login.relayed.begun;
+                    talk.authenticated = true;
+                    talk.out.add(&words);
+                    chap::split(&keys).1
+                }
+                None => keys,
+            };
             talk.take(&keys, login.stage)?;
             login.state = State::Negotiating(Box::new(talk));
             login.respond(wish)
@@ -211,7 +257,7 @@ impl TargetLogin {
     }
 
     /// Runs one step; a refusal becomes the last response.
-    fn step(&mut self, run: impl FnOnce(&mut Self) -> Result<TargetStep, Failure>) -> TargetStep {
+    pub(super) fn step(&mut self, run: impl FnOnce(&mut Self) -> Result<TargetStep, Failure>) -> TargetStep {
         if matches!(self.state, State::Ended) {
             return TargetStep::Close(Vec::new());
         }
@@ -240,6 +286,12 @@ impl TargetLogin {
             State::Negotiating(talk) => {
                 talk.take(&keys, self.stage)?;
                 self.respond(wish)
+            }
+            State::Relaying(intent, held) => {
+                let (intent, mut all) = (intent.clone(), std::mem::take(held));
+                keys.iter().for_each(|(name, value)| all.push(name, value));
+                self.state = State::Deciding(intent.clone(), all, wish);
+                if self.guard.is_some() { self.prove() } else { Ok(TargetStep::Decide(intent)) }
             }
             State::Opening | State::Deciding(..) | State::Ended => {
                 let intent = intent(&request, &keys)?;
@@ -275,6 +327,28 @@ impl TargetLogin {
         }
     }
 
+    /// Takes the initiator a step further in its proof (R84); there is no way around it (R89).
+    fn prove(&mut self) -> Result<TargetStep, Failure> {
+        let (State::Deciding(intent, keys, wish), Some((guard, tpgt))) = (&mut self.state, &mut self.guard)
+        else {
+            return Err(Failure::new(INITIATOR_ERROR, "a proof that nobody asked for"));
+        };
+        let (words, others) = chap::split(keys);
+        let reply = if self.stage == Stage::Security { guard.take(&words)? } else { return Err(skipped()) };
+        if guard.is_passed() {
+            *keys = others;
+            let intent = intent.clone();
+            self.guard = None;
+            self.relayed.last = Some(reply);
+            return Ok(TargetStep::Decide(intent));
+        }
+        if guard.is_idle() && wish.is_some() {
+            return Err(skipped());
+        }
+        let tpgt = *tpgt;
+        self.answer(&reply, tpgt)
+    }
+
     /// Sends the next piece of this side's list; with the last one, moves on if the initiator wants to and all is said.
     fn respond(&mut self, wish: Option<Stage>) -> Result<TargetStep, Failure> {
         let State::Negotiating(talk) = &mut self.state else {
@@ -297,7 +371,7 @@ impl TargetLogin {
         })
     }
 
-    fn response(&mut self, data: Payload, more: bool, next: Option<Stage>) -> Pdu {
+    pub(super) fn response(&mut self, data: Payload, more: bool, next: Option<Stage>) -> Pdu {
         let first = self.first.clone().unwrap_or_default();
         let (exp_cmd_sn, max_cmd_sn) = self.window.unwrap_or_else(|| (first.cmd_sn, first.cmd_sn.minus(1)));
         let tsih = if let (State::Negotiating(talk), Some(Stage::FullFeature)) = (&self.state, next) {
@@ -345,7 +419,15 @@ impl Talk {
         let limits = if intent.discovery { SessionParams::default() } else { offer.limits.clone() };
         let digests = offer.allow_digests;
         let book = Book::new(Sender::Target, !offer.joining, &limits, digests, digests);
-        Self { intent, offer, book, out: TextOut::default(), introduced: false, declared: None }
+        Self {
+            intent,
+            offer,
+            book,
+            authenticated: false,
+            out: TextOut::default(),
+            introduced: false,
+            declared: None,
+        }
     }
 
     /// Takes a whole list and prepares the answer.
@@ -375,12 +457,13 @@ impl Talk {
         Ok(())
     }
 
-    /// The security stage: `None` is the one method (R55). A method with an exchange of its own would start here.
+    /// The security stage: `None` is the one method (R55), unless the authentication is behind.
     fn authenticate(&self, keys: &KeyList, stage: Stage) -> Result<(), Failure> {
+        if self.authenticated && keys.iter().any(|(name, _)| chap::is_key(name)) {
+            return Err(Failure::new(INITIATOR_ERROR, "authentication goes on after its end"));
+        }
         match keys.value("AuthMethod") {
-            Some(methods)
-                if stage == Stage::Security && !methods.split(',').any(|method| method == "None") =>
-            {
+            Some(methods) if stage == Stage::Security && !parse_list(methods).any(|m| m == "None") => {
                 Err(Failure::new(AUTHENTICATION_FAILURE, format!("no known method among {methods:?}")))
             }
             _ => Ok(()),
@@ -470,6 +553,11 @@ fn intent(request: &LoginRequest, keys: &KeyList) -> Result<Intent, Failure> {
     })
 }
 
+/// The initiator passes by the authentication (R89).
+fn skipped() -> Failure {
+    Failure::new(AUTHENTICATION_FAILURE, "authentication is required, and the initiator skips it")
+}
+
 fn missing(key: &str) -> Failure {
     Failure::new(MISSING_PARAMETER, format!("{key} is missing"))
 }
@@ -478,7 +566,11 @@ fn missing(key: &str) -> Failure {
 fn talk_done(stage: Stage, state: &mut State) -> Option<Box<Talk>> {
     match std::mem::replace(state, State::Ended) {
         State::Negotiating(talk) if stage == Stage::FullFeature => Some(talk),
-        other @ (State::Opening | State::Deciding(..) | State::Negotiating(_) | State::Ended) => {
+        other @ (State::Opening
+        | State::Deciding(..)
+        | State::Relaying(..)
+        | State::Negotiating(_)
+        | State::Ended) => {
             *state = other;
             None
         }

@@ -1,5 +1,6 @@
 //! Both roles against each other, and the target against what real and wrong initiators send.
 
+mod chap;
 mod pair;
 mod scripts;
 mod wrong;
