@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("login", &["iscsi"]),
     ("session", &["iscsi", "scsi", "login", "path"]),
     ("metrics", &["session"]),
-    ("config", &["path", "session"]),
+    ("config", &["login", "path", "session"]),
     ("proxy", &["iscsi", "scsi", "login", "path", "session", "metrics", "config"]),
     ("admin", &["metrics"]),
     // The judge shares no code with the accused: the lab knows the wire and the login, never the engine.

@@ -1,6 +1,6 @@
 //! `braid check`: what a configuration comes to.
 
-use crate::config::{Config, Local, PathConfig, Target};
+use crate::config::{Chap, Config, Local, PathConfig, Target};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -16,8 +16,12 @@ pub fn describe(config: &Config) -> String {
         writeln!(text, "{content}").ok();
     };
     line(format!("listen {}; admin {admin}; state file {state}", listen.join(", ")));
+    if config.discovery_chap != Chap::None {
+        line(format!("discovery {}", describe_chap(&config.discovery_chap)));
+    }
     for target in &config.targets {
         line(describe_target(target));
+        line(format!("  initiators {}", describe_access(target)));
         for path in &target.paths {
             line(format!("  path {}", describe_path(path)));
         }
@@ -41,6 +45,41 @@ pub fn describe_target(target: &Target) -> String {
         target.window,
         target.memory >> 20,
     )
+}
+
+/// Who is let in, and how he and Braid prove themselves, in one line.
+#[must_use]
+pub fn describe_access(target: &Target) -> String {
+    let mut parts = Vec::new();
+    if target.allow.is_empty() {
+        parts.push("any".to_owned());
+    }
+    if !target.allow.names.is_empty() {
+        parts.push(format!("named {}", target.allow.names.join(" or ")));
+    }
+    if !target.allow.addresses.is_empty() {
+        let networks: Vec<_> = target.allow.addresses.iter().map(ToString::to_string).collect();
+        parts.push(format!("from {}", networks.join(" or ")));
+    }
+    parts.push(describe_chap(&target.chap));
+    let with = target.paths.iter().filter(|path| path.credentials.is_some()).count();
+    if with > 0 || target.chap == Chap::Relay {
+        parts.push(format!("upstream chap on {with} of {} paths", target.paths.len()));
+    }
+    parts.join(", ")
+}
+
+fn describe_chap(chap: &Chap) -> String {
+    match chap {
+        Chap::None => "no chap".to_owned(),
+        Chap::Relay => "chap relayed to the target".to_owned(),
+        Chap::Terminate(accounts) => {
+            let number = accounts.initiators.len();
+            let plural = if number == 1 { "" } else { "s" };
+            let mutual = if accounts.own.is_some() { ", mutual" } else { "" };
+            format!("chap with {number} account{plural}{mutual}")
+        }
+    }
 }
 
 /// A path in one line.
@@ -72,11 +111,33 @@ mod tests {
         for part in [
             "listen 0.0.0.0:3260",
             "target iqn.a: mode auto, policy service-time, barriers strict, fence auto (fence time 30s)",
+            "initiators any, no chap",
             "path 10.0.0.1:3260, weight 1",
             "path spare: 10.0.0.2:3260 through eth1",
         ] {
             assert!(shown.contains(part), "{part} is missing in\n{shown}");
         }
+    }
+
+    #[test]
+    fn who_is_let_in_is_told_without_secrets() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("secret");
+        std::fs::write(&secret, "not-to-be-shown").unwrap();
+        let account = format!("{{ name = \"a\", secret_file = \"{}\" }}", secret.display());
+        let text = format!(
+            "discovery = {{ chap = {{ initiators = [{account}] }} }}\n[[target]]\nname = \"iqn.a\"\n\
+             paths = [\"10.0.0.1\", \"10.0.0.2\"]\nchap = \"relay\"\nupstream_chap = {account}\n\
+             allow = {{ names = [\"iqn.b\", \"iqn.c*\"], addresses = [\"10.0.0.0/24\"] }}\n"
+        );
+        let shown = describe(&Config::from_toml(&text, "t").unwrap_or_else(|error| panic!("{error}")));
+        for part in [
+            "discovery chap with 1 account\n",
+            "initiators named iqn.b or iqn.c*, from 10.0.0.0/24, chap relayed to the target, upstream chap on 2 of 2 paths",
+        ] {
+            assert!(shown.contains(part), "{part} is missing in\n{shown}");
+        }
+        assert!(!shown.contains("not-to-be"), "{shown}");
     }
 
     #[test]

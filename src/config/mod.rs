@@ -4,7 +4,7 @@
 //! In: the text of a TOML file ([`Config::from_toml`], [`Config::load`]) or the same settings typed as flags
 //! (`cli` builds a [`draft::Section`] from them). Out: a [`Config`] that holds no nonsense, or a [`ConfigError`] with
 //! *every* problem found, each with its place, its key and what to do about it. No socket is opened and no name is
-//! resolved here.
+//! resolved here; secrets are read from the files that are named (`auth`).
 //!
 //! # How
 //! Text becomes a tree of values that remember where they stand ([`draft`]), the tree becomes settings by one schema
@@ -16,6 +16,7 @@
 //! with unique names and no two alike; no path leads to a listen address of Braid's own; every duration, size and
 //! weight lies within its range; `first_burst <= max_burst`.
 
+mod auth;
 pub mod draft;
 pub mod problem;
 mod schema;
@@ -23,11 +24,15 @@ mod value;
 
 pub use problem::{ConfigError, Place, Problem};
 
+use crate::login::chap::{Accounts, Credentials};
 use crate::path::select::Policy;
 use crate::session::{Barriers, Exhausted, FenceMethod};
+use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+use wildmatch::WildMatch;
 
 /// Everything `braid run` is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,6 +50,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Limits that protect Braid from its clients.
     pub limits: Limits,
+    /// How initiators prove themselves in discovery sessions that name no target; never [`Chap::Relay`].
+    pub discovery_chap: Chap,
     /// Targets served, in the order written.
     pub targets: Vec<Target>,
     /// What is legal but probably not meant; to be logged at start.
@@ -69,6 +76,47 @@ pub struct Limits {
     pub max_sessions: u32,
     /// A downstream connection that has not finished its login after this long is closed.
     pub login_timeout: Duration,
+    /// Most connections per second from one address, over a while; beyond it they are closed.
+    pub login_rate: u32,
+}
+
+/// How initiators prove themselves.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Chap {
+    /// They need not.
+    #[default]
+    None,
+    /// To the target, through Braid, which knows no secret.
+    Relay,
+    /// To Braid, with one of these accounts.
+    Terminate(Arc<Accounts>),
+}
+
+/// Who is let in: whoever fits both lists, of which an empty one fits all.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Allow {
+    /// Patterns of initiator names, in lower case; `*` stands for anything, `?` for one character.
+    pub names: Vec<String>,
+    /// Networks.
+    pub addresses: Vec<IpNet>,
+}
+
+impl Allow {
+    /// Whether nobody is kept out.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.addresses.is_empty()
+    }
+
+    /// Whether an initiator of this name, compared without regard to case, is let in from this address.
+    #[must_use]
+    pub fn admits(&self, name: &str, address: Option<IpAddr>) -> bool {
+        let name = name.to_lowercase();
+        let known = self.names.is_empty() || self.names.iter().any(|p| WildMatch::new(p).matches(&name));
+        let address = address.map(|address| address.to_canonical());
+        let near = |network: &IpNet| address.is_some_and(|address| network.contains(&address));
+        known && (self.addresses.is_empty() || self.addresses.iter().any(near))
+    }
 }
 
 /// One target and the ways to it.
@@ -79,6 +127,10 @@ pub struct Target {
     pub name: String,
     /// Paths in order of preference; at least one.
     pub paths: Vec<PathConfig>,
+    /// Which initiators are let in.
+    pub allow: Allow,
+    /// How they prove themselves.
+    pub chap: Chap,
     /// Fan-out.
     pub mode: Mode,
     /// Path choice.
@@ -136,6 +188,8 @@ pub struct PathConfig {
     pub local: Local,
     /// Weight, 1 to 1000.
     pub weight: u32,
+    /// What Braid proves itself with to the target over this path: the path's own, or else the target's.
+    pub credentials: Option<Arc<Credentials>>,
 }
 
 /// The local end of a path.

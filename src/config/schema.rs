@@ -1,9 +1,10 @@
 //! The one list of keys, defaults and ranges, and the checks of settings against each other.
 
+use super::auth;
 use super::draft::{Placed, Section, Value};
 use super::problem::{Place, Problem};
 use super::value::{self, Read};
-use super::{Config, Digest, Limits, Local, LogFormat, Mode, PathConfig, Target};
+use super::{Allow, Chap, Config, Digest, Limits, Local, LogFormat, Mode, PathConfig, Target};
 use crate::path::select::Policy;
 use crate::session::{Barriers, Exhausted, FenceMethod};
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ pub(super) fn config(section: &Section, problems: &mut Vec<Problem>) -> Config {
         log: keys.or("log", "info".to_owned(), value::log_filter),
         log_format: keys.or("log_format", LogFormat::default(), value::log_format),
         limits: keys.table("limits", limits),
+        discovery_chap: keys.table("discovery", |keys| auth::chap(keys, false)),
         targets: keys.list("target", target).unwrap_or_default(),
         warnings: Vec::new(),
     };
@@ -36,7 +38,9 @@ pub(super) fn config(section: &Section, problems: &mut Vec<Problem>) -> Config {
     keys.reject_unknown();
     check_listen(section, &config.listen, problems);
     check_targets(section, &config, problems);
+    auth::check(section, &config, problems);
     config.warnings = warnings(&config);
+    auth::open_files(section, &mut config.warnings);
     config
 }
 
@@ -51,6 +55,7 @@ fn limits(keys: &mut Keys<'_>) -> Limits {
     Limits {
         max_sessions: keys.or("max_sessions", 256, |value| value::number(value, 1, 65_536)),
         login_timeout: keys.or("login_timeout", S(15), |value| value::duration(value, MS(100), HOUR)),
+        login_rate: keys.or("login_rate", 100, |value| value::number(value, 1, 1_000_000)),
     }
 }
 
@@ -79,6 +84,7 @@ fn target(item: &Placed, problems: &mut Vec<Problem>) -> Option<Target> {
     read_behaviour(&mut keys, &mut target);
     read_timing(&mut keys, &mut target);
     read_sizes(&mut keys, &mut target);
+    read_access(&mut keys, &mut target);
     keys.reject_unknown();
     check_paths(section, &mut target, problems);
     if target.first_burst > target.max_burst {
@@ -98,6 +104,8 @@ fn defaults(name: String, paths: Vec<PathConfig>) -> Target {
     Target {
         name,
         paths,
+        allow: Allow::default(),
+        chap: Chap::None,
         mode: Mode::default(),
         policy: Policy::default(),
         barriers: Barriers::default(),
@@ -172,13 +180,28 @@ fn read_sizes(keys: &mut Keys<'_>, target: &mut Target) {
     size("first_burst", &mut target.first_burst);
 }
 
+fn read_access(keys: &mut Keys<'_>, target: &mut Target) {
+    target.allow = auth::allow(keys);
+    target.chap = auth::chap(keys, true);
+    let credentials = auth::credentials(keys, "upstream_chap");
+    for path in &mut target.paths {
+        path.credentials = path.credentials.take().or_else(|| credentials.clone());
+    }
+}
+
 /// A path: the portal alone, or a table.
 fn path(item: &Placed, problems: &mut Vec<Problem>) -> Option<PathConfig> {
     let section = match &item.value {
         Value::Table(section) => section,
         Value::Text(_) => {
             let portal = checked(item, "target.paths", problems, portal)?;
-            return Some(PathConfig { name: String::new(), portal, local: Local::Any, weight: 1 });
+            return Some(PathConfig {
+                name: String::new(),
+                portal,
+                local: Local::Any,
+                weight: 1,
+                credentials: None,
+            });
         }
         other @ (Value::Integer(_) | Value::List(_) | Value::Other(_)) => {
             let message = format!(
@@ -195,6 +218,7 @@ fn path(item: &Placed, problems: &mut Vec<Problem>) -> Option<PathConfig> {
     let interface = keys.optional("interface", interface);
     let name = keys.optional("name", value::text).unwrap_or_default();
     let weight = keys.or("weight", 1, |value| value::number(value, 1, 1000));
+    let credentials = auth::credentials(&mut keys, "upstream_chap");
     if source.is_some() && interface.is_some() {
         keys.problem(item.place.clone(), "source", "and interface cannot both be given; keep one of them");
     }
@@ -209,7 +233,7 @@ fn path(item: &Placed, problems: &mut Vec<Problem>) -> Option<PathConfig> {
     }
     keys.reject_unknown();
     let local = source.map(Local::Source).or_else(|| interface.map(Local::Interface)).unwrap_or(Local::Any);
-    Some(PathConfig { name, portal: address?, local, weight })
+    Some(PathConfig { name, portal: address?, local, weight, credentials })
 }
 
 fn address(value: &Value) -> Read<SocketAddr> {
@@ -322,6 +346,7 @@ fn warnings(config: &Config) -> Vec<String> {
                 "fence = \"time\" with fence_time = \"0s\" is no fence: a late write may overwrite a newer one",
             );
         }
+        auth::warnings(target).iter().for_each(|text| warn(text));
     }
     warnings
 }
@@ -343,7 +368,7 @@ fn checked<T>(
 }
 
 /// The keys of one table while they are read: remembers which were asked for, so that the rest are unknown.
-struct Keys<'a> {
+pub(super) struct Keys<'a> {
     section: &'a Section,
     table: &'a str,
     known: Vec<&'static str>,
@@ -351,11 +376,11 @@ struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    fn new(section: &'a Section, table: &'a str, problems: &'a mut Vec<Problem>) -> Self {
+    pub(super) fn new(section: &'a Section, table: &'a str, problems: &'a mut Vec<Problem>) -> Self {
         Self { section, table, known: Vec::new(), problems }
     }
 
-    fn problem(&mut self, place: Place, key: &str, message: &str) {
+    pub(super) fn problem(&mut self, place: Place, key: &str, message: &str) {
         let key = match self.table {
             "" => key.to_owned(),
             table => format!("{table}.{key}"),
@@ -363,17 +388,36 @@ impl<'a> Keys<'a> {
         self.problems.push(Problem { place, key, message: message.to_owned() });
     }
 
-    fn optional<T>(&mut self, key: &'static str, read: impl FnOnce(&Value) -> Read<T>) -> Option<T> {
+    /// Where the table begins.
+    pub(super) fn place(&self) -> Place {
+        self.section.place.clone()
+    }
+
+    /// The value of a key that is read by other means.
+    pub(super) fn placed(&mut self, key: &'static str) -> Option<&'a Placed> {
+        self.known.push(key);
+        self.section.get(key)
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.section.get(key).is_some()
+    }
+
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&Value) -> Read<T>,
+    ) -> Option<T> {
         self.known.push(key);
         let placed = self.section.get(key)?;
         read(&placed.value).map_err(|message| self.problem(placed.place.clone(), key, &message)).ok()
     }
 
-    fn or<T>(&mut self, key: &'static str, default: T, read: impl FnOnce(&Value) -> Read<T>) -> T {
+    pub(super) fn or<T>(&mut self, key: &'static str, default: T, read: impl FnOnce(&Value) -> Read<T>) -> T {
         self.optional(key, read).unwrap_or(default)
     }
 
-    fn required<T>(
+    pub(super) fn required<T>(
         &mut self,
         key: &'static str,
         remedy: &str,
@@ -386,7 +430,7 @@ impl<'a> Keys<'a> {
     }
 
     /// A list; a single value that is no table stands for a list of one. None if the key is missing.
-    fn list<T>(
+    pub(super) fn list<T>(
         &mut self,
         key: &'static str,
         mut read: impl FnMut(&Placed, &mut Vec<Problem>) -> Option<T>,
@@ -409,7 +453,7 @@ impl<'a> Keys<'a> {
     }
 
     /// A table within the table; an absent one is empty.
-    fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Keys<'_>) -> T) -> T {
+    pub(super) fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Keys<'_>) -> T) -> T {
         self.known.push(key);
         let empty = Section::new(self.section.place.clone());
         let section = match self.section.get(key) {
@@ -421,6 +465,16 @@ impl<'a> Keys<'a> {
                 &empty
             }
         };
+        self.inner(key, section, read)
+    }
+
+    /// A table within the table, found already.
+    pub(super) fn inner<T>(
+        &mut self,
+        key: &str,
+        section: &Section,
+        read: impl FnOnce(&mut Keys<'_>) -> T,
+    ) -> T {
         let name = match self.table {
             "" => key.to_owned(),
             table => format!("{table}.{key}"),
@@ -431,7 +485,7 @@ impl<'a> Keys<'a> {
         result
     }
 
-    fn reject_unknown(&mut self) {
+    pub(super) fn reject_unknown(&mut self) {
         for (key, place, _) in &self.section.entries {
             if self.known.contains(&key.as_str()) {
                 continue;

@@ -49,14 +49,17 @@ fn a_short_file_is_enough() {
 fn keys_of_the_whole() {
     let text = format!(
         "listen = [\"10.0.0.1:3260\", \"[fd00::1]\"]\nadmin = \"127.0.0.1:80\"\nstate_file = \"/var/lib/braid/state.json\"\n\
-         log = \"braid=debug,info\"\nlog_format = \"json\"\nlimits = {{ max_sessions = 3, login_timeout = \"1s\" }}\n{MINIMAL}"
+         log = \"braid=debug,info\"\nlog_format = \"json\"\nlimits = {{ max_sessions = 3, login_timeout = \"1s\", login_rate = 7 }}\n{MINIMAL}"
     );
     let config = parse(&text);
     assert_eq!(config.listen[1].to_string(), "[fd00::1]:3260");
     assert_eq!(config.admin.unwrap().port(), 80);
     assert_eq!(config.state_file, Some(PathBuf::from("/var/lib/braid/state.json")));
     assert_eq!((config.log.as_str(), config.log_format), ("braid=debug,info", LogFormat::Json));
-    assert_eq!(config.limits, Limits { max_sessions: 3, login_timeout: Duration::from_secs(1) });
+    assert_eq!(
+        config.limits,
+        Limits { max_sessions: 3, login_timeout: Duration::from_secs(1), login_rate: 7 }
+    );
     assert_eq!(parse(&format!("admin = \"off\"\n{MINIMAL}")).admin, None);
     assert_eq!(parse(&format!("listen = \"127.0.0.1\"\n{MINIMAL}")).listen.len(), 1);
 }

@@ -38,6 +38,8 @@ pub enum LoginResult {
     Discovery,
     /// No such target is configured.
     UnknownTarget,
+    /// The initiator is not let in, or has not proved itself.
+    Denied,
     /// A limit on sessions was reached.
     Limit,
     /// No path led to the target, or the target refused.
@@ -49,10 +51,11 @@ pub enum LoginResult {
 }
 
 impl LoginResult {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Accepted,
         Self::Discovery,
         Self::UnknownTarget,
+        Self::Denied,
         Self::Limit,
         Self::Upstream,
         Self::Protocol,
@@ -64,6 +67,7 @@ impl LoginResult {
             Self::Accepted => "accepted",
             Self::Discovery => "discovery",
             Self::UnknownTarget => "unknown_target",
+            Self::Denied => "denied",
             Self::Limit => "limit",
             Self::Upstream => "upstream",
             Self::Protocol => "protocol",
@@ -110,6 +114,7 @@ struct Families {
     memory: IntGaugeVec,
     all_paths_down: IntCounterVec,
     given_up: IntCounterVec,
+    single_path: IntCounterVec,
     protocol_errors: IntCounterVec,
     connections: IntGaugeVec,
     connects: IntCounterVec,
@@ -147,6 +152,7 @@ impl Families {
             memory: gauge("braid_memory_held_bytes", "Write data held now.", TARGET),
             all_paths_down: counter("braid_all_paths_down_total", "Times that a session was left without a working path.", TARGET),
             given_up: counter("braid_outages_given_up_total", "Times that commands of a session were given up because no path came back in time.", TARGET),
+            single_path: counter("braid_sessions_single_path_total", "Sessions on one path because their authentication is relayed and the others have no credentials.", TARGET),
             protocol_errors: counter("braid_initiator_protocol_errors_total", "Violations of the protocol by initiators.", TARGET),
             connections: gauge("braid_path_connections", "Connections up now; 0 with sessions open means that the path is down.", PATH),
             connects: counter("braid_path_connects_total", "Connections that came up.", PATH),
@@ -238,6 +244,7 @@ impl Metrics {
             self.families.sessions.with_label_values(&[target, fanout_label(fanout)]);
         }
         TargetSeries::new(&self.families, target);
+        self.families.single_path.with_label_values(&[target]);
         for path in &paths {
             PathSeries::new(&self.families, target, path);
         }
@@ -260,6 +267,11 @@ impl Metrics {
     /// Counts a login of an initiator.
     pub fn login(&self, result: LoginResult) {
         self.families.logins.with_label_values(&[result.label()]).inc();
+    }
+
+    /// Counts a session that runs on one path because Braid cannot log in over the others.
+    pub fn single_path(&self, target: &str) {
+        self.families.single_path.with_label_values(&[target]).inc();
     }
 
     /// The state of each declared target.

@@ -9,7 +9,7 @@ use super::clock;
 use super::dial::{DialError, Route, Timing};
 use super::probe::{Patience, ProbePlan, settle, throwaway_isid};
 use super::verdict::{Second, StateFile, Verdict};
-use crate::config::{Config, Mode, Target};
+use crate::config::{Chap, Config, Mode, PathConfig, Target};
 use crate::session::Fanout;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -79,7 +79,7 @@ impl Verdicts {
             Mode::Auto => {}
         }
         let Some(slot) = self.targets.get(&target.name) else {
-            return (Fanout::Sessions, "there is one path");
+            return (Fanout::Sessions, "there is one path that Braid can log in over by itself");
         };
         self.ask(target, initiator);
         let mut knowledge = slot.subscribe();
@@ -128,9 +128,11 @@ impl Verdicts {
     }
 }
 
-/// Whether there is something to choose.
+/// Whether there is something to choose. A target whose authentication is relayed lets Braid in over those paths only
+/// for which it has credentials of its own.
 fn is_open(target: &Target) -> bool {
-    target.mode == Mode::Auto && target.paths.len() > 1
+    let own = |path: &&PathConfig| target.chap != Chap::Relay || path.credentials.is_some();
+    target.mode == Mode::Auto && target.paths.iter().filter(own).count() > 1
 }
 
 /// The probe over each path and the one after it, so that a dead path does not keep the others from being probed.

@@ -156,6 +156,7 @@ impl Conn {
     pub async fn recv(&mut self) -> Result<Pdu, ConnError> {
         loop {
             if let Some(pdu) = self.framer.next_pdu()? {
+                tracing::trace!(%pdu, "received");
                 return Ok(pdu);
             }
             std::future::poll_fn(|cx| self.poll_fill(cx)).await?;
@@ -168,6 +169,7 @@ impl Conn {
     /// If the socket failed.
     pub async fn send(&mut self, pdus: &[Pdu]) -> Result<(), ConnError> {
         for pdu in pdus {
+            tracing::trace!(%pdu, "sent");
             self.queue(pdu);
         }
         std::future::poll_fn(|cx| self.poll_drain(cx)).await?;

@@ -1,17 +1,19 @@
 //! Connecting to a target: over one path, with a login, in bounded time.
 //!
 //! A [`Route`] says where to and over which local address or interface; [`Timing`] bounds every step. [`connect`] gives
-//! the bare connection, [`login`] runs one login on it, and [`dial`] does both and follows redirections (R39). Nothing
-//! here is shared between calls.
+//! the bare connection, [`log_in`] logs in on it and follows redirections (R39), and [`dial`] does both. Nothing here is
+//! shared between calls.
 
 use super::conn::{Conn, ConnError};
 use crate::config::{Local, PathConfig, Target};
-use crate::iscsi::Pdu;
 use crate::iscsi::framer::Receiver;
-use crate::login::{InitiatorLogin, InitiatorStep, LoginError, LoginPlan, Negotiated};
+use crate::iscsi::{LoginResponse, Pdu};
+use crate::login::chap::{Algorithm, Client, Credentials, Nonce};
+use crate::login::{InitiatorLogin, InitiatorStep, LoginError, LoginPlan, Negotiated, Proof};
 use crate::session::Cause;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -24,12 +26,22 @@ pub struct Route {
     pub source: Option<IpAddr>,
     /// Network interface to connect over.
     pub interface: Option<String>,
+    /// What to prove oneself with there, if the target wants it.
+    pub credentials: Option<Arc<Credentials>>,
 }
 
 impl Route {
     /// The way to a portal that the routing table gives.
     pub fn to(portal: impl Into<String>) -> Self {
-        Self { portal: portal.into(), source: None, interface: None }
+        Self { portal: portal.into(), source: None, interface: None, credentials: None }
+    }
+
+    /// The same without wanting a proof of the target: in discovery it may have none.
+    pub(super) fn unasked(mut self) -> Self {
+        if let Some(credentials) = &mut self.credentials {
+            Arc::make_mut(credentials).peer = None;
+        }
+        self
     }
 }
 
@@ -40,7 +52,7 @@ impl From<&PathConfig> for Route {
             Local::Source(address) => (Some(*address), None),
             Local::Interface(name) => (None, Some(name.clone())),
         };
-        Self { portal: path.portal.to_string(), source, interface }
+        Self { portal: path.portal.to_string(), source, interface, credentials: path.credentials.clone() }
     }
 }
 
@@ -106,6 +118,9 @@ pub enum DialError {
     /// The target redirects in circles.
     #[error("redirected more than {MAX_REDIRECTS} times, last to {0}")]
     Redirects(String),
+    /// The system has no randomness for a challenge.
+    #[error("the system gives no random numbers: {0}")]
+    NoChance(#[from] getrandom::Error),
 }
 
 impl From<DialError> for Cause {
@@ -116,20 +131,13 @@ impl From<DialError> for Cause {
                 Self::Tcp(text)
             }
             DialError::Lost(ConnError::Frame(_)) | DialError::NotLogin => Self::Protocol(text),
-            DialError::Slow(_) | DialError::Login(_) | DialError::Digest(_) | DialError::Redirects(_) => {
-                Self::Login(text)
-            }
+            DialError::Slow(_)
+            | DialError::Login(_)
+            | DialError::Digest(_)
+            | DialError::Redirects(_)
+            | DialError::NoChance(_) => Self::Login(text),
         }
     }
-}
-
-/// What one login came to.
-#[derive(Debug)]
-pub enum LoggedIn {
-    /// Full feature phase; the connection is set to what was agreed.
-    Done(Box<Negotiated>),
-    /// The target is elsewhere.
-    Redirect(String),
 }
 
 /// Connects over a route and logs in, following redirections.
@@ -152,17 +160,46 @@ pub async fn log_in(
     timing: &Timing,
 ) -> Result<(Conn, Negotiated), DialError> {
     let mut route = route.clone();
-    for _ in 0..=MAX_REDIRECTS {
-        match login(&mut conn, plan.clone(), timing).await? {
-            LoggedIn::Done(agreed) => return Ok((conn, *agreed)),
-            LoggedIn::Redirect(address) => {
+    let (mut redirects, mut narrow) = (0, false);
+    loop {
+        let (mut machine, first) = InitiatorLogin::start_with(plan.clone(), proof(&route, narrow)?);
+        match in_time(timing, converse(&mut conn, &mut machine, first)).await {
+            Ok(InitiatorStep::Redirect { address, .. }) if redirects < MAX_REDIRECTS => {
                 tracing::info!(from = route.portal, to = address, "login redirected");
+                redirects += 1;
                 route.portal = address;
-                conn = connect(&route, timing).await?;
             }
+            Ok(InitiatorStep::Redirect { address, .. }) => return Err(DialError::Redirects(address)),
+            Ok(InitiatorStep::Done(agreed)) => return Ok((conn, *agreed)),
+            Ok(InitiatorStep::Send(_)) => return Err(DialError::NotLogin),
+            // tgt means SHA-1 by the number of SHA-256, and finds the answer wrong or too long.
+            Err(DialError::Login(LoginError::Refused { class: 2, detail: 0 | 1 }))
+                if !narrow && machine.algorithm() == Some(Algorithm::Sha256) =>
+            {
+                tracing::info!(portal = route.portal, "CHAP with SHA-256 refused: trying MD5");
+                narrow = true;
+            }
+            Err(error) => return Err(error),
         }
+        conn = connect(&route, timing).await?;
     }
-    Err(DialError::Redirects(route.portal))
+}
+
+/// How to prove oneself over a route: offering all algorithms, or in a narrow way only MD5.
+fn proof(route: &Route, narrow: bool) -> Result<Proof, DialError> {
+    let Some(credentials) = route.credentials.clone() else { return Ok(Proof::None) };
+    let client = if narrow { Client::narrowed } else { Client::new };
+    Ok(Proof::Chap(Box::new(client(credentials, nonce()?))))
+}
+
+/// Fresh random bytes for one login.
+///
+/// # Errors
+/// If the system has none.
+pub(super) fn nonce() -> Result<Nonce, getrandom::Error> {
+    let mut random = [0; Nonce::LENGTH];
+    getrandom::fill(&mut random)?;
+    Ok(Nonce::new(random))
 }
 
 /// Connects over a route.
@@ -179,32 +216,37 @@ pub async fn connect(route: &Route, timing: &Timing) -> Result<Conn, DialError> 
     Ok(Conn::new(stream, Receiver::Initiator))
 }
 
-/// Runs one login on a fresh connection.
-///
-/// # Errors
-/// [`DialError`]: the connection is to be dropped.
-pub async fn login(conn: &mut Conn, plan: LoginPlan, timing: &Timing) -> Result<LoggedIn, DialError> {
-    tokio::time::timeout(timing.login, converse(conn, plan))
-        .await
-        .unwrap_or(Err(DialError::Slow(timing.login)))
+/// Bounds a conversation of a login.
+pub(super) async fn in_time<T>(
+    timing: &Timing,
+    talk: impl Future<Output = Result<T, DialError>>,
+) -> Result<T, DialError> {
+    tokio::time::timeout(timing.login, talk).await.unwrap_or(Err(DialError::Slow(timing.login)))
 }
 
-async fn converse(conn: &mut Conn, plan: LoginPlan) -> Result<LoggedIn, DialError> {
-    let (mut machine, mut request) = InitiatorLogin::start(plan);
+/// Runs a login from this request to its end; never gives [`InitiatorStep::Send`].
+pub(super) async fn converse(
+    conn: &mut Conn,
+    machine: &mut InitiatorLogin,
+    mut request: Pdu,
+) -> Result<InitiatorStep, DialError> {
     loop {
-        conn.send(&[request]).await?;
-        let Pdu::LoginResponse(response) = conn.recv().await? else {
-            return Err(DialError::NotLogin);
-        };
-        match machine.handle(response)? {
+        match machine.handle(ask(conn, request).await?)? {
             InitiatorStep::Send(next) => request = next,
-            InitiatorStep::Redirect { address, .. } => return Ok(LoggedIn::Redirect(address)),
+            step @ InitiatorStep::Redirect { .. } => return Ok(step),
             InitiatorStep::Done(agreed) => {
                 conn.enter_full_feature(&agreed.connection);
-                return Ok(LoggedIn::Done(agreed));
+                return Ok(InitiatorStep::Done(agreed));
             }
         }
     }
+}
+
+/// One login request and its response.
+pub(super) async fn ask(conn: &mut Conn, request: Pdu) -> Result<LoginResponse, DialError> {
+    conn.send(&[request]).await?;
+    let Pdu::LoginResponse(response) = conn.recv().await? else { return Err(DialError::NotLogin) };
+    Ok(response)
 }
 
 /// A path of a target as it is dialled.
@@ -216,6 +258,14 @@ pub struct Way {
     pub timing: Timing,
     /// Digests without which the path is not used.
     pub required: RequiredDigests,
+}
+
+impl Way {
+    /// The same without anything to prove oneself with.
+    pub(super) fn without_proof(mut self) -> Self {
+        self.route.credentials = None;
+        self
+    }
 }
 
 /// Digests that must be agreed on.
@@ -242,13 +292,22 @@ pub async fn dial_way(way: &Way, plan: &LoginPlan) -> Result<(Conn, Negotiated),
 /// As [`dial_way`].
 pub async fn log_in_way(conn: Conn, way: &Way, plan: &LoginPlan) -> Result<(Conn, Negotiated), DialError> {
     let (conn, agreed) = log_in(conn, &way.route, plan, &way.timing).await?;
+    require_digests(way, &agreed)?;
+    Ok((conn, agreed))
+}
+
+/// Whether all was agreed without which the way is not used.
+///
+/// # Errors
+/// [`DialError::Digest`].
+pub(super) fn require_digests(way: &Way, agreed: &Negotiated) -> Result<(), DialError> {
     if way.required.header && !agreed.connection.header_digest {
         return Err(DialError::Digest("HeaderDigest"));
     }
     if way.required.data && !agreed.connection.data_digest {
         return Err(DialError::Digest("DataDigest"));
     }
-    Ok((conn, agreed))
+    Ok(())
 }
 
 /// Tries the portal's addresses in turn.

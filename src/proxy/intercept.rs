@@ -7,10 +7,10 @@ use super::notice::Observer;
 use super::registry::{Claim, Key};
 use super::session::{Driver, Ending};
 use super::{
-    NO_SESSION, NOT_FOUND, OUT_OF_RESOURCES, SERVICE_UNAVAILABLE, Shared, TOO_MANY_CONNECTIONS, clock,
-    discovery,
+    NO_SESSION, NOT_ALLOWED, NOT_FOUND, OUT_OF_RESOURCES, SERVICE_UNAVAILABLE, Shared, TOO_MANY_CONNECTIONS,
+    access, clock, discovery, relay,
 };
-use crate::config::{Digest, PathConfig, Target};
+use crate::config::{Chap, Digest, PathConfig, Target};
 use crate::iscsi::framer::Receiver;
 use crate::iscsi::text::KeyList;
 use crate::iscsi::{Cid, CmdSn, Pdu, Tsih};
@@ -37,16 +37,16 @@ const REINSTATEMENT_PATIENCE: Duration = Duration::from_secs(15);
 const FIRST_WINDOW: u32 = 32;
 
 /// A login under way.
-struct Greeting {
+pub(super) struct Greeting {
     shared: Arc<Shared>,
     conn: Conn,
-    login: TargetLogin,
+    pub(super) login: TargetLogin,
     /// Held until the login is over.
     _permit: OwnedSemaphorePermit,
 }
 
 /// Where a login's conversation comes to a halt.
-enum Halt {
+pub(super) enum Halt {
     /// It has to be decided what to grant.
     Decide(Box<Intent>),
     /// Full feature phase.
@@ -56,7 +56,7 @@ enum Halt {
 }
 
 /// Why a login did not get further.
-enum End {
+pub(super) enum End {
     /// The initiator is to be told.
     Refused(Refusal, LoginResult),
     /// The connection is of no use.
@@ -65,6 +65,8 @@ enum End {
     Slow,
     /// Failed, and the initiator has been told.
     Told,
+    /// The initiator has not proved itself, and has been told.
+    Unproved,
 }
 
 impl From<ConnError> for End {
@@ -95,14 +97,44 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, permit: OwnedS
 
 impl Greeting {
     /// Carries the login on from `step`, or from the next request, until it halts. Bounded in time.
-    async fn talk(&mut self, step: Option<TargetStep>) -> Result<Halt, End> {
+    pub(super) async fn talk(&mut self, step: Option<TargetStep>) -> Result<Halt, End> {
         let limit = self.shared.config.limits.login_timeout;
         let talk = converse(&mut self.conn, &mut self.login, step);
         Ok(tokio::time::timeout(limit, talk).await.map_err(|_| End::Slow)??)
     }
 
-    async fn decided(self, intent: &Intent) {
-        if intent.discovery { self.discovery(intent).await } else { self.normal(intent).await }
+    async fn decided(mut self, intent: &Intent) {
+        match self.admit(intent).await {
+            Err(end) => self.ended(end).await,
+            Ok(()) if intent.discovery => self.discovery(intent).await,
+            Ok(()) => self.normal(intent).await,
+        }
+    }
+
+    /// Lets in who may come in, once it has proved itself if that is asked for. Before that nothing happens to an earlier
+    /// session, and nothing at the target but that it is asked for its tag.
+    async fn admit(&mut self, intent: &Intent) -> Result<(), End> {
+        let shared = Arc::clone(&self.shared);
+        let target = shared.config.targets.iter().find(|target| target.name == intent.target_name);
+        if target.is_none() && !intent.target_name.is_empty() && !intent.discovery {
+            return Err(End::Refused(NOT_FOUND, LoginResult::UnknownTarget));
+        }
+        let peer = self.conn.peer().map(|peer| peer.ip());
+        if target.is_some_and(|target| !access::admits(target, intent, peer)) {
+            tracing::warn!("this initiator is not among those that allow lets in");
+            return Err(End::Refused(NOT_ALLOWED, LoginResult::Denied));
+        }
+        let guard = access::guard(&shared.config, target, intent).map_err(|error| {
+            tracing::error!(%error, "no random numbers for a challenge");
+            End::Refused(OUT_OF_RESOURCES, LoginResult::Limit)
+        })?;
+        let Some(guard) = guard else { return Ok(()) };
+        shared.learn(target.into_iter(), &intent.initiator_name).await;
+        let step = self.login.require(guard, shared.tpgt(&intent.target_name));
+        match self.talk(Some(step)).await? {
+            Halt::Decide(_) => Ok(()),
+            Halt::Done(_) | Halt::Failed => Err(End::Unproved),
+        }
     }
 
     /// Ends a login that came to nothing.
@@ -110,6 +142,7 @@ impl Greeting {
         let result = match &end {
             End::Refused(_, result) => *result,
             End::Told => LoginResult::Protocol,
+            End::Unproved => LoginResult::Denied,
             End::Lost(ConnError::Frame(_)) => LoginResult::Protocol,
             End::Lost(ConnError::Closed | ConnError::Io(_)) | End::Slow => LoginResult::Unfinished,
         };
@@ -124,6 +157,10 @@ impl Greeting {
             }
             End::Told => {
                 tracing::info!(peer = ?self.conn.peer(), why = self.login.failure(), "login failed");
+                self.conn.close().await;
+            }
+            End::Unproved => {
+                tracing::warn!(peer = ?self.conn.peer(), why = self.login.failure(), "initiator not let in");
                 self.conn.close().await;
             }
             End::Lost(error) => tracing::info!(peer = ?self.conn.peer(), %error, "login broken off"),
@@ -155,7 +192,10 @@ impl Greeting {
         };
         self.shared.metrics.login(LoginResult::Discovery);
         self.shared.learn_tpgts(&agreed.initiator_name).await;
-        let targets = self.shared.records(portal.map(|portal| portal.ip()));
+        let mut targets = self.shared.records(portal.map(|portal| portal.ip()));
+        let peer = self.conn.peer().map(|peer| peer.ip());
+        let open = access::shown(&self.shared.config, intent, peer);
+        targets.retain(|record| open.contains(&record.name.as_str()));
         let Self { conn, _permit: permit, .. } = self;
         drop(permit);
         tokio::select! {
@@ -188,11 +228,12 @@ impl Greeting {
             let refusal = if shared.registry.knows(intent.tsih) { TOO_MANY_CONNECTIONS } else { NO_SESSION };
             return Err(End::Refused(refusal, LoginResult::Protocol));
         }
-        let limit = |refusal| End::Refused(refusal, LoginResult::Limit);
-        let claim = claim(&shared, key(intent, None), target.fence_time)
-            .await
-            .ok_or_else(|| limit(SERVICE_UNAVAILABLE))?;
-        let permit = Arc::clone(&shared.sessions).try_acquire_owned().map_err(|_| limit(OUT_OF_RESOURCES))?;
+        if target.chap == Chap::Relay
+            && let Some(words) = self.login.words()
+        {
+            return self.grant_relayed(intent, target, words).await;
+        }
+        let (claim, permit) = self.room(intent, &target).await?;
         let ways: Vec<Way> = ways(&target);
         let (fanout, why) = tokio::select! {
             biased;
@@ -201,26 +242,76 @@ impl Greeting {
         };
         tracing::info!(?fanout, why, "fan-out chosen");
         let plan = login_plan(&target, fanout, intent);
+        // Who is to prove himself to the target and does not is not lent Braid's proof.
+        let bare: Vec<Way> = ways.iter().cloned().map(Way::without_proof).collect();
         let leading = tokio::select! {
             biased;
             () = claim.stopped() => Err(SERVICE_UNAVAILABLE),
-            leading = leading::log_in(&ways, &plan) => leading,
+            leading = leading::log_in(if target.chap == Chap::Relay { &bare } else { &ways }, &plan) => leading,
         };
         let leading = leading.map_err(|refusal| End::Refused(refusal, LoginResult::Upstream))?;
-        shared.learn_tpgt(&target.name, leading.agreed.tpgt);
-        let step = self.login.accept(offer(&target, &leading.agreed, claim.tsih));
+        self.accept(Footing { target, claim, permit, ways, fanout, plan, leading }).await
+    }
+
+    /// The same where the initiator proves itself to the target. That comes first: until then anybody may have sent this
+    /// login, and it must not end an earlier session. A target may end it by itself as soon as it has the proof; should
+    /// the earlier session, on its way out, take this login with it, the initiator tries again and finds none.
+    async fn grant_relayed(
+        &mut self,
+        intent: &Intent,
+        mut target: Target,
+        words: (KeyList, bool),
+    ) -> Result<Granted, End> {
+        let shared = Arc::clone(&self.shared);
+        let mut ways: Vec<Way> = ways(&target);
+        let (fanout, why) = shared.verdicts.fanout(&target, &intent.initiator_name).await;
+        tracing::info!(?fanout, why, "fan-out chosen");
+        let plan = login_plan(&target, fanout, intent);
+        let proved = relay::prove(self, &ways, &plan, words).await?;
+        let asked = proved.asked;
+        let (claim, permit) = self.room(intent, &target).await?;
+        let leading = tokio::select! {
+            biased;
+            () = claim.stopped() => Err(SERVICE_UNAVAILABLE),
+            leading = proved.finish(&ways) => leading,
+        };
+        let mut leading = leading.map_err(|refusal| End::Refused(refusal, LoginResult::Upstream))?;
+        if asked {
+            relay::restrict(&shared.metrics, &mut target, &mut ways, &mut leading);
+        }
+        self.accept(Footing { target, claim, permit, ways, fanout, plan, leading }).await
+    }
+
+    /// Takes the session's place, ending the one that held it, and counts it.
+    async fn room(&self, intent: &Intent, target: &Target) -> Result<(Claim, OwnedSemaphorePermit), End> {
+        let limit = |refusal| End::Refused(refusal, LoginResult::Limit);
+        let claim = claim(&self.shared, key(intent, None), target.fence_time)
+            .await
+            .ok_or_else(|| limit(SERVICE_UNAVAILABLE))?;
+        let permit = Arc::clone(&self.shared.sessions).try_acquire_owned().map_err(|_| {
+            tracing::warn!(
+                max_sessions = self.shared.config.limits.max_sessions,
+                "as many sessions as limits.max_sessions allows: login refused"
+            );
+            limit(OUT_OF_RESOURCES)
+        })?;
+        Ok((claim, permit))
+    }
+
+    /// Grants the initiator what the target has granted.
+    async fn accept(&mut self, footing: Footing) -> Result<Granted, End> {
+        let Footing { target, leading, claim, .. } = &footing;
+        self.shared.learn_tpgt(&target.name, leading.agreed.tpgt);
+        let step = self.login.accept(offer(target, &leading.agreed, claim.tsih));
         match self.talk(Some(step)).await? {
-            Halt::Done(agreed) => {
-                let agreed = *agreed;
-                Ok(Granted { target, claim, permit, ways, fanout, plan, leading, agreed })
-            }
+            Halt::Done(agreed) => Ok(Granted { footing, agreed: *agreed }),
             Halt::Decide(_) | Halt::Failed => Err(End::Told),
         }
     }
 }
 
-/// Everything a session begins with.
-struct Granted {
+/// Everything a session stands on, upstream.
+struct Footing {
     target: Target,
     claim: Claim,
     permit: OwnedSemaphorePermit,
@@ -228,12 +319,18 @@ struct Granted {
     fanout: Fanout,
     plan: LoginPlan,
     leading: Leading,
+}
+
+/// Everything a session begins with.
+struct Granted {
+    footing: Footing,
     agreed: Negotiated,
 }
 
 /// The session's life after both logins.
 async fn run(shared: &Arc<Shared>, conn: Conn, granted: Granted) {
-    let Granted { target, mut claim, permit, ways, fanout, plan, leading, agreed } = granted;
+    let Granted { footing, agreed } = granted;
+    let Footing { target, mut claim, permit, ways, fanout, plan, leading } = footing;
     let names: Vec<String> = target.paths.iter().map(|path| path.name.clone()).collect();
     tracing::info!(home = names.get(leading.path), tsih = claim.tsih.0, "session begins");
     let metrics = shared.metrics.session(&target.name, names.iter().map(String::as_str), fanout);

@@ -28,7 +28,7 @@ pub(super) struct Leading {
 /// # Errors
 /// What the initiator is to be told: the target's own refusal if there was one, else "service unavailable" (03/01).
 pub(super) async fn log_in(ways: &[Way], plan: &LoginPlan) -> Result<Leading, Refusal> {
-    let mut race = Race { ways, next: 0, connecting: JoinSet::new() };
+    let mut race = Race::new(ways);
     let mut refused = None;
     while let Some((path, way, conn)) = race.winner().await {
         let failure = match conn {
@@ -47,15 +47,20 @@ pub(super) async fn log_in(ways: &[Way], plan: &LoginPlan) -> Result<Leading, Re
 }
 
 /// Connections being made.
-struct Race<'w> {
+pub(super) struct Race<'w> {
     ways: &'w [Way],
     next: usize,
     connecting: JoinSet<(usize, Result<Conn, DialError>)>,
 }
 
 impl<'w> Race<'w> {
+    /// Of the connections over these ways.
+    pub(super) fn new(ways: &'w [Way]) -> Self {
+        Self { ways, next: 0, connecting: JoinSet::new() }
+    }
+
     /// The next way that got or failed to get a connection; none when all have.
-    async fn winner(&mut self) -> Option<(usize, &'w Way, Result<Conn, DialError>)> {
+    pub(super) async fn winner(&mut self) -> Option<(usize, &'w Way, Result<Conn, DialError>)> {
         loop {
             if self.connecting.is_empty() && !self.start_next() {
                 return None;

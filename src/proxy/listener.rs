@@ -1,7 +1,8 @@
 //! Accepting connections, each served by a task of its own.
 
-use super::{Shared, dial, intercept};
-use std::sync::Arc;
+use super::rate::Verdict;
+use super::{Shared, clock, dial, intercept};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -40,6 +41,19 @@ pub(super) async fn run(
 }
 
 fn admit(shared: &Arc<Shared>, stream: TcpStream, served: &mut JoinSet<()>) {
+    let Ok(peer) = stream.peer_addr() else { return };
+    match shared.rate.lock().unwrap_or_else(PoisonError::into_inner).take(peer.ip(), clock::now()) {
+        Verdict::Pass => {}
+        Verdict::First => {
+            tracing::warn!(
+                address = %peer.ip(),
+                rate = shared.config.limits.login_rate,
+                "connections come faster than limits.login_rate allows: those beyond are closed"
+            );
+            return;
+        }
+        Verdict::Refuse => return,
+    }
     if let Err(error) = dial::tune(&stream, USER_TIMEOUT) {
         tracing::debug!(%error, "connection lost before it was served");
         return;

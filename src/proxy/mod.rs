@@ -5,10 +5,12 @@
 //!    Connections that have not finished their login are limited in number and in time.
 //! 2. `intercept` runs the target's side of the login until it is known who wants what. A discovery session is
 //!    answered by `discovery` with Braid's own portals and ends there.
+//!    `access` decides who is let in, and asks for the proof if the target has accounts.
 //! 3. A normal session claims its (initiator, ISID, target) in the `registry`. If such a session runs already, this
 //!    is session reinstatement: the old one is ended, with all its upstream connections, before anything else happens.
 //! 4. `leading` logs in to the target over the first path that answers, with the initiator's own name and ISID.
 //!    If the target refuses, its refusal is the initiator's. Otherwise the initiator is granted what Braid can keep.
+//!    Where the authentication is the target's (`relay`), it comes first and the claim after it.
 //! 5. The engine ([`crate::session`]) is made and handed with both connections to the `session` driver, which owns
 //!    everything from then on and opens the other paths ([`dial`]) as the engine asks for them.
 //! 6. The session ends when the engine says so: after a logout, after the initiator's connection is lost, when no path
@@ -21,6 +23,7 @@
 //! [`run`] is all of `braid run`. [`Proxy::start`] is the same for use inside a process: bind to port 0, ask for
 //! [`Proxy::addresses`], and end with [`Proxy::stop`].
 
+mod access;
 mod auto;
 pub mod clock;
 pub mod conn;
@@ -34,7 +37,9 @@ mod listener;
 mod mark;
 mod notice;
 pub mod probe;
+mod rate;
 mod registry;
+mod relay;
 mod session;
 pub mod verdict;
 
@@ -71,6 +76,7 @@ const fn refusal(class: u8, detail: u8) -> Refusal {
     Refusal { class, detail, address: None }
 }
 
+const NOT_ALLOWED: Refusal = refusal(2, 2);
 const NOT_FOUND: Refusal = refusal(2, 3);
 const TOO_MANY_CONNECTIONS: Refusal = refusal(2, 6);
 const NO_SESSION: Refusal = refusal(2, 10);
@@ -101,6 +107,7 @@ struct Shared {
     mark: Mark,
     sessions: Arc<Semaphore>,
     logins: Arc<Semaphore>,
+    rate: Mutex<rate::Rates>,
     verdicts: Verdicts,
     /// Portal group tags of targets, as far as they are known from logins.
     tpgts: Mutex<BTreeMap<String, u16>>,
@@ -131,6 +138,7 @@ impl Proxy {
         }
         let (mark, died) = Mark::leave(config.state_file.as_deref());
         let sessions = usize::try_from(config.limits.max_sessions).unwrap_or(Semaphore::MAX_PERMITS);
+        let rate = Mutex::new(rate::Rates::new(config.limits.login_rate));
         let verdicts = Verdicts::new(&config);
         verdicts.ask_all(&config);
         let shared = Arc::new(Shared {
@@ -142,6 +150,7 @@ impl Proxy {
             mark,
             sessions: Arc::new(Semaphore::new(sessions)),
             logins: Arc::new(Semaphore::new(MAX_LOGINS)),
+            rate,
             tpgts: Mutex::default(),
         });
         let (stop, stopped) = watch::channel(false);
@@ -213,8 +222,13 @@ impl Shared {
     /// Asks for the tags of targets that nobody has logged in to yet: an initiator compares the tag it discovered with
     /// the one it meets at login. Bounded in time; where it fails the default has to do.
     async fn learn_tpgts(&self, initiator: &str) {
+        self.learn(self.config.targets.iter(), initiator).await;
+    }
+
+    /// Asks for the tags of these targets, as far as they are not known.
+    async fn learn(&self, targets: impl Iterator<Item = &Target>, initiator: &str) {
         let mut asking = JoinSet::new();
-        for target in self.config.targets.iter().filter(|target| self.known_tpgt(&target.name).is_none()) {
+        for target in targets.filter(|target| self.known_tpgt(&target.name).is_none()) {
             asking.spawn(ask_tpgt(target.clone(), initiator.to_owned()));
         }
         let learn = async {
@@ -252,7 +266,7 @@ impl Shared {
 async fn ask_tpgt(target: Target, initiator: String) -> (String, Option<u16>) {
     let timing = Timing::from(&target);
     for path in &target.paths {
-        let route = Route::from(path);
+        let route = Route::from(path).unasked();
         let asked = discover::discover(&route, &initiator, probe::throwaway_isid(), &timing).await;
         let record = asked.ok().and_then(|all| all.into_iter().find(|record| record.name == target.name));
         if let Some(record) = record {

@@ -6,6 +6,7 @@
     reason = "a PDU that is not expected fails the test, whichever it is"
 )]
 
+mod access;
 mod cuts;
 mod malformed;
 mod relay;

@@ -69,11 +69,21 @@ impl Rig {
 
 /// Braid with paths to these portals.
 pub(crate) async fn start(top: &str, portals: &[SocketAddr], settings: &str) -> (Proxy, Arc<Metrics>) {
+    start_on(1, top, portals, settings).await
+}
+
+/// The same with so many addresses to listen on.
+pub(crate) async fn start_on(
+    listeners: usize,
+    top: &str,
+    portals: &[SocketAddr],
+    settings: &str,
+) -> (Proxy, Arc<Metrics>) {
     let paths: Vec<_> = portals.iter().map(|portal| format!("\"{portal}\"")).collect();
     let text =
         format!("{top}\n[[target]]\nname = \"{TARGET}\"\npaths = [{}]\n{settings}\n", paths.join(", "));
-    let mut config = Config::from_toml(&text, "test").unwrap();
-    config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    let mut config = Config::from_toml(&text, "test").unwrap_or_else(|error| panic!("{error}"));
+    config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)); listeners];
     let metrics = Arc::new(Metrics::new());
     (Proxy::start(Arc::new(config), Arc::clone(&metrics)).await.unwrap(), metrics)
 }
@@ -115,7 +125,11 @@ impl Client {
     }
 
     pub(crate) async fn login_as(address: SocketAddr, plan: LoginPlan) -> Result<Self, DialError> {
-        let (conn, agreed) = dial::dial(&Route::to(address.to_string()), &plan, &Timing::default()).await?;
+        Self::login_over(&Route::to(address.to_string()), plan).await
+    }
+
+    pub(crate) async fn login_over(route: &Route, plan: LoginPlan) -> Result<Self, DialError> {
+        let (conn, agreed) = dial::dial(route, &plan, &Timing::default()).await?;
         Ok(Self { conn, cmd_sn: agreed.cmd_sn, exp_stat_sn: agreed.stat_sn, agreed, next_itt: 1 })
     }
 

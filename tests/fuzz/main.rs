@@ -57,4 +57,4 @@ macro_rules! replays {
     };
 }
 
-replays!(cdb discovery framer login_initiator login_pair login_target pdu session text);
+replays!(cdb chap discovery framer login_initiator login_pair login_target pdu session text);

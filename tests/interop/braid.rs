@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -44,17 +45,24 @@ impl Braid {
     /// session that begins earlier gets several sessions, so that the first one would be fanned out by chance.
     pub(crate) fn before(target: &Target, manner: Manner) -> Self {
         let verdict = (manner.mode == "auto").then(|| verdict(target.kind()));
-        Self::start(target.endpoints(), manner, &loopback(), verdict)
+        Self::start(target.endpoints(), manner, &loopback(), verdict, None)
     }
 
     /// The same in front of some portals, with this `--mode`, which is not `auto`.
     pub(crate) fn over(portals: &[Endpoint], mode: &'static str) -> Self {
-        Self::start(portals, Manner { mode, in_turn: false }, &loopback(), None)
+        Self::start(portals, Manner { mode, in_turn: false }, &loopback(), None, None)
+    }
+
+    /// The same with several sessions and these lines in the target's table, in which `@` before a name stands for the file
+    /// that holds a secret of `secrets`; it logs all that it can log.
+    pub(crate) fn guarded(target: &Target, address: &str, lines: &str, secrets: &[(&str, &str)]) -> Self {
+        let manner = Manner { mode: "sessions", in_turn: true };
+        Self::start(target.endpoints(), manner, address, None, Some((lines, secrets)))
     }
 
     /// The same with several sessions, at an address that others reach: its own is for programs in its namespace.
     pub(crate) fn at(address: &str, target: &Target) -> Self {
-        Self::start(target.endpoints(), Manner { mode: "sessions", in_turn: true }, address, None)
+        Self::start(target.endpoints(), Manner { mode: "sessions", in_turn: true }, address, None, None)
     }
 
     fn start(
@@ -62,6 +70,7 @@ impl Braid {
         Manner { mode, in_turn }: Manner,
         address: &str,
         verdict: Option<&str>,
+        guard: Option<(&str, &[(&str, &str)])>,
     ) -> Self {
         let first = behind.first().expect("a target has a portal");
         let netns = first.netns.clone();
@@ -75,11 +84,23 @@ impl Braid {
         let state = state.display().to_string();
         let mut line = words(&[env!("CARGO_BIN_EXE_braid"), "run", "--listen", &listen, "--admin", &admin]);
         if in_turn {
-            line.extend(words(&["--policy", "round-robin", "--listen", &second]));
+            line.extend(words(&["--listen", &second]));
         }
-        line.extend(words(&["--target", &first.iqn, "--mode", mode, "--state-file", &state]));
+        line.extend(words(&["--state-file", &state]));
         let paths: Vec<String> = behind.iter().map(|endpoint| endpoint.portal.clone()).collect();
-        line.extend(paths.iter().flat_map(|path| ["--path".to_owned(), path.clone()]));
+        match guard {
+            None => {
+                line.extend(words(&["--target", &first.iqn, "--mode", mode]));
+                if in_turn {
+                    line.extend(words(&["--policy", "round-robin"]));
+                }
+                line.extend(paths.iter().flat_map(|path| ["--path".to_owned(), path.clone()]));
+            }
+            Some((lines, secrets)) => {
+                let file = guarded_config(dir.path(), first, &paths, lines, secrets);
+                line.extend(words(&["--log", "trace", "--config", &file]));
+            }
+        }
         let daemon = Daemon::start("braid", dir.path(), command(netns.as_deref(), &line));
         let listener = |portal: &String| Endpoint { portal: portal.clone(), ..first.clone() };
         let (endpoint, second) = (listener(&listen), listener(if in_turn { &second } else { &listen }));
@@ -87,6 +108,11 @@ impl Braid {
         let up = poll(PATIENCE, || (braid.ready() || !braid.alive()).then_some(()));
         assert!(up.is_some() && braid.alive(), "Braid does not serve\n{}", braid.log());
         braid
+    }
+
+    /// All that it has said.
+    pub(crate) fn whole_log(&self) -> String {
+        read(&self.dir.path().join("braid.log"))
     }
 
     fn ready(&self) -> bool {
@@ -144,6 +170,29 @@ impl Braid {
     }
 }
 
+/// Writes the configuration and the secrets of [`Braid::guarded`].
+fn guarded_config(
+    dir: &Path,
+    target: &Endpoint,
+    paths: &[String],
+    lines: &str,
+    secrets: &[(&str, &str)],
+) -> String {
+    for (name, secret) in secrets {
+        let file = dir.join(name);
+        fs::write(&file, secret).expect("secret");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("secret");
+    }
+    let lines = lines.replace('@', &format!("{}/", dir.display()));
+    let text = format!(
+        "[[target]]\nname = \"{}\"\npaths = {paths:?}\nmode = \"sessions\"\npolicy = \"round-robin\"\n{lines}\n",
+        target.iqn
+    );
+    let file = dir.join("braid.toml");
+    fs::write(&file, text).expect("configuration");
+    file.display().to_string()
+}
+
 fn state_file(dir: &Path) -> PathBuf {
     dir.join("state")
 }
@@ -154,8 +203,13 @@ fn verdict(kind: Kind) -> &'static str {
     let slot = VERDICTS.get(kind as usize).expect("a slot per kind");
     slot.get_or_init(|| {
         let target = Target::start(kind, Site::Alone(2), 1 << 20);
-        let braid =
-            Braid::start(target.endpoints(), Manner { mode: "auto", in_turn: false }, &loopback(), None);
+        let braid = Braid::start(
+            target.endpoints(),
+            Manner { mode: "auto", in_turn: false },
+            &loopback(),
+            None,
+            None,
+        );
         let probed = || Some(read(&state_file(braid.dir.path()))).filter(|text| !text.is_empty());
         poll(PATIENCE, probed).unwrap_or_else(|| panic!("no verdict on {}\n{}", kind.name(), braid.log()))
     })

@@ -5,6 +5,7 @@
 //!
 //! - Without a directory `pr` in LIO's `dbroot`, every registration of a persistent reservation ends in NOT READY, 08/00.
 //! - MaxConnections is 1 as shipped. SendTargets lists all portals of the group, and all targets.
+//! - A line end written into `auth/` becomes part of the name or the secret.
 //! - Without `generate_node_acls` there is no login, without `demo_mode_write_protect=0` no write.
 
 use std::fmt::Write as _;
@@ -120,6 +121,16 @@ impl Guest {
         );
         let control = format!("udev_path=/dev/mapper/{name}");
         self.machine.run(&(device + &recipe(plan, &format!("iblock_0/{name}"), &control, 1)));
+    }
+
+    /// Lets initiators in with this account only, and proves the target with the other.
+    pub(crate) fn require_chap(&self, iqn: &str, [(name, secret), (mutual, answer)]: [(&str, &str); 2]) {
+        self.machine.run(&format!(
+            "cd /sys/kernel/config/target/iscsi/{iqn}/tpgt_1\n\
+             printf {name} >auth/userid\nprintf {secret} >auth/password\n\
+             printf {mutual} >auth/userid_mutual\nprintf {answer} >auth/password_mutual\n\
+             echo 1 >attrib/authentication\n"
+        ));
     }
 
     /// Keeps every command that reaches the disk inside it, or lets them all go on.

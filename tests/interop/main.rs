@@ -10,6 +10,7 @@
 //! - [`faults`]: what else befalls links and targets ([`trouble`]), under a load that overlaps itself ([`steady`]).
 //! - [`access`]: access states of LIO's port groups changed under a verified load, by its operator and by Braid.
 //! - [`sg`]: sg3-utils on the kernel's initiator ([`initiator`]); through Braid must equal direct, line by line.
+//! - [`chap`]: authentication, ended by Braid or relayed to the target.
 //! - [`neighbour`]: a second initiator, straight at the target, resets, reserves and preempts under load.
 //!
 //! Fixtures ([`target`], [`lio`], [`uml`], [`braid`], [`stage`]) own their files, addresses and processes and end with the test; a failed
@@ -19,6 +20,7 @@
 
 mod access;
 mod braid;
+mod chap;
 mod cuts;
 mod faults;
 mod initiator;

@@ -13,6 +13,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,6 +29,11 @@ use crate::setup::tools;
 use crate::wait::{PATIENCE, poll};
 
 const NODE: &str = "iqn.2026-11.net.braid";
+
+/// The account of initiators: name and secret.
+pub(crate) const HOST: (&str, &str) = ("host", "Of-the-host-1");
+/// The account with which a target proves itself.
+pub(crate) const DISK: (&str, &str) = ("disk", "Of-the-disk-1");
 
 /// Where an initiator finds a disk.
 #[derive(Clone, Debug)]
@@ -231,6 +237,29 @@ impl Target {
         Self { kind, runner, endpoints, disk, dir, home: None, _net: None }
     }
 
+    /// Lets initiators in with the account [`HOST`] only, who may ask for [`DISK`] in turn.
+    pub(crate) fn require_chap(&mut self) {
+        let dir = self.dir.path();
+        let portals: Vec<String> = self.endpoints.iter().map(|endpoint| endpoint.portal.clone()).collect();
+        match &mut self.runner {
+            Runner::Guest(guest) => {
+                guest.require_chap(&self.endpoints.first().expect("a portal").iqn, [HOST, DISK]);
+            }
+            Runner::Daemon(daemon) if self.kind == Kind::Istgt => {
+                daemon.end();
+                self.runner = Runner::Daemon(istgt(dir, &self.disk, &portals, None, true));
+            }
+            Runner::Daemon(_) => {
+                let socket = dir.join("control");
+                for ((name, secret), how) in [(HOST, ""), (DISK, "--outgoing")] {
+                    tgtadm(&socket, &format!("--op new --mode account --user {name} --password {secret}"));
+                    tgtadm(&socket, &format!("--op bind --mode account --tid 1 --user {name} {how}"));
+                }
+            }
+        }
+        self.wait_until_it_listens();
+    }
+
     fn wait_until_it_listens(&mut self) {
         for endpoint in self.endpoints.clone() {
             let up = poll(PATIENCE, || (connects(&endpoint) || !self.runner.alive()).then_some(()));
@@ -375,7 +404,7 @@ fn boot(kind: Kind, dir: &Path, disk: &Path, portals: &[String], home: Option<&s
     match kind {
         Kind::Tgt => tgt(dir, disk, portals, home, 1),
         Kind::TgtMcs => tgt(dir, disk, portals, home, 8),
-        Kind::Istgt => istgt(dir, disk, portals, home),
+        Kind::Istgt => istgt(dir, disk, portals, home, false),
         Kind::Lio | Kind::LioBlock | Kind::LioThin | Kind::LioGroups | Kind::LioMcs => {
             panic!("LIO needs a guest")
         }
@@ -418,7 +447,8 @@ fn tgtadm(socket: &Path, arguments: &str) {
     tgtadm_command(socket, arguments).expect_ok();
 }
 
-fn istgt(dir: &Path, disk: &Path, portals: &[String], netns: Option<&str>) -> Daemon {
+fn istgt(dir: &Path, disk: &Path, portals: &[String], netns: Option<&str>, chap: bool) -> Daemon {
+    let methods = if chap { "CHAP\n  AuthGroup AuthGroup1" } else { "None" };
     let control = if netns.is_some() { "127.0.0.1".to_owned() } else { loopback() };
     let portals: String =
         portals.iter().enumerate().map(|(n, portal)| format!("  Portal DA{n} {portal}\n")).collect();
@@ -431,11 +461,15 @@ fn istgt(dir: &Path, disk: &Path, portals: &[String], netns: Option<&str>) -> Da
          [UnitControl]\n  AuthMethod None\n  Portal UC1 {control}:23261\n  Netmask {control}\n\
          [PortalGroup1]\n{portals}\
          [InitiatorGroup1]\n  InitiatorName \"ALL\"\n  Netmask ALL\n\
-         [LogicalUnit1]\n  TargetName disk\n  Mapping PortalGroup1 InitiatorGroup1\n  AuthMethod None\n  \
+         [LogicalUnit1]\n  TargetName disk\n  Mapping PortalGroup1 InitiatorGroup1\n  AuthMethod {methods}\n  \
          UseDigest Auto\n  UnitType Disk\n  LUN0 Storage {disk} Auto\n"
     );
     let file = dir.join("istgt.conf");
     fs::write(&file, text).expect("istgt.conf");
-    fs::write(dir.join("auth"), "").expect("auth file");
+    let ((name, secret), (mutual, answer)) = (HOST, DISK);
+    let account = format!("[AuthGroup1]\n  Auth \"{name}\" \"{secret}\" \"{mutual}\" \"{answer}\"\n");
+    let auth = dir.join("auth");
+    fs::write(&auth, account).expect("auth file");
+    fs::set_permissions(&auth, fs::Permissions::from_mode(0o600)).expect("auth file");
     Daemon::start("istgt", dir, command(netns, &words(&["istgt", "-c", &file.display().to_string(), "-D"])))
 }

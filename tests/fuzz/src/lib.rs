@@ -4,6 +4,7 @@
 //! A body takes any bytes and panics if Braid does something that it must never do. It is deterministic.
 
 pub mod cdb;
+pub mod chap;
 pub mod discovery;
 pub mod framer;
 pub mod login;
@@ -23,6 +24,7 @@ pub type Body = fn(&[u8]);
 /// Every target: its name and what it runs.
 pub const TARGETS: &[(&str, Body)] = &[
     ("cdb", cdb::run),
+    ("chap", chap::run),
     ("discovery", discovery::run),
     ("framer", framer::run),
     ("login_initiator", login_initiator::run),
