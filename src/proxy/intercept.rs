@@ -343,7 +343,8 @@ async fn run(shared: &Arc<Shared>, conn: Conn, granted: Granted) {
     let engine = Session::new(plan, clock::now());
     let home = (SessionPlan::HOME_CONN, leading.conn);
     let orders = (claim.stopped(), claim.killed());
-    let driver = Driver::new(engine, ways, conn, home, orders, Observer::new(metrics, names));
+    let links = shared.links.watch();
+    let driver = Driver::new(engine, ways, conn, home, orders, links, Observer::new(metrics, names));
     claim.begins();
     match driver.run().await {
         Ending::InOrder => {

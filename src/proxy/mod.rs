@@ -17,7 +17,8 @@
 //!    came back in time, or on the order to stop (reinstatement, or the whole of Braid stopping).
 //!
 //! Beside that, [`probe`] finds out how a target treats several connections in one session ([`verdict`]), on which `auto`
-//! rests its choice, and [`discover`] asks a portal for its targets.
+//! rests its choice, [`discover`] asks a portal for its targets, and `links` tells sessions when a link of this machine
+//! comes up.
 //!
 //! # Use
 //! [`run`] is all of `braid run`. [`Proxy::start`] is the same for use inside a process: bind to port 0, ask for
@@ -33,6 +34,7 @@ mod discovery;
 mod errand;
 mod intercept;
 mod leading;
+mod links;
 mod listener;
 mod mark;
 mod notice;
@@ -49,6 +51,7 @@ use crate::login::discovery::TargetRecord;
 use crate::metrics::Metrics;
 use auto::Verdicts;
 use dial::{Route, Timing};
+use links::Links;
 use mark::Mark;
 use registry::Registry;
 use std::collections::BTreeMap;
@@ -105,6 +108,7 @@ struct Shared {
     portals: Vec<SocketAddr>,
     registry: Arc<Registry>,
     mark: Mark,
+    links: Links,
     sessions: Arc<Semaphore>,
     logins: Arc<Semaphore>,
     rate: Mutex<rate::Rates>,
@@ -148,6 +152,7 @@ impl Proxy {
             portals: bound.iter().map(|(address, _)| *address).collect(),
             registry: Arc::new(Registry::new(died.then(clock::now))),
             mark,
+            links: Links::listen(),
             sessions: Arc::new(Semaphore::new(sessions)),
             logins: Arc::new(Semaphore::new(MAX_LOGINS)),
             rate,

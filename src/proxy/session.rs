@@ -30,6 +30,7 @@ use smallvec::SmallVec;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Sleep;
 
@@ -87,6 +88,16 @@ enum Errand {
     Stop,
     /// The order to end at once came.
     Kill,
+    /// A link of this machine came up, or an address.
+    LinkUp(watch::Receiver<u64>),
+}
+
+/// Ends when a link comes up; never where nobody tells.
+async fn link_up(mut links: watch::Receiver<u64>) -> Errand {
+    if links.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    Errand::LinkUp(links)
 }
 
 type Dialled = Result<(Conn, Negotiated), DialError>;
@@ -117,13 +128,15 @@ pub(super) struct Driver {
 
 impl Driver {
     /// A session whose downstream login and leading upstream login are done. `ways` goes with the plan's paths;
-    /// `stop` ends when the session is to end in order, `kill` when it is to end at once.
+    /// `stop` ends when the session is to end in order, `kill` when it is to end at once; `links` changes when a link or an
+    /// address of this machine comes up.
     pub(super) fn new(
         engine: Session,
         ways: Vec<Way>,
         downstream: Conn,
         home: (ConnId, Conn),
         (stop, kill): (impl Future<Output = ()> + Send + 'static, impl Future<Output = ()> + Send + 'static),
+        links: watch::Receiver<u64>,
         observer: Observer,
     ) -> Self {
         let (id, conn) = home;
@@ -136,6 +149,7 @@ impl Driver {
             kill.await;
             Errand::Kill
         });
+        errands.spawn(link_up(links));
         Self {
             engine,
             ways,
@@ -271,6 +285,10 @@ impl Driver {
         match ready.errand {
             Some(Errand::Dial(id, result)) => self.dialled(id, *result, now),
             Some(Errand::Stop) => self.feed(Event::Stop, now),
+            Some(Errand::LinkUp(links)) => {
+                self.errands.spawn(link_up(links));
+                self.feed(Event::LinkUp, now);
+            }
             Some(Errand::Kill) => self.end = Some(Ending::Killed),
             None => {}
         }

@@ -159,6 +159,8 @@ pub enum Event {
     Disconnected(ConnId, Cause),
     /// Back-pressure began or ended: while it lasts, nothing is read from targets, so that no ping is late.
     Paused(bool),
+    /// A link of this machine came up, or an address: paths that are down may be reachable again.
+    LinkUp,
     /// The operator wants something.
     Control(Control),
     /// Finish: no new commands, log out, close.

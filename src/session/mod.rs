@@ -224,6 +224,7 @@ impl Session {
             Event::Connected(conn, negotiated) => self.connected(conn, &negotiated, now),
             Event::Disconnected(conn, cause) => self.disconnected(conn, cause, now),
             Event::Paused(paused) => self.set_paused(paused, now),
+            Event::LinkUp => self.try_paths_again(now),
             Event::Control(Control::GiveUp) => self.give_up(now),
         }
         self.dispatch(now);

@@ -120,6 +120,8 @@ pub(super) struct PathSlot {
     pub(super) own_nexus: bool,
     pub(super) tpgt: Option<u16>,
     pub(super) up: bool,
+    /// When it was last tried out of its turn.
+    hurried_at: Option<Instant>,
 }
 
 /// The ISID of a path's own nexus: type 10b ("random"), the rest a hash of names that do not change over a restart
@@ -155,6 +157,7 @@ impl Session {
                 own_nexus: self.plan.fanout == Fanout::Sessions,
                 tpgt: None,
                 up: false,
+                hurried_at: None,
             });
         }
         self.build_strays();
@@ -420,6 +423,18 @@ impl Session {
             slot.up = still_up;
             let times = if broken!(self.rules, FailedPathNotRetried) { 1 << 20 } else { 1 };
             slot.retry_at = Some(now + slot.backoff.next_delay() * times);
+        }
+    }
+
+    /// A link of this machine came up: paths that wait for their turn are tried at once, but not over and over while a link
+    /// flaps.
+    pub(super) fn try_paths_again(&mut self, now: Instant) {
+        let first = self.plan.reconnect.0;
+        for slot in self.paths.iter_mut().filter(|slot| slot.retry_at.is_some_and(|at| at > now)) {
+            if slot.hurried_at.is_none_or(|at| now >= at + first) {
+                (slot.retry_at, slot.hurried_at) = (Some(now), Some(now));
+                self.changed = true;
+            }
         }
     }
 

@@ -65,6 +65,27 @@ impl Braid {
         Self::start(target.endpoints(), Manner { mode: "sessions", in_turn: true }, address, None, None)
     }
 
+    /// The same with several sessions, and these lines in the configuration of the target.
+    pub(crate) fn configured(target: &Target, settings: &str) -> Self {
+        let first = target.endpoints().first().expect("a target has a portal");
+        let dir = temporary();
+        let address = loopback();
+        let (listen, admin) = (format!("{address}:{PORT}"), format!("{address}:{ADMIN_PORT}"));
+        let paths: Vec<String> = target.endpoints().iter().map(|endpoint| endpoint.portal.clone()).collect();
+        let state = state_file(dir.path());
+        let text = format!(
+            "listen = {listen:?}\nadmin = {admin:?}\nstate_file = {state:?}\n[[target]]\nname = {:?}\npaths = {paths:?}\n\
+             mode = \"sessions\"\n{settings}\n",
+            first.iqn
+        );
+        let file = dir.path().join("braid.toml");
+        fs::write(&file, text).expect("configuration");
+        let line = words(&[env!("CARGO_BIN_EXE_braid"), "run", "--config", &file.display().to_string()]);
+        let daemon = Daemon::start("braid", dir.path(), command(first.netns.as_deref(), &line));
+        let endpoint = Endpoint { portal: listen, ..first.clone() };
+        Self { daemon, second: endpoint.clone(), endpoint, admin, paths, dir }.served()
+    }
+
     fn start(
         behind: &[Endpoint],
         Manner { mode, in_turn }: Manner,
@@ -104,10 +125,14 @@ impl Braid {
         let daemon = Daemon::start("braid", dir.path(), command(netns.as_deref(), &line));
         let listener = |portal: &String| Endpoint { portal: portal.clone(), ..first.clone() };
         let (endpoint, second) = (listener(&listen), listener(if in_turn { &second } else { &listen }));
-        let mut braid = Self { daemon, endpoint, second, admin, paths, dir };
-        let up = poll(PATIENCE, || (braid.ready() || !braid.alive()).then_some(()));
-        assert!(up.is_some() && braid.alive(), "Braid does not serve\n{}", braid.log());
-        braid
+        Self { daemon, endpoint, second, admin, paths, dir }.served()
+    }
+
+    /// Waits until it serves.
+    fn served(mut self) -> Self {
+        let up = poll(PATIENCE, || (self.ready() || !self.alive()).then_some(()));
+        assert!(up.is_some() && self.alive(), "Braid does not serve\n{}", self.log());
+        self
     }
 
     /// All that it has said.

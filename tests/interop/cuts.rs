@@ -11,7 +11,7 @@ use crate::braid::{Braid, Metrics};
 use crate::load::{Load, REGION};
 use crate::net::{Cut, Net};
 use crate::stage::{Stage, Via};
-use crate::target::{Kind, Site};
+use crate::target::{Kind, Site, Target};
 use crate::wait::{HEAVY, PATIENCE, poll};
 
 /// A stalled command is lost, not slow, after so long.
@@ -220,4 +220,26 @@ fn lio_4_drop() {
 #[test]
 fn lio_reinstatement_waits_for_the_disk() {
     reinstatement_waits_for_the_disk(Kind::LioBlock);
+}
+
+/// Braid waits ten minutes before it tries a lost path again, unless it is told that a link has come up.
+#[test]
+fn a_link_that_comes_up_is_used_at_once() {
+    let net = Net::new(2);
+    let target = Target::start(Kind::Tgt, Site::Behind(&net), REGION);
+    let braid = Braid::configured(&target, "reconnect = { first = \"10m\", longest = \"10m\" }");
+    let mut load = Load::start(braid.endpoint());
+    let path = braid.paths()[1].clone();
+    let is_up = |up: f64| {
+        let now = braid.metrics().sum("braid_path_connections", &[("path", &path)]);
+        (now == up).then_some(())
+    };
+    assert!(poll(PATIENCE, || is_up(1.0)).is_some(), "the path does not come up\n{}", braid.log());
+    net.unplug(1);
+    assert!(poll(PATIENCE, || is_up(0.0)).is_some(), "the path does not go down\n{}", braid.log());
+    load.round(STALL).expect("a round over the path that is left");
+    net.plug(1);
+    assert!(poll(PATIENCE, || is_up(1.0)).is_some(), "the path does not come back\n{}", braid.log());
+    load.round(STALL).expect("a round over both");
+    load.finish(target.disk()).expect("the disk as it was written");
 }

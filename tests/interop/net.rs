@@ -246,6 +246,18 @@ impl Net {
         }
     }
 
+    /// Pulls the plug of one path, at the initiator's end; connections over it are ended.
+    pub(crate) fn unplug(&self, path: usize) {
+        must(&format!("-n {} link set p{path} down", self.near));
+        let line = format!("ss -K dst {} dport = :{PORT}", Self::target_address(path));
+        run(command(Some(&self.near), &split(&line)), LIMIT).expect_ok();
+    }
+
+    /// Puts it back.
+    pub(crate) fn plug(&self, path: usize) {
+        must(&format!("-n {} link set p{path} up", self.near));
+    }
+
     /// Mends what [`Net::cut`] broke.
     pub(crate) fn heal(&self, path: usize) {
         for name in self.far.iter().chain([&self.near]) {

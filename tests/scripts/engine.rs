@@ -167,6 +167,9 @@ impl Engine {
         if words.begin("the initiator is gone") {
             return self.handle(Event::DownstreamClosed);
         }
+        if words.begin("a link of this machine comes up") {
+            return self.handle(Event::LinkUp);
+        }
         if words.begin("the operator waits no longer") {
             return self.handle(Event::Control(Control::GiveUp));
         }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 /// What some seed must meet, besides the requirements.
 const WANTED: &[&str] = &[
+    "a link comes up",
     "access: another port group becomes active",
     "closed: by reset",
     "closed: in order",

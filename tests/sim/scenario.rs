@@ -170,6 +170,8 @@ pub(crate) struct OrderSetup {
     control: Option<[u8; 3]>,
     /// How long Braid waits for a path before it answers BUSY; otherwise it closes the session after a minute.
     pub(crate) impatience: Option<Duration>,
+    /// Braid's kernel tells when a link comes up.
+    pub(crate) told_of_links: bool,
 }
 
 impl OrderSetup {
@@ -186,7 +188,8 @@ impl OrderSetup {
             ]
         });
         let impatience = random.once_in(10).then(|| random.between(20 * MS, 2000 * MS));
-        Self { flush_ranges, barriers, naca, device_type, control, impatience }
+        let told_of_links = random.once_in(3);
+        Self { flush_ranges, barriers, naca, device_type, control, impatience, told_of_links }
     }
 }
 

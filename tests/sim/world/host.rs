@@ -377,6 +377,14 @@ impl World {
         }
     }
 
+    /// The kernel tells of a link.
+    pub(super) fn link_up(&mut self) {
+        if self.host.session.is_some() {
+            self.coverage.hit("a link comes up");
+            self.feed(Event::LinkUp);
+        }
+    }
+
     pub(super) fn engine_timeout(&mut self) {
         if let Some(session) = &mut self.host.session {
             session.handle_timeout(self.now);

@@ -221,5 +221,8 @@ impl World {
                 }
             }
         }
+        if self.scenario.order.told_of_links {
+            self.link_up();
+        }
     }
 }
