@@ -89,6 +89,8 @@ pub(super) struct Replica {
     pub(super) pending: Option<u64>,
     /// It has not answered for too long: nothing is asked of it until it does.
     pub(super) overdue: bool,
+    /// The key was registered before its nexus was lost, or its LUNs changed.
+    pub(super) inherited: bool,
     /// One that the target no longer takes for its own.
     pub(super) disowned: Option<u64>,
     /// Ghost of a command of Braid's own that may still change it.

@@ -124,6 +124,7 @@ impl Session {
             if let Some(replica) = registrations.replicas.get_mut(&nexus) {
                 (replica.state, replica.overdue) = (State::Unknown, false);
                 replica.key = replica.pending.take().or(replica.key);
+                replica.inherited = true;
             }
             match &mut registrations.work {
                 Some(Work::Replicas(waiting)) => waiting.retain(|n| *n != nexus),
@@ -418,6 +419,7 @@ impl Session {
             _ if response.response != 0 => replica.state = State::Refused,
             status::GOOD => {
                 replica.key = key;
+                replica.inherited = false;
                 registrations.orphans.extend(replica.disowned.take());
                 registrations.orphans.truncate(MOST_KEYS);
                 replica.state = match key {
@@ -427,8 +429,9 @@ impl Session {
                 };
             }
             status::RESERVATION_CONFLICT if request.action == action::REGISTER => {
-                // The target has not given back what the nexus had, or somebody took it away.
-                replica.disowned = Some(request.key);
+                // The target has not given back what the nexus had, or somebody took it away: for certain, if the nexus has
+                // lived on since it registered.
+                replica.disowned = Some(request.key).filter(|_| replica.inherited);
                 self.send_request(lun, nexus, &Request::register_anyway(request.service_key, aptpl), now);
                 return;
             }
@@ -480,6 +483,8 @@ impl Session {
         for (nexus, replica) in registrations.replicas.iter_mut().filter(|(_, r)| r.ghost.is_none()) {
             let Some(isid) = self.nexuses.get(*nexus).map(|n| n.isid.0) else { continue };
             replica.key = of(isid).map(|r| r.key).next_back();
+            // It may be left from before the nexus' login.
+            replica.inherited = true;
             replica.state = if replica.key.is_some() { State::Unknown } else { State::Clear };
         }
         registrations.stand(Standing::Unknown { keys, complete: true });
