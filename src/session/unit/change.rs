@@ -9,7 +9,6 @@
 //!   again there, and the nexus is asked anew.
 
 use super::Reach;
-use super::inquire::Step;
 use super::proof::Proof;
 use crate::iscsi::{Lun, ScsiResponse};
 use crate::scsi::sense::key;
@@ -115,7 +114,7 @@ impl Session {
     fn units_changed(&mut self, which: impl Fn(Lun) -> bool, now: Instant) {
         // A question that is under way may have been answered before the change.
         for check in self.checks.iter_mut().filter(|c| which(c.lun)) {
-            check.stale |= check.step != Step::Ready && check.reach != Reach::Control;
+            check.stale |= check.has_begun() && check.reach != Reach::Control;
         }
         let mut known = Vec::new();
         for (lun, unit) in self.units.iter_mut().filter(|(lun, _)| which(**lun)) {

@@ -68,6 +68,8 @@ pub(in crate::session) struct Check {
     pub(super) refused: bool,
     /// The unit has perhaps changed since it began: all is asked once more.
     pub(super) stale: bool,
+    /// Who the unit is comes before its attentions.
+    pub(super) name_first: bool,
     /// Questions asked in vain (busy, aborted, unit attention).
     repeats: u32,
 }
@@ -78,11 +80,15 @@ const MOST_REPEATS: u32 = 32;
 const ANSWER: u16 = 1024;
 
 impl Session {
-    /// Clears the attention of a login, and asks everything. On a further nexus who it is comes first: another unit's
-    /// attentions are none of its business.
+    /// Clears the attention of a login, and asks everything. On a further nexus, and where home has moved to another path,
+    /// who it is comes first: another unit's attentions are none of its business.
     pub(super) fn start_check(&mut self, nexus: NexusId, lun: Lun, there: Lun, now: Instant) {
-        let step = if nexus == HOME { Step::Ready } else { Step::Inquiry };
+        let name_first = nexus != HOME || self.home_moved;
+        let step = if name_first { Step::Inquiry } else { Step::Ready };
         let id = self.new_check(nexus, (lun, there), step, Reach::Whole);
+        if let Some(check) = self.checks.last_mut() {
+            check.name_first = name_first;
+        }
         self.ask(id, now);
     }
 
@@ -138,6 +144,7 @@ impl Session {
             shut_out: false,
             refused: false,
             stale: false,
+            name_first: nexus != HOME,
             repeats: 0,
         });
         id
@@ -214,6 +221,11 @@ impl Session {
             self.not_here(&check, now);
             return;
         }
+        if named && nexus == HOME && self.shows_another(at) {
+            let check = self.checks.remove(at);
+            self.home_learned(check, now);
+            return;
+        }
         if named {
             self.name_told(id);
         } else if step == Step::Access {
@@ -279,6 +291,13 @@ impl Session {
             self.checks.remove(check);
         }
         off
+    }
+
+    /// Whether home, which has moved to another path, shows another unit than before.
+    fn shows_another(&self, check: usize) -> bool {
+        let Some(check) = self.checks.get(check) else { return false };
+        let known = self.units.get(&check.lun).and_then(|unit| unit.facts.as_ref());
+        check.name_first && known.is_some_and(|known| known.replaced_by(&check.facts))
     }
 
     /// A unit has said who it is: where it is home's, it counts which port it was asked through.
@@ -388,14 +407,18 @@ impl Check {
         self.step == Step::Access
     }
 
+    /// Whether anything of what it asks may have been answered.
+    pub(super) fn has_begun(&self) -> bool {
+        self.step != Step::Ready || self.name_first
+    }
+
     /// Takes the answer of the current step and goes on to the next.
     fn take(&mut self, data: &[u8], good: bool) {
         let data = if good { data } else { &[] };
-        let home = self.nexus == HOME;
         self.step = match self.step {
             Step::Ready if self.reach == Reach::Attention => Step::Done,
-            Step::Ready if home => Step::Inquiry,
-            Step::Ready => Step::Capacity16,
+            Step::Ready if self.name_first => Step::Capacity16,
+            Step::Ready => Step::Inquiry,
             Step::Inquiry => {
                 self.facts.inquiry = kind(data);
                 self.support =
@@ -411,12 +434,12 @@ impl Check {
                 self.facts.serial = inquiry::parse_serial(data);
                 match self.reach {
                     Reach::Name | Reach::Control | Reach::Attention | Reach::Access => Step::Done,
-                    Reach::Whole if home => Step::Capacity16,
-                    Reach::Whole => Step::Ready,
+                    Reach::Whole if self.name_first => Step::Ready,
+                    Reach::Whole => Step::Capacity16,
                 }
             }
-            Step::Access if home => Step::Capacity16,
-            Step::Access => Step::Ready,
+            Step::Access if self.name_first => Step::Ready,
+            Step::Access => Step::Capacity16,
             Step::Capacity16 => {
                 self.facts.capacity = Capacity::parse_16(data);
                 if self.facts.capacity.is_some() { Step::Keys } else { Step::Capacity10 }
