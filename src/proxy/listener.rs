@@ -1,7 +1,7 @@
 //! Accepting connections, each served by a task of its own.
 
 use super::rate::Verdict;
-use super::{Shared, clock, dial, intercept};
+use super::{Shared, clock, dial, welcome};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -59,7 +59,7 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, served: &mut JoinSet<()>) {
         return;
     }
     match Arc::clone(&shared.logins).try_acquire_owned() {
-        Ok(permit) => drop(served.spawn(intercept::serve(Arc::clone(shared), stream, permit))),
+        Ok(permit) => drop(served.spawn(welcome::serve(Arc::clone(shared), stream, permit))),
         Err(_) => {
             tracing::warn!(peer = ?stream.peer_addr().ok(), "too many logins under way: connection closed")
         }

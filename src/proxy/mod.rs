@@ -3,7 +3,7 @@
 //! # The life of a downstream connection
 //! 1. `listener` accepts it, sets its socket options, and spawns one task for it, the only one it will ever have.
 //!    Connections that have not finished their login are limited in number and in time.
-//! 2. `intercept` runs the target's side of the login until it is known who wants what. A discovery session is
+//! 2. `welcome` runs the target's side of the login until it is known who wants what. A discovery session is
 //!    answered by `discovery` with Braid's own portals and ends there.
 //!    `access` decides who is let in, and asks for the proof if the target has accounts.
 //! 3. A normal session claims its (initiator, ISID, target) in the `registry`. If such a session runs already, this
@@ -32,7 +32,6 @@ pub mod dial;
 pub mod discover;
 mod discovery;
 mod errand;
-mod intercept;
 mod leading;
 mod links;
 mod listener;
@@ -44,6 +43,7 @@ mod registry;
 mod relay;
 mod session;
 pub mod verdict;
+mod welcome;
 
 use crate::config::{Config, Target};
 use crate::login::Refusal;

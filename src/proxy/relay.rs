@@ -3,8 +3,8 @@
 use super::SERVICE_UNAVAILABLE;
 use super::conn::Conn;
 use super::dial::{DialError, Way, ask, converse, in_time, require_digests};
-use super::intercept::{End, Greeting, Halt};
 use super::leading::{Leading, Race};
+use super::welcome::{End, Greeting, Halt};
 use crate::config::Target;
 use crate::iscsi::Pdu;
 use crate::iscsi::text::KeyList;
