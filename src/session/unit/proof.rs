@@ -162,7 +162,9 @@ impl Session {
                 "LUN {there} has the name of home's LUN {lun}, {home}, but {what}: a copy under the same name, or a \
                  unit that has changed its size on one path only"
             );
-            unit.shown.entry(nexus).or_default().other_here |= there == lun;
+            // Where one of them has not told its size, the name says all that is known: home may move there.
+            let told = home.capacity.is_some() && check.facts.capacity.is_some();
+            unit.shown.entry(nexus).or_default().other_here |= there == lun && told;
             self.refuse(nexus, lun, what, now);
         } else {
             unit.proofs.insert(nexus, Proof::Proved);

@@ -217,6 +217,13 @@ impl Target {
         );
     }
 
+    /// No attention waited for a command.
+    fn met_nothing(&mut self, task: &Task) {
+        let sent = self.sent.remove(&(task.conn, task.command.itt.0));
+        let clean = &mut self.sessions[task.session].clean[task.unit];
+        *clean = sent.map_or(*clean, |sent| sent.max(*clean));
+    }
+
     /// Executes a task.
     pub(super) fn run(&mut self, task: &Task) -> Outcome {
         self.judge_nexus(task);
@@ -225,7 +232,7 @@ impl Target {
             return outcome;
         }
         if let Some(outcome) = self.shut(task) {
-            self.sessions[task.session].clean[task.unit] = self.entered_at();
+            self.met_nothing(task);
             return outcome;
         }
         let owner = Owner::Session(task.session);
@@ -234,7 +241,7 @@ impl Target {
         }
         self.judge_rights(task);
         if !task.op.ignores_attentions() {
-            self.sessions[task.session].clean[task.unit] = self.entered_at();
+            self.met_nothing(task);
         }
         match task.op.kind {
             Kind::TestUnitReady | Kind::StartStop => Outcome::Good,

@@ -83,6 +83,8 @@ pub(crate) struct Target {
     /// Never shortened: a session's place here makes its TSIH.
     sessions: Vec<session::Session>,
     conns: Vec<session::Conn>,
+    /// When commands were sent that may still come, by connection and task tag.
+    sent: BTreeMap<(u32, u32), Instant>,
     /// In order of arrival.
     tasks: Vec<device::Task>,
     asymmetry: Option<alua::Asymmetry>,
@@ -120,6 +122,7 @@ impl Target {
             luns,
             sessions: Vec::new(),
             conns: Vec::new(),
+            sent: BTreeMap::new(),
             tasks: Vec::new(),
             asymmetry: None,
             access_events: Vec::new(),

@@ -30,6 +30,13 @@ fn numbered(pdu: &Pdu) -> Option<(bool, CmdSn)> {
 }
 
 impl Target {
+    /// A PDU is on its way to a connection.
+    pub(crate) fn note_sent(&mut self, conn: u32, pdu: &Pdu, now: Instant) {
+        if let Pdu::ScsiCommand(command) = pdu {
+            self.sent.insert((conn, command.itt.0), now);
+        }
+    }
+
     /// A PDU came on a connection.
     pub(crate) fn receive(&mut self, conn: u32, pdu: Pdu, now: Instant) {
         self.now = Some(now);

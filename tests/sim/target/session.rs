@@ -63,7 +63,8 @@ pub(super) struct Session {
     /// When it began.
     pub(super) began: Instant,
     /// When it last had nothing to report of each unit, as far as the initiator can tell: it is told of what happens from its
-    /// beginning on (SAM-5 section 5.14.1), which is some time after its login was sent.
+    /// beginning on (SAM-5 section 5.14.1), which is some time after its login was sent; and a command that met nothing ran
+    /// some time after it was sent.
     pub(super) clean: Vec<Instant>,
 }
 
@@ -198,6 +199,7 @@ impl Target {
     pub(super) fn lose_conn(&mut self, conn: u32) {
         let Some(at) = self.conns.iter().position(|c| c.id == conn) else { return };
         let Conn { session, cid, .. } = self.conns.remove(at);
+        self.sent.retain(|(to, _), _| *to != conn);
         self.drop_commands(conn, session);
         if self.conns_of(session).is_empty() {
             self.end_session(session);

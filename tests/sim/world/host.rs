@@ -507,6 +507,8 @@ impl World {
         if let Some(checker) = &mut self.host.upstream {
             judged(checker.sent(conn, &pdu));
         }
+        let which = self.target_of(wire);
+        self.targets[which].note_sent(wire, &pdu, self.now);
         self.transmit(wire, Dir::Up, Packet::Pdu(pdu));
     }
 

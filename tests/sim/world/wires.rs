@@ -74,7 +74,7 @@ impl World {
     }
 
     /// Which target a path leads to.
-    fn target_of(&self, wire: u32) -> usize {
+    pub(super) fn target_of(&self, wire: u32) -> usize {
         let link = self.wires[wire as usize].link;
         usize::from(self.scenario.paths[link].wrong)
     }
