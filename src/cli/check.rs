@@ -23,7 +23,7 @@ pub fn describe(config: &Config) -> String {
         line(describe_target(target));
         line(format!("  initiators {}", describe_access(target)));
         for path in &target.paths {
-            line(format!("  path {}", describe_path(path)));
+            line(format!("  path {}", describe_path(path, target)));
         }
     }
     text
@@ -84,7 +84,7 @@ fn describe_chap(chap: &Chap) -> String {
 
 /// A path in one line.
 #[must_use]
-pub fn describe_path(path: &PathConfig) -> String {
+pub fn describe_path(path: &PathConfig, target: &Target) -> String {
     let local = match &path.local {
         Local::Any => String::new(),
         Local::Source(address) => format!(" from {address}"),
@@ -95,7 +95,8 @@ pub fn describe_path(path: &PathConfig) -> String {
     } else {
         format!("{}: ", path.name)
     };
-    format!("{name}{}{local}, weight {}", path.portal, path.weight)
+    let twin = if path.target == target.name { String::new() } else { format!(", target {}", path.target) };
+    format!("{name}{}{local}{twin}, weight {}", path.portal, path.weight)
 }
 
 #[cfg(test)]
@@ -106,7 +107,8 @@ mod tests {
     #[test]
     fn the_description_names_every_path() {
         let text = "[[target]]\nname = \"iqn.a\"\npaths = [\"10.0.0.1\",\n\
-                    { portal = \"10.0.0.2\", interface = \"eth1\", name = \"spare\" }]\n";
+                    { portal = \"10.0.0.2\", interface = \"eth1\", name = \"spare\" },\n\
+                    { portal = \"10.0.0.3\", target = \"iqn.b\" }]\n";
         let shown = describe(&Config::from_toml(text, "t").unwrap());
         for part in [
             "listen 0.0.0.0:3260",
@@ -114,6 +116,7 @@ mod tests {
             "initiators any, no chap",
             "path 10.0.0.1:3260, weight 1",
             "path spare: 10.0.0.2:3260 through eth1",
+            "path 10.0.0.3:3260, target iqn.b, weight 1",
         ] {
             assert!(shown.contains(part), "{part} is missing in\n{shown}");
         }

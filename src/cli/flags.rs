@@ -80,7 +80,8 @@ pub struct Settings {
     /// Name of the target to serve.
     #[arg(long, value_name = "IQN", requires = "path", conflicts_with = "config")]
     pub target: Option<String>,
-    /// One way to the target; repeat it for each. Options: source=IP or interface=IF for the local end, weight=N, name=NAME.
+    /// One way to the target; repeat it for each. Options: source=IP or interface=IF for the local end, weight=N, name=NAME,
+    /// target=IQN where the target has another name there.
     #[arg(long, value_name = "PORTAL[,OPTION=VALUE]...", requires = "target")]
     pub path: Vec<String>,
     /// Fan-out: auto, mcs or sessions [default: auto].
@@ -280,7 +281,7 @@ mod tests {
             "--path",
             "10.0.2.1:3261,source=10.0.2.9,weight=3,name=left",
             "--path",
-            "10.0.3.1,interface=eth1",
+            "10.0.3.1,interface=eth1,target=iqn.twin",
             "--policy",
             "weighted",
         ])
@@ -291,6 +292,7 @@ mod tests {
         assert_eq!(paths[1].local, Local::Source("10.0.2.9".parse().unwrap()));
         assert_eq!((paths[1].weight, paths[1].name.as_str()), (3, "left"));
         assert_eq!(paths[2].local, Local::Interface("eth1".to_owned()));
+        assert_eq!([&paths[1].target, &paths[2].target], ["iqn.2003-01.org.example:disk", "iqn.twin"]);
         assert!(
             refused(&["--path", "10.0.2.1,weight=x"])
                 .starts_with("--path ...,weight=x: must be a whole number")

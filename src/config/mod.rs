@@ -123,7 +123,7 @@ impl Allow {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Target {
-    /// The target's name, upstream and downstream.
+    /// The target's name: downstream, and upstream on paths that have none of their own.
     pub name: String,
     /// Paths in order of preference; at least one.
     pub paths: Vec<PathConfig>,
@@ -184,6 +184,9 @@ pub struct PathConfig {
     pub name: String,
     /// The target's portal.
     pub portal: SocketAddr,
+    /// Name of the target there, upstream: that of the [`Target`] unless the path has one of its own. Targets of different
+    /// names must show the same logical units.
+    pub target: String,
     /// The local end.
     pub local: Local,
     /// Weight, 1 to 1000.

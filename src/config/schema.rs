@@ -8,6 +8,7 @@ use super::{Allow, Chap, Config, Digest, Limits, Local, LogFormat, Mode, PathCon
 use crate::path::select::Policy;
 use crate::session::{Barriers, Exhausted, FenceMethod};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -198,6 +199,7 @@ fn path(item: &Placed, problems: &mut Vec<Problem>) -> Option<PathConfig> {
             return Some(PathConfig {
                 name: String::new(),
                 portal,
+                target: String::new(),
                 local: Local::Any,
                 weight: 1,
                 credentials: None,
@@ -217,6 +219,7 @@ fn path(item: &Placed, problems: &mut Vec<Problem>) -> Option<PathConfig> {
     let source = keys.optional("source", source);
     let interface = keys.optional("interface", interface);
     let name = keys.optional("name", value::text).unwrap_or_default();
+    let target = keys.optional("target", value::iscsi_name).unwrap_or_default();
     let weight = keys.or("weight", 1, |value| value::number(value, 1, 1000));
     let credentials = auth::credentials(&mut keys, "upstream_chap");
     if source.is_some() && interface.is_some() {
@@ -233,7 +236,7 @@ fn path(item: &Placed, problems: &mut Vec<Problem>) -> Option<PathConfig> {
     }
     keys.reject_unknown();
     let local = source.map(Local::Source).or_else(|| interface.map(Local::Interface)).unwrap_or(Local::Any);
-    Some(PathConfig { name, portal: address?, local, weight, credentials })
+    Some(PathConfig { name, portal: address?, target, local, weight, credentials })
 }
 
 fn address(value: &Value) -> Read<SocketAddr> {
@@ -262,7 +265,7 @@ fn interface(value: &Value) -> Read<String> {
     Ok(text)
 }
 
-/// Names the paths that have no name, and refuses those that are alike.
+/// Names the paths that have no name, and their targets, and refuses those that are alike.
 fn check_paths(section: &Section, target: &mut Target, problems: &mut Vec<Problem>) {
     let place = section.get("paths").map_or_else(|| section.place.clone(), |paths| paths.place.clone());
     let mut problem = |message: String| {
@@ -278,7 +281,13 @@ fn check_paths(section: &Section, target: &mut Target, problems: &mut Vec<Proble
             Local::Source(address) => format!("@{address}"),
             Local::Interface(name) => format!("@{name}"),
         };
-        let way = format!("{}{local}", path.portal);
+        let mut way = format!("{}{local}", path.portal);
+        if path.target.is_empty() {
+            path.target.clone_from(&target.name);
+        } else if path.target != target.name {
+            // Two targets may share a portal.
+            write!(way, "/{}", path.target).ok();
+        }
         if path.name.is_empty() {
             path.name.clone_from(&way);
         }

@@ -116,13 +116,20 @@ fn durations_of_a_target() {
 fn keys_of_a_path() {
     let text = "[[target]]\nname = \"iqn.2003-01.org.example:disk\"\npaths = [\n\
         { portal = \"10.0.1.1:3260\", source = \"10.0.1.2\", weight = 3, name = \"left\" },\n\
-        { portal = \"10.0.1.1:3260\", interface = \"eth1\" },\n\"10.0.1.1\"]\npolicy = \"weighted\"\n";
+        { portal = \"10.0.1.1:3260\", interface = \"eth1\" },\n\"10.0.1.1\",\n\
+        { portal = \"10.0.1.1:3260\", target = \"iqn.2003-01.org.example:twin\" }]\npolicy = \"weighted\"\n";
     let paths = parse(text).targets.remove(0).paths;
     assert_eq!(paths[0].local, Local::Source("10.0.1.2".parse().unwrap()));
     assert_eq!((paths[0].name.as_str(), paths[0].weight), ("left", 3));
     assert_eq!(paths[1].local, Local::Interface("eth1".to_owned()));
     assert_eq!(paths[1].name, "10.0.1.1:3260@eth1");
     assert_eq!((&paths[2].local, paths[2].weight), (&Local::Any, 1));
+    let targets: Vec<_> = paths.iter().map(|path| path.target.rsplit(':').next().unwrap()).collect();
+    assert_eq!(targets, ["disk", "disk", "disk", "twin"]);
+    assert_eq!(
+        paths[3].name, "10.0.1.1:3260/iqn.2003-01.org.example:twin",
+        "another way than the portal alone"
+    );
 }
 
 #[test]
@@ -142,6 +149,14 @@ fn a_path_that_makes_no_sense_is_refused() {
         refused("{ portal = \"10.0.0.1\", interface = \"a name far too long\" }")
             .contains("no interface name")
     );
+    let misnamed = "{ portal = \"10.0.0.1\", target = \"disk\" }";
+    assert!(
+        refused(misnamed).starts_with("3:42: target.paths.target: \"disk\" is no iSCSI name"),
+        "{}",
+        refused(misnamed)
+    );
+    let same = "\"10.0.0.1\", { portal = \"10.0.0.1\", target = \"iqn.2003-01.org.example:disk\" }";
+    assert!(refused(same).contains("listed twice"));
     assert!(refused("{ portal = \"10.0.0.1\", wight = 1 }").contains("did you mean weight?"));
     assert!(refused("\"10.0.0.1\", \"10.0.0.1:3260\"").contains("listed twice"));
     assert!(refused("\"0.0.0.0:3260\"").contains("no address of a target"));

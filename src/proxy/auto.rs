@@ -4,6 +4,9 @@
 //! the initiator's name, because a target may admit nobody else. One probe of a target runs at a time. A login waits
 //! for it some seconds at most and then goes on with several sessions; what the probe finds out later serves the logins
 //! after that.
+//!
+//! Where paths lead to targets of different names, each of these that several paths lead to is probed by itself, and all of
+//! them must be sound: home may move from one to another.
 
 use super::clock;
 use super::dial::{DialError, Route, Timing};
@@ -11,7 +14,7 @@ use super::probe::{Patience, ProbePlan, settle, throwaway_isid};
 use super::verdict::{Second, StateFile, Verdict};
 use crate::config::{Chap, Config, Mode, PathConfig, Target};
 use crate::session::Fanout;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -27,7 +30,7 @@ const REST: Duration = Duration::from_secs(60);
 /// The name under which targets are probed when no initiator is there yet.
 const PROBE_NAME: &str = "iqn.2026-01.org.braid:probe";
 
-/// What is known of the targets whose mode is `auto`.
+/// What is known of the targets whose mode is `auto`, by their names upstream.
 #[derive(Debug)]
 pub(super) struct Verdicts {
     state: Arc<Mutex<StateFile>>,
@@ -49,11 +52,11 @@ impl Verdicts {
     /// Nothing known but what stands in the state file.
     pub(super) fn new(config: &Config) -> Self {
         let state = config.state_file.as_ref().map_or_else(StateFile::in_memory, StateFile::load);
-        let auto = config.targets.iter().filter(|target| is_open(target));
-        let slot = |target: &Target| (target.name.clone(), watch::Sender::new(Knowledge::None(None)));
+        let open = config.targets.iter().flat_map(open);
+        let slot = |name: &str| (name.to_owned(), watch::Sender::new(Knowledge::None(None)));
         Self {
             state: Arc::new(Mutex::new(state)),
-            targets: auto.map(slot).collect(),
+            targets: open.map(slot).collect(),
             probes: Mutex::default(),
         }
     }
@@ -61,7 +64,7 @@ impl Verdicts {
     /// Begins to probe all targets.
     pub(super) fn ask_all(&self, config: &Config) {
         for target in &config.targets {
-            self.ask(target, PROBE_NAME);
+            open(target).into_iter().for_each(|name| self.ask(target, name, PROBE_NAME));
         }
     }
 
@@ -78,22 +81,33 @@ impl Verdicts {
             Mode::Sessions => return (Fanout::Sessions, "configured"),
             Mode::Auto => {}
         }
-        let Some(slot) = self.targets.get(&target.name) else {
+        let names = open(target);
+        if names.is_empty() {
             return (Fanout::Sessions, "there is one path that Braid can log in over by itself");
+        }
+        names.iter().for_each(|name| self.ask(target, name, initiator));
+        let objection = async {
+            for name in names {
+                if let Some(why) = self.objection(name).await {
+                    return Some(why);
+                }
+            }
+            None
         };
-        self.ask(target, initiator);
-        let mut knowledge = slot.subscribe();
-        let settled = async move {
-            let known = knowledge.wait_for(|known| !matches!(known, Knowledge::Asking)).await;
-            known.map_or(Knowledge::None(None), |known| known.clone())
-        };
-        match tokio::time::timeout(PATIENCE, settled).await {
-            Err(_) | Ok(Knowledge::Asking) => (Fanout::Sessions, "the probe is still under way"),
-            Ok(Knowledge::None(_)) => (Fanout::Sessions, "the target could not be probed"),
-            Ok(Knowledge::Settled(verdict)) => match verdict.objection() {
-                None => (Fanout::Mcs, "proved by the probe"),
-                Some(why) => (Fanout::Sessions, why),
-            },
+        match tokio::time::timeout(PATIENCE, objection).await {
+            Err(_) => (Fanout::Sessions, "the probe is still under way"),
+            Ok(Some(why)) => (Fanout::Sessions, why),
+            Ok(None) => (Fanout::Mcs, "proved by the probe"),
+        }
+    }
+
+    /// What speaks against several connections in a session with a target, once its probe is over.
+    async fn objection(&self, name: &str) -> Option<&'static str> {
+        let mut knowledge = self.targets.get(name)?.subscribe();
+        let known = knowledge.wait_for(|known| !matches!(known, Knowledge::Asking)).await;
+        match known.map_or(Knowledge::None(None), |known| known.clone()) {
+            Knowledge::Settled(verdict) => verdict.objection(),
+            Knowledge::None(_) | Knowledge::Asking => Some("the target could not be probed"),
         }
     }
 
@@ -106,8 +120,8 @@ impl Verdicts {
     }
 
     /// Begins a probe if there is something to find out and none is under way.
-    fn ask(&self, target: &Target, initiator: &str) {
-        let Some(slot) = self.targets.get(&target.name) else { return };
+    fn ask(&self, target: &Target, name: &str, initiator: &str) {
+        let Some(slot) = self.targets.get(name) else { return };
         let now = clock::now();
         let begin = slot.send_if_modified(|known| {
             let due = matches!(known, Knowledge::None(rest) if rest.is_none_or(|until| until <= now));
@@ -118,7 +132,7 @@ impl Verdicts {
         });
         if begin {
             let (slot, state) = (slot.clone(), Arc::clone(&self.state));
-            let plans = plans(target, initiator);
+            let plans = plans(target, name, initiator);
             let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
             while probes.try_join_next().is_some() {}
             probes.spawn(async move {
@@ -128,21 +142,24 @@ impl Verdicts {
     }
 }
 
-/// Whether there is something to choose. A target whose authentication is relayed lets Braid in over those paths only
-/// for which it has credentials of its own.
-fn is_open(target: &Target) -> bool {
+/// The names upstream with which there is something to choose: several paths lead to each. A target whose authentication
+/// is relayed lets Braid in over those paths only for which it has credentials of its own.
+fn open(target: &Target) -> BTreeSet<&str> {
+    let auto = target.mode == Mode::Auto;
     let own = |path: &&PathConfig| target.chap != Chap::Relay || path.credentials.is_some();
-    target.mode == Mode::Auto && target.paths.iter().filter(own).count() > 1
+    let ways = |name: &str| target.paths.iter().filter(own).filter(|path| path.target == name).count();
+    target.paths.iter().map(|path| path.target.as_str()).filter(|name| auto && ways(name) > 1).collect()
 }
 
-/// The probe over each path and the one after it, so that a dead path does not keep the others from being probed.
-fn plans(target: &Target, initiator: &str) -> Vec<ProbePlan> {
-    let routes: Vec<_> = target.paths.iter().map(Route::from).collect();
+/// The probe of a target over each of its paths and the one after it, so that a dead path does not keep the others from
+/// being probed.
+fn plans(target: &Target, name: &str, initiator: &str) -> Vec<ProbePlan> {
+    let routes: Vec<_> = target.paths.iter().filter(|path| path.target == name).map(Route::from).collect();
     let next = routes.iter().cycle().skip(1);
     let plan = |(first, second): (&Route, &Route)| ProbePlan {
         routes: [first.clone(), second.clone()],
         timing: Timing::from(target),
-        target: target.name.clone(),
+        target: name.to_owned(),
         initiator: initiator.to_owned(),
         isid: throwaway_isid(),
         patience: Patience::default(),

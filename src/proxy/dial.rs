@@ -254,6 +254,8 @@ pub(super) async fn ask(conn: &mut Conn, request: Pdu) -> Result<LoginResponse, 
 pub struct Way {
     /// Where it leads.
     pub route: Route,
+    /// Name of the target there.
+    pub target: String,
     /// How long dialling may take.
     pub timing: Timing,
     /// Digests without which the path is not used.
@@ -484,7 +486,7 @@ mod tests {
         tasks.spawn(target(listener, None));
         let required = RequiredDigests { header: true, data: false };
         let wanted = ConnectionParams { header_digest: true, ..ConnectionParams::default() };
-        let way = Way { route, timing: QUICK, required };
+        let way = Way { route, target: plan().target_name, timing: QUICK, required };
         let error = dial_way(&way, &LoginPlan { connection: wanted, ..plan() }).await.unwrap_err();
         assert!(matches!(error, DialError::Digest("HeaderDigest")), "{error}");
     }

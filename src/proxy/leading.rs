@@ -23,7 +23,8 @@ pub(super) struct Leading {
 /// Logs in over the first of these ways that works, trying every one at most once.
 ///
 /// TCP connections race, each way with a head start over the next, so that a dead path costs little; logins go one
-/// after the other, because two of them with the same session id would reinstate each other.
+/// after the other, because two of them with the same session id would reinstate each other. The plan is for all ways but
+/// for the name of the target, which is the way's.
 ///
 /// # Errors
 /// What the initiator is to be told: the target's own refusal if there was one, else "service unavailable" (03/01).
@@ -32,10 +33,13 @@ pub(super) async fn log_in(ways: &[Way], plan: &LoginPlan) -> Result<Leading, Re
     let mut refused = None;
     while let Some((path, way, conn)) = race.winner().await {
         let failure = match conn {
-            Ok(conn) => match log_in_way(conn, way, plan).await {
-                Ok((conn, agreed)) => return Ok(Leading { conn, agreed, path }),
-                Err(failure) => failure,
-            },
+            Ok(conn) => {
+                let plan = LoginPlan { target_name: way.target.clone(), ..plan.clone() };
+                match log_in_way(conn, way, &plan).await {
+                    Ok((conn, agreed)) => return Ok(Leading { conn, agreed, path }),
+                    Err(failure) => failure,
+                }
+            }
             Err(failure) => failure,
         };
         tracing::warn!(portal = way.route.portal, %failure, "no leading login over this path");

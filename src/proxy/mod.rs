@@ -273,7 +273,7 @@ async fn ask_tpgt(target: Target, initiator: String) -> (String, Option<u16>) {
     for path in &target.paths {
         let route = Route::from(path).unasked();
         let asked = discover::discover(&route, &initiator, probe::throwaway_isid(), &timing).await;
-        let record = asked.ok().and_then(|all| all.into_iter().find(|record| record.name == target.name));
+        let record = asked.ok().and_then(|all| all.into_iter().find(|record| record.name == path.target));
         if let Some(record) = record {
             let own = record.portals.iter().find(|(address, _)| *address == route.portal);
             let portal = own.or_else(|| record.portals.first());

@@ -416,7 +416,12 @@ fn ways(target: &Target) -> Vec<Way> {
         header: target.header_digest == Digest::Crc32c,
         data: target.data_digest == Digest::Crc32c,
     };
-    let way = |path| Way { route: Route::from(path), timing: Timing::from(target), required };
+    let way = |path: &PathConfig| Way {
+        route: Route::from(path),
+        target: path.target.clone(),
+        timing: Timing::from(target),
+        required,
+    };
     target.paths.iter().map(way).collect()
 }
 
@@ -478,7 +483,11 @@ fn session_plan(
     (home_path, home, home_login): (PathId, Negotiated, LoginPlan),
     predecessor: Option<Instant>,
 ) -> SessionPlan {
-    let path = |path: &PathConfig| PathPlan { name: path.name.clone(), weight: path.weight };
+    let path = |path: &PathConfig| PathPlan {
+        name: path.name.clone(),
+        weight: path.weight,
+        target: path.target.clone(),
+    };
     SessionPlan {
         downstream,
         send_targets,

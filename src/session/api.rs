@@ -66,6 +66,9 @@ pub struct PathPlan {
     pub name: String,
     /// Weight for the policies that use one, at least 1.
     pub weight: u32,
+    /// Name of the target that it leads to (TargetName of logins over it). Paths to targets of different names never share a
+    /// session.
+    pub target: String,
 }
 
 /// All the engine is told at birth.

@@ -488,18 +488,20 @@ impl Session {
             }
         };
         let (now, rules, home, home_lost) = (self.now, self.rules, self.home_state(), self.home_lost_since);
-        // A stray is home's own port in another portal group: should home move there, it will not say this again.
+        // A stray is home's own port in another portal group: should home move there, it will not say this again. And of
+        // what happened to another target home never says anything.
         let stray = self.is_stray(nexus);
+        let elsewhere = self.group_in(nexus).map(|g| g.target) != self.group_in(HOME).map(|g| g.target);
         let Some(unit) = self.attentions(lun) else { return };
-        let away = home != NexusState::Up && code == POWER_ON && stray;
+        let away = code == POWER_ON && stray && (home != NexusState::Up || elsewhere);
         let greets = (OF_LOGIN.contains(&code) || code == POWER_ON && !away) && unit.greets(nexus, code);
         let since = if away { Since::at(home_lost.unwrap_or(login)) } else { unit.since(nexus, code, login) };
         if greets {
             unit.note_report(nexus, code, sent_at, 0);
         }
         // What LUNs a further nexus has is not the initiator's business; home tells of its own, unless it was away.
-        let elsewhere = code == REPORTED_LUNS_CHANGED && home_since <= since.one;
-        if elsewhere && !broken!(rules, OtherLunsTold) {
+        let others = code == REPORTED_LUNS_CHANGED && home_since <= since.one;
+        if others && !broken!(rules, OtherLunsTold) {
             unit.note_report(nexus, code, sent_at, 0);
             return;
         }
@@ -507,10 +509,11 @@ impl Session {
             return;
         }
         unit.note_since_clean(nexus, code);
-        if own {
+        // No reset of the initiator's switches a target off.
+        if own && !away {
             return;
         }
-        if unit.is_own_doing(code, since.one) {
+        if unit.is_own_doing(code, since.one) && !away {
             unit.note_report_again(nexus, code, sent_at);
             return;
         }

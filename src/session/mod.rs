@@ -15,7 +15,7 @@
 //! - `order`: which command waits for which. `select`: which path takes the next one.
 //! - `downstream`, `upstream`: what the initiator and the targets send. `own`: answers that only Braid wants.
 //!   `tmf`: task management.
-//! - `nexus`: upstream sessions and connections. `leave`: logging them out.
+//! - `nexus`: upstream sessions and connections. `group`: where they lead. `leave`: logging them out.
 //! - `unit`: logical units: who they are, whether two nexuses show the same one, what binds them to home.
 //! - `attention`: unit attentions, each told once. `deed`: what they tell of. `again`: commands that were answered and have not run.
 //! - `stuck`: commands that a living connection does not answer. `cleared`: those that somebody else has cleared.
@@ -42,6 +42,7 @@ mod data;
 mod deed;
 mod downstream;
 mod finish;
+mod group;
 mod leave;
 #[cfg(feature = "mutants")]
 pub mod mutant;

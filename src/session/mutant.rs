@@ -99,6 +99,8 @@ mutants! {
     AttentionTakenForFence = "attention-taken-for-fence",
     /// A login into another portal group counts as reinstatement of the old session (P2, R9).
     ForeignGroupFences = "foreign-group-fences",
+    /// A session is fenced over a portal of another target that uses the same portal group tag (P2, R9).
+    FencedAtAnotherTarget = "fenced-at-another-target",
     /// The login that is to fence comes with another ISID: the old session lives on (P2, R196).
     FenceWithAnotherIsid = "fence-with-another-isid",
     /// The session ends without waiting until its ghosts are fenced (P2, for the next session).
@@ -186,6 +188,10 @@ mutants! {
     OtherLunsTold = "other-luns-told",
     /// A connection into another portal group is kept in home's session (R5).
     ForeignGroupJoined = "foreign-group-joined",
+    /// A connection to another target is made to join home's session (R5).
+    OtherTargetJoined = "other-target-joined",
+    /// What one target says of its port groups is taken for another's, where both use the same numbers (P3, P4).
+    StatesOfAnotherTarget = "states-of-another-target",
 
     // Asymmetric access.
 

@@ -7,6 +7,7 @@
 
 use super::Session;
 use super::api::{Cause, ConnId, Fanout, How, Notice, Output, PathId};
+use super::group::{Group, TargetId};
 use super::sequence::UpstreamWindow;
 use super::tasks::CONTROL_TAG;
 use crate::iscsi::{Cid, CmdSn, Isid, Itt, NopOut, Pdu, StatSn, Tsih};
@@ -38,7 +39,7 @@ pub(super) enum NexusState {
 pub(super) struct Nexus {
     pub(super) isid: Isid,
     pub(super) tsih: Tsih,
-    pub(super) tpgt: Option<u16>,
+    pub(super) group: Group,
     pub(super) state: NexusState,
     pub(super) window: UpstreamWindow,
     pub(super) params: SessionParams,
@@ -50,12 +51,13 @@ pub(super) struct Nexus {
 }
 
 impl Nexus {
-    pub(super) fn new(isid: Isid, now: Instant) -> Self {
+    /// One that has not logged in yet, to a target.
+    pub(super) fn new(isid: Isid, target: TargetId, now: Instant) -> Self {
         Self {
             isid,
             fence_retry_at: None,
             tsih: Tsih(0),
-            tpgt: None,
+            group: Group { target, tag: None },
             state: NexusState::Down,
             window: UpstreamWindow::new(CmdSn(1), CmdSn(0)),
             params: SessionParams::default(),
@@ -118,7 +120,8 @@ pub(super) struct PathSlot {
     pub(super) retry_at: Option<Instant>,
     /// Cannot join home's session (MC/S refused, other portal group, no room): carries a nexus of its own.
     pub(super) own_nexus: bool,
-    pub(super) tpgt: Option<u16>,
+    /// Where it leads.
+    pub(super) group: Group,
     pub(super) up: bool,
     /// When it was last tried out of its turn.
     hurried_at: Option<Instant>,
@@ -145,17 +148,18 @@ impl Session {
     /// Home as logged in by the driver, and one nexus for each path.
     pub(super) fn build_nexuses(&mut self, now: Instant) {
         let mut isids = vec![self.plan.home.isid];
-        self.nexuses.push(Nexus::new(self.plan.home.isid, now));
+        self.nexuses.push(Nexus::new(self.plan.home.isid, self.target_of(self.plan.home_path), now));
         for (index, path) in self.plan.paths.iter().enumerate() {
+            let target = self.target_of(PathId(index));
             let isid = derived_isid(self.plan.home.isid, &self.plan.home.initiator_name, &path.name, &isids);
             isids.push(isid);
-            self.nexuses.push(Nexus::new(isid, now));
+            self.nexuses.push(Nexus::new(isid, target, now));
             let (first, longest) = self.plan.reconnect;
             self.paths.push(PathSlot {
                 backoff: Backoff::new(first, longest, self.plan.seed.wrapping_add(index as u64)),
                 retry_at: None,
                 own_nexus: self.plan.fanout == Fanout::Sessions,
-                tpgt: None,
+                group: Group { target, tag: None },
                 up: false,
                 hurried_at: None,
             });
@@ -252,8 +256,7 @@ impl Session {
 
     /// Reinstating a nexus needs a portal of its own portal group (R9).
     fn home_path_ok(&self, path: PathId) -> bool {
-        let wanted = self.nexus(HOME).and_then(|n| n.tpgt);
-        self.paths.get(path.0).is_some_and(|p| p.tpgt == wanted)
+        self.group_of(path) == self.group_in(HOME)
     }
 
     fn open_path(&mut self, path: PathId, now: Instant) {
@@ -261,10 +264,10 @@ impl Session {
         if !self.path_ready(path, now) || self.conns.iter().any(busy) {
             return;
         }
-        let Some(slot) = self.paths.get(path.0) else { return };
+        let joins = self.may_join_home(path);
         let room = self.conns.iter().filter(|c| c.nexus == HOME).count()
             < self.nexus(HOME).map_or(0, |n| usize::from(n.params.max_connections));
-        if !slot.own_nexus && room {
+        if joins && room {
             if self.home_state() == NexusState::Up && !self.home_leaves() {
                 self.open(path, HOME, Role::Joining, now);
             }
@@ -272,7 +275,7 @@ impl Session {
         }
         let own = path.0 + 1;
         if self.nexus(own).is_some_and(|n| n.state == NexusState::Down)
-            && (slot.own_nexus || self.home_state() == NexusState::Up)
+            && (!joins || self.home_state() == NexusState::Up)
         {
             self.set_nexus_state(own, NexusState::Opening);
             self.open(path, own, Role::Leading, now);
@@ -303,6 +306,9 @@ impl Session {
             target.login_began = now;
         }
         let mut plan = login_plan(&self.plan.home_login, target, role, nexus, conn.cid);
+        if let Some(path) = self.plan.paths.get(path.0) {
+            plan.target_name.clone_from(&path.target);
+        }
         let fencing = role != Role::Joining && self.ghosts.iter().any(|g| g.nexus == nexus);
         if fencing && broken!(self.rules, FenceWithAnotherIsid) {
             plan.isid.0 = plan.isid.0.map(|byte| byte ^ 1);
@@ -319,14 +325,15 @@ impl Session {
         };
         let (path, nexus, role) = (conn.path, conn.nexus, conn.role);
         self.changed = true;
-        let expected = self.nexus(nexus).and_then(|n| n.tpgt);
-        let foreign = expected.is_some() && negotiated.tpgt.is_some() && negotiated.tpgt != expected;
+        let met = Group { target: self.target_of(path), tag: negotiated.tpgt };
+        let Some(expected) = self.group_in(nexus) else { return };
+        let foreign = met.is_apart_from(expected);
         if role != Role::Leading && foreign && !broken!(self.rules, ForeignGroupJoined) {
             // Another portal group cannot carry this nexus (R5): the path gets a nexus of its own.
             self.close_conn(id, How::Graceful, now);
             if let Some(slot) = self.paths.get_mut(path.0) {
                 slot.own_nexus = true;
-                slot.tpgt = negotiated.tpgt;
+                slot.group = met;
             }
             self.group_known(path, now);
             return;
@@ -356,6 +363,7 @@ impl Session {
         conn.last_heard = now;
         conn.cid = negotiated.cid;
         let (path, nexus, role) = (conn.path, conn.nexus, conn.role);
+        let target_id = self.target_of(path);
         if let Some(target) = self.nexuses.get_mut(nexus) {
             if role == Role::Joining {
                 if broken!(self.rules, JoiningTakesCmdSn) {
@@ -369,13 +377,14 @@ impl Session {
                 target.window = UpstreamWindow::new(negotiated.cmd_sn, max_cmd_sn);
                 target.params = negotiated.session.clone();
                 target.tsih = negotiated.tsih;
-                target.tpgt = negotiated.tpgt.or(target.tpgt);
+                let known = target.group.tag.filter(|_| target.group.target == target_id);
+                target.group = Group { target: target_id, tag: negotiated.tpgt.or(known) };
                 target.next_cid = negotiated.cid.0;
             }
         }
-        let group = self.nexus(nexus).and_then(|n| n.tpgt);
+        let known = self.group_in(nexus).and_then(|g| g.tag);
         if let Some(slot) = self.paths.get_mut(path.0) {
-            slot.tpgt = negotiated.tpgt.or(group);
+            slot.group.tag = negotiated.tpgt.or(known);
             if role != Role::Fencing {
                 slot.retry_at = None;
                 slot.up = true;

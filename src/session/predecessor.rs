@@ -8,7 +8,7 @@
 //! ([`super::recover`]) by the same fences as any others:
 //! - A nexus that lives was reinstated by this session: what makes sure that nothing still runs follows at once.
 //! - A further nexus that is down, home's path's own for one, is reinstated over a living path of its portal group.
-//! - So is a **stray**, home as it may be in another portal group: with the initiator's own ISID, over a path there.
+//! - So is a **stray**, home as it may be in another portal group, of the same target or of another: with the initiator's own ISID, over a path there.
 //!   There is one for each path until its group is known, then one for each group. (This session's home may leave one
 //!   too, when it moves to another group.)
 //! - The portal group of a path that has not been up is not known, and time must do.
@@ -20,6 +20,7 @@
 
 use super::Session;
 use super::api::PathId;
+use super::group::Group;
 use super::nexus::{HOME, Nexus, NexusId, NexusState};
 use super::recover::Ghost;
 use crate::iscsi::Lun;
@@ -38,7 +39,9 @@ impl Session {
     /// One for each path; they stand behind the nexuses of the paths.
     pub(super) fn build_strays(&mut self) {
         let count = self.plan.paths.len();
-        self.nexuses.extend((0..count).map(|_| Nexus::new(self.plan.home.isid, self.now)));
+        let stray = |path| Nexus::new(self.plan.home.isid, self.target_of(PathId(path)), self.now);
+        let strays: Vec<Nexus> = (0..count).map(stray).collect();
+        self.nexuses.extend(strays);
     }
 
     /// The first command for a unit: whatever a predecessor sent there may still execute. A unit that is not `tracked`
@@ -86,24 +89,24 @@ impl Session {
     /// The nexus that has the initiator's own ISID in the portal group of a path.
     fn nexus_in_group_of(&self, path: PathId) -> NexusId {
         let own = self.stray(path);
-        let Some(group) = self.paths.get(path.0).and_then(|p| p.tpgt) else { return own };
-        if self.nexus(HOME).and_then(|n| n.tpgt) == Some(group) {
+        let Some(group) = self.group_of(path).filter(|g| g.tag.is_some()) else { return own };
+        if self.group_in(HOME) == Some(group) {
             return HOME;
         }
-        let strays = 1 + self.paths.len()..self.nexuses.len();
-        strays.into_iter().find(|n| self.nexus(*n).is_some_and(|n| n.tpgt == Some(group))).unwrap_or(own)
+        let mut strays = 1 + self.paths.len()..self.nexuses.len();
+        strays.find(|n| self.group_in(*n) == Some(group)).unwrap_or(own)
     }
 
     /// The portal group of a path is known now: which nexus the ghosts are of that were feared there.
     pub(super) fn group_known(&mut self, path: PathId, now: Instant) {
-        let (stray, group) = (self.stray(path), self.paths.get(path.0).and_then(|p| p.tpgt));
-        if self.nexus(stray).is_none_or(|n| n.tpgt.is_some()) {
+        let (stray, group) = (self.stray(path), self.group_of(path));
+        if self.group_in(stray).is_none_or(|g| g.tag.is_some()) {
             return;
         }
         let nexus = self.nexus_in_group_of(path);
         if nexus == stray {
-            if let Some(stray) = self.nexuses.get_mut(stray) {
-                stray.tpgt = group;
+            if let (Some(stray), Some(group)) = (self.nexuses.get_mut(stray), group) {
+                stray.group = group;
             }
         } else {
             self.hand_over_ghosts(stray, nexus, now);
@@ -130,14 +133,14 @@ impl Session {
 
     /// A nexus has logged in to another portal group than before. Its ghosts stay behind: home's become a stray's, and
     /// those of a stray that was there already are home's now; for those of other nexuses time must do.
-    pub(super) fn left_group(&mut self, nexus: NexusId, left: Option<u16>) {
+    pub(super) fn left_group(&mut self, nexus: NexusId, left: Group) {
         let strays = 1 + self.paths.len()..self.nexuses.len();
-        let group = self.nexus(nexus).and_then(|n| n.tpgt);
-        let of_group = |group| strays.clone().find(|n| self.nexus(*n).is_some_and(|n| n.tpgt == group));
+        let group = self.group_in(nexus);
+        let of_group = |group| strays.clone().find(|n| self.group_in(*n) == group);
         let (mut behind, mut here) = (None, None);
         if nexus == HOME {
-            let path = self.paths.iter().position(|p| p.tpgt == left);
-            behind = of_group(left).or_else(|| path.map(|p| self.stray(PathId(p))));
+            let path = self.paths.iter().position(|p| p.group == left);
+            behind = of_group(Some(left)).or_else(|| path.map(|p| self.stray(PathId(p))));
             here = of_group(group);
         }
         for ghost in &mut self.ghosts {
@@ -149,7 +152,7 @@ impl Session {
             }
         }
         if let Some(stray) = behind.and_then(|n| self.nexuses.get_mut(n)) {
-            stray.tpgt = left;
+            stray.group = left;
         }
     }
 
@@ -157,7 +160,7 @@ impl Session {
     pub(super) fn may_fence(&self, nexus: NexusId) -> bool {
         let home = self.nexus(HOME);
         let stays = home.is_some_and(|h| matches!(h.state, NexusState::Up | NexusState::Settling));
-        let elsewhere = home.and_then(|h| h.tpgt) != self.nexus(nexus).and_then(|n| n.tpgt);
+        let elsewhere = self.group_in(HOME) != self.group_in(nexus);
         !self.is_stray(nexus) || elsewhere && (stays || self.finishing.is_some())
     }
 

@@ -70,7 +70,8 @@ impl Session {
             return Some(false);
         }
         if again {
-            self.attention_met(nexus, lun, response, task.run.as_ref().map_or(now, |r| r.sent_at));
+            let sent_at = task.run.as_ref().map_or(now, |r| r.sent_at);
+            self.fence_met((nexus, sent_at), lun, response, now);
             let fence = self.fences.iter_mut().find(|f| f.nexus == nexus)?;
             fence.attempts += 1;
             if fence.attempts >= FENCE_ATTEMPTS {
@@ -87,6 +88,21 @@ impl Session {
                 let told = !name_told && response.status == status::GOOD;
                 Some(!told || !self.is_other_size(lun, &task.collected))
             }
+        }
+    }
+
+    /// An answer to a fence's own command may report what the initiator has not seen. Where that is from another target than
+    /// home's, home is asked at once: it will not be for its own sake.
+    pub(super) fn fence_met(
+        &mut self,
+        (nexus, sent_at): (NexusId, Instant),
+        lun: Lun,
+        response: &ScsiResponse,
+        now: Instant,
+    ) {
+        self.attention_met(nexus, lun, response, sent_at);
+        if self.group_in(nexus).map(|g| g.target) != self.group_in(HOME).map(|g| g.target) {
+            self.ask_about_doubts(now);
         }
     }
 

@@ -15,6 +15,7 @@
 
 use super::Session;
 use super::api::{Cause, FenceMethod, How, Notice, Output, PathId};
+use super::group::Group;
 use super::nexus::{Conn, ConnState, HOME, Nexus, NexusId, NexusState, Role};
 use super::order::Holder;
 use super::tasks::{Origin, Task, TaskKey};
@@ -357,10 +358,10 @@ impl Session {
             }
             let path = self.fence_path(nexus).filter(|p| self.may_recognise(nexus, *p));
             let Some(path) = path else { continue };
-            let group = self.paths.get(path.0).and_then(|p| p.tpgt);
+            let tag = self.group_of(path).and_then(|g| g.tag);
             if let Some(nexus) = self.nexuses.get_mut(nexus) {
                 nexus.fence_retry_at = Some(now + self.plan.reconnect.0);
-                nexus.tpgt = nexus.tpgt.or(group);
+                nexus.group.tag = nexus.group.tag.or(tag);
             }
             self.set_nexus_state(nexus, NexusState::Opening);
             self.open(path, nexus, Role::Fencing, now);
@@ -377,10 +378,14 @@ impl Session {
     fn fence_path(&self, nexus: NexusId) -> Option<PathId> {
         let lost = self.nexus(nexus)?;
         // One that this session has not logged in is where its path leads, as soon as that is known.
-        let of_path = || self.paths.get(self.path_of(nexus).0).and_then(|p| p.tpgt);
-        let group = if lost.tsih == Tsih(0) { Some(lost.tpgt.or_else(of_path)?) } else { lost.tpgt };
-        let same_group =
-            |c: &&Conn| c.state == ConnState::Up && self.paths.get(c.path.0).is_some_and(|p| p.tpgt == group);
+        let of_path = || self.group_of(self.path_of(nexus)).and_then(|g| g.tag);
+        let mut group = lost.group;
+        if lost.tsih == Tsih(0) {
+            group.tag = Some(group.tag.or_else(of_path)?);
+        }
+        let blind = broken!(self.rules, FencedAtAnotherTarget);
+        let same = |of: Group| of == group || blind && of.tag == group.tag;
+        let same_group = |c: &&Conn| c.state == ConnState::Up && self.group_of(c.path).is_some_and(same);
         // The one over which no attempt failed lately.
         let retry_at = |c: &&Conn| self.paths.get(c.path.0).and_then(|p| p.retry_at);
         // One whose units were found to be home's, if there is one.
@@ -496,7 +501,7 @@ impl Session {
                     return;
                 }
                 let sent_at = task.run.as_ref().map_or(now, |r| r.sent_at);
-                self.attention_met(nexus, lun, response, sent_at);
+                self.fence_met((nexus, sent_at), lun, response, now);
                 let moved = nexus != HOME && response.says_luns_changed();
                 if moved {
                     self.attention_doubts(lun, nexus, (response, sent_at), now);

@@ -325,7 +325,9 @@ impl Engine {
                 format!("to connection {}: {}", conn.0, print::pdu(&pdu, base))
             }
             Output::Open(conn, PathId(path), plan) => {
-                let line = format!("open connection {} over path {path}: {}", conn.0, print::plan(&plan));
+                let twin = if plan.target_name.ends_with(".twin") { " to the twin" } else { "" };
+                let line =
+                    format!("open connection {} over path {path}{twin}: {}", conn.0, print::plan(&plan));
                 self.opening.insert(conn.0, *plan);
                 line
             }

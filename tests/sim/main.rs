@@ -24,6 +24,7 @@ mod random;
 mod runner;
 mod scenario;
 mod target;
+mod twins;
 mod world;
 
 fn main() {

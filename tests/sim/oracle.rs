@@ -394,7 +394,13 @@ impl Oracle {
         self.ops.values_mut().for_each(|op| op.cut = true);
         for unit in 0..self.units.len() {
             for lba in 0..self.units[unit].len() {
-                let left = self.units[unit][lba].after_power_cut();
+                let mut left = self.units[unit][lba].after_power_cut();
+                // A swap may have found what was there before a write that was refused, of which nobody has heard yet.
+                for op in self.ops.values().filter(|o| o.span.contains(unit, lba)) {
+                    if let Effect::Swap { stamp, .. } = op.effect {
+                        add(&mut left, &[Value { stamp, seq: op.seq }]);
+                    }
+                }
                 for op in self.ops.values_mut().filter(|o| o.span.contains(unit, lba)) {
                     let (at, seq) = (lba - op.span.lba, op.seq);
                     let earlier: Values = left.iter().filter(|v| v.seq <= seq).copied().collect();

@@ -6,7 +6,7 @@
 use crate::inventory::Inventory;
 use crate::net::Quality;
 use crate::random::Random;
-use crate::target::{AccessSetup, Deed, Header, LunChange, Persona};
+use crate::target::{AccessSetup, Deed, Header, Heads, LunChange, Persona};
 use braid::path::select::Policy;
 use braid::session::{Barriers, Fanout, FenceMethod};
 use std::time::Duration;
@@ -49,6 +49,9 @@ pub(crate) enum Fault {
     Clog(Duration),
     TargetRestart,
     PowerCut,
+    /// One of two targets of different names loses power, or all paths to it, for a while.
+    HeadLosesPower(usize),
+    HeadDown(usize, Duration),
     /// Braid's process dies: its connections are reset. Or its host: they fall silent.
     BraidCrash {
         host: bool,
@@ -97,6 +100,8 @@ impl Fault {
             Self::Clog(_) => "fault: paths clog one after the other",
             Self::TargetRestart => "fault: target restarts",
             Self::PowerCut => "fault: target loses power",
+            Self::HeadLosesPower(_) => "fault: one of two targets loses power",
+            Self::HeadDown(..) => "fault: all paths to one of two targets down",
             Self::BraidCrash { host: false } => "fault: braid's process dies",
             Self::BraidCrash { host: true } => "fault: braid's host dies",
             Self::InitiatorCrash => "fault: initiator's connection is reset",
@@ -222,6 +227,8 @@ pub(crate) struct Scenario {
     pub(crate) faults: Vec<Planned>,
     /// The LUNs of the second portal group, if they are others than home's.
     pub(crate) inventory: Option<Inventory>,
+    /// Portal groups belong to targets of different names.
+    pub(crate) heads: Heads,
 }
 
 impl Scenario {
@@ -273,6 +280,7 @@ impl Scenario {
             access: None,
             faults: Vec::new(),
             inventory: None,
+            heads: Heads::default(),
         };
         scenario.faults = scenario.draw_faults(random);
         if random.once_in(4) {

@@ -2,7 +2,8 @@
 //!
 //! A target with such support (INQUIRY, TPGS) says over any nexus in which state all its port groups are (REPORT TARGET
 //! PORT GROUPS); VPD page 83h says which group a nexus belongs to. What a nexus says counts once its unit has the name
-//! that home told; the newest answer counts for all of them. It is asked
+//! that home told; the newest answer counts for all nexuses with that target. (Another target may use the same numbers for
+//! other groups, so each is asked for its own.) It is asked
 //! - when a unit is learned on home, and when it is to be proved on a further nexus;
 //! - after the initiator has set states (SET TARGET PORT GROUPS);
 //! - after a unit attention says that states changed (2Ah/06h) or could not be changed (2Ah/07h);
@@ -30,14 +31,15 @@ use super::inquire::{Reach, Step};
 use super::proof::Proof;
 use super::transition::Transition;
 use crate::iscsi::{Lun, ScsiResponse};
-use crate::scsi::alua::{PortGroups, Position, State, Support};
+use crate::scsi::alua::{PortGroup, PortGroups, Position, State, Support};
 use crate::scsi::sense::key;
 use crate::scsi::{Class, Extent, Sense};
 use crate::session::Session;
 use crate::session::api::Notice;
+use crate::session::group::TargetId;
 use crate::session::nexus::{Conn, ConnState, HOME, NexusId, NexusState};
 use crate::session::tasks::{Origin, Task, TaskKey};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Stands for any command that needs access.
@@ -65,6 +67,8 @@ pub(in crate::session) enum Grade {
 /// Where one nexus stands with a unit.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
+    /// The target that it is with.
+    pub(super) target: TargetId,
     pub(super) position: Position,
     /// The LUN there.
     pub(super) there: Lun,
@@ -89,8 +93,9 @@ pub(super) struct Access {
     pub(super) support: Support,
     /// The target does not know the extended header.
     pub(super) short_header: bool,
-    /// The newest answer, and when it was asked for.
-    pub(super) groups: PortGroups,
+    /// The newest answer of each target, and when it was asked for.
+    groups: BTreeMap<TargetId, (PortGroups, Option<Instant>)>,
+    /// When the newest answer of all was asked for.
     answered: Option<Instant>,
     pub(super) standings: BTreeMap<NexusId, Standing>,
     /// When to ask again, and the pause after that.
@@ -129,10 +134,15 @@ impl Access {
 
     /// How long a transition may take.
     fn transition_time(&self) -> Duration {
-        match self.groups.transition_seconds {
-            0 => PATIENCE,
-            seconds => Duration::from_secs(u64::from(seconds)),
+        match self.groups.values().map(|(groups, _)| groups.transition_seconds).max() {
+            None | Some(0) => PATIENCE,
+            Some(seconds) => Duration::from_secs(u64::from(seconds)),
         }
+    }
+
+    /// The port group that a nexus is in, as the target said last.
+    pub(super) fn group_of(&self, standing: &Standing) -> Option<&PortGroup> {
+        self.groups.get(&standing.target)?.0.group_of(standing.position)
     }
 
     /// The question is asked as soon as the pause after the last one has passed.
@@ -158,16 +168,26 @@ impl Access {
         self.standings.values().all(|s| matches!(s.state(), State::Optimized | State::LbaDependent))
     }
 
-    /// Takes an answer to a question of `asked`; returns what changed, by nexus.
-    fn take(&mut self, groups: PortGroups, asked: Instant) -> Vec<(NexusId, State, State)> {
-        if self.answered.is_some_and(|at| at > asked) {
+    /// Takes a target's answer to a question of `asked`; none if it refused to tell. Returns what changed, by nexus.
+    fn take(
+        &mut self,
+        target: TargetId,
+        answer: Option<PortGroups>,
+        asked: Instant,
+    ) -> Vec<(NexusId, State, State)> {
+        let (groups, answered) = self.groups.entry(target).or_default();
+        if answered.is_some_and(|at| at > asked) {
             return Vec::new();
         }
-        (self.groups, self.answered) = (groups, Some(asked));
+        if let Some(answer) = answer {
+            *groups = answer;
+        }
+        *answered = Some(asked);
+        self.answered = self.answered.max(Some(asked));
         let mut changes = Vec::new();
-        for (nexus, standing) in &mut self.standings {
+        for (nexus, standing) in self.standings.iter_mut().filter(|(_, s)| s.target == target) {
             let before = standing.state();
-            standing.reported = self.groups.group_of(standing.position).map(|g| g.state);
+            standing.reported = groups.group_of(standing.position).map(|g| g.state);
             standing.refused.take_if(|(_, at)| *at <= asked);
             let after = standing.state();
             if before != after {
@@ -381,12 +401,18 @@ impl Session {
     }
 
     /// An answer to REPORT TARGET PORT GROUPS over a nexus whose unit has home's name; none if it was refused.
-    pub(super) fn access_told(&mut self, lun: Lun, answer: Option<PortGroups>, asked: Instant, now: Instant) {
+    pub(super) fn access_told(
+        &mut self,
+        (nexus, lun): (NexusId, Lun),
+        answer: Option<PortGroups>,
+        asked: Instant,
+        now: Instant,
+    ) {
+        let target = self.target_asked(nexus);
         let Some(unit) = self.units.get_mut(&lun) else { return };
         unit.access.last_asked = unit.access.last_asked.max(Some(asked));
         // Without an answer a refusal holds no longer than to the next question.
-        let groups = answer.unwrap_or_else(|| unit.access.groups.clone());
-        let changes = unit.access.take(groups, asked);
+        let changes = unit.access.take(target, answer, asked);
         for (nexus, from, to) in changes {
             let path = self.path_of(nexus);
             if self.units.get_mut(&lun).is_some_and(|u| u.access.may_tell(now)) {
@@ -464,7 +490,7 @@ impl Session {
             return;
         }
         let under_way = self.checks.iter().any(|c| c.lun == lun && c.is_about_access());
-        let nexus = if unit.access.support.any() { self.nexus_to_ask(lun) } else { None };
+        let nexuses = if unit.access.support.any() { self.nexuses_to_ask(lun) } else { Vec::new() };
         let rules = self.rules;
         let Some(unit) = self.units.get_mut(&lun) else { return };
         if broken!(rules, AccessNotAskedAgain) {
@@ -477,23 +503,37 @@ impl Session {
             return;
         }
         unit.access.note_asked(now);
-        match nexus {
-            Some((nexus, there)) => {
-                let id = self.new_check(nexus, (lun, there), Step::Access, Reach::Access);
-                self.ask(id, now);
-            }
+        if !unit.access.support.any() {
             // A target that does not tell of states: whoever was refused may try again.
-            None if !unit.access.support.any() => drop(unit.access.take(PortGroups::default(), now)),
-            None => unit.access.ask_at = Some(now + LONGEST_PAUSE),
+            for target in unit.access.standings.values().map(|s| s.target).collect::<BTreeSet<_>>() {
+                unit.access.take(target, Some(PortGroups::default()), now);
+            }
+        } else if nexuses.is_empty() {
+            unit.access.ask_at = Some(now + LONGEST_PAUSE);
+        }
+        for (nexus, there) in nexuses {
+            let id = self.new_check(nexus, (lun, there), Step::Access, Reach::Access);
+            self.ask(id, now);
         }
     }
 
-    /// The nexus over which a unit can be asked, and its LUN there: home, or one whose unit has home's name.
-    fn nexus_to_ask(&self, lun: Lun) -> Option<(NexusId, Lun)> {
-        let unit = self.units.get(&lun)?;
+    /// The nexuses over which a unit's targets can be asked, one for each, and its LUN there: home, or one whose unit has
+    /// home's name.
+    fn nexuses_to_ask(&self, lun: Lun) -> Vec<(NexusId, Lun)> {
         let up = |nexus: NexusId| self.nexus(nexus).is_some_and(|n| n.state == NexusState::Up);
-        let recognised = unit.access.standings.iter().filter(|(_, s)| s.recognised);
-        recognised.map(|(nexus, s)| (*nexus, s.there)).find(|(nexus, _)| up(*nexus))
+        let mut found: BTreeMap<TargetId, (NexusId, Lun)> = BTreeMap::new();
+        for (nexus, standing) in self.units.get(&lun).iter().flat_map(|unit| &unit.access.standings) {
+            if standing.recognised && up(*nexus) {
+                found.entry(standing.target).or_insert((*nexus, standing.there));
+            }
+        }
+        found.into_values().collect()
+    }
+
+    /// Whose port groups a nexus tells of.
+    pub(super) fn target_asked(&self, nexus: NexusId) -> TargetId {
+        let target = self.group_in(nexus).map_or(0, |g| g.target);
+        if broken!(self.rules, StatesOfAnotherTarget) { 0 } else { target }
     }
 
     /// When [`Session::check_access`] is due.
@@ -507,14 +547,16 @@ impl Unit {
     pub(super) fn note_position(
         &mut self,
         (nexus, there): (NexusId, Lun),
+        target: TargetId,
         position: Position,
         support: Support,
     ) {
         self.access.support = support;
         if support.any() {
-            let reported = self.access.groups.group_of(position).map(|g| g.state);
+            let groups = self.access.groups.get(&target);
+            let reported = groups.and_then(|(groups, _)| groups.group_of(position)).map(|g| g.state);
             let standing = self.access.standings.entry(nexus).or_default();
-            (standing.position, standing.there) = (position, there);
+            (standing.target, standing.position, standing.there) = (target, position, there);
             (standing.reported, standing.recognised) = (reported, true);
         }
     }

@@ -302,11 +302,13 @@ impl Session {
 
     /// A unit has said who it is: where it is home's, it counts which port it was asked through.
     fn name_told(&mut self, id: u64) {
+        let Some(nexus) = self.checks.iter().find(|c| c.id == id).map(|c| c.nexus) else { return };
+        let target = self.target_asked(nexus);
         let Some(check) = self.checks.iter_mut().find(|c| c.id == id) else { return };
         let Some(unit) = self.units.get_mut(&check.lun) else { return };
         let known = unit.facts.as_ref().is_some_and(|known| known.another(&check.facts).is_none());
         if check.nexus == HOME || known {
-            unit.note_position((check.nexus, check.there), check.position, check.support);
+            unit.note_position((check.nexus, check.there), target, check.position, check.support);
             if check.reach == Reach::Whole && check.support.any() {
                 check.step = Step::Access;
             }
@@ -331,7 +333,7 @@ impl Session {
             check.step = Step::Access;
             return;
         }
-        self.access_told(lun, answer, asked, now);
+        self.access_told((nexus, lun), answer, asked, now);
         let Some(unit) = self.units.get_mut(&lun) else { return };
         let off = nexus != HOME && !unit.access.state(nexus).is_active();
         if off && reach == Reach::Whole {
@@ -352,7 +354,7 @@ impl Session {
             return;
         }
         if check.reach == Reach::Access {
-            self.access_told(check.lun, None, now, now);
+            self.access_told((check.nexus, check.lun), None, now, now);
             return;
         }
         self.refuse(check.nexus, check.lun, why.into(), now);

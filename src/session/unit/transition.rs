@@ -69,7 +69,7 @@ impl Session {
         let mut best: Option<(NexusId, Lun, &PortGroup)> = None;
         for (nexus, standing) in &unit.access.standings {
             let refused = unit.proofs.get(nexus) == Some(&Proof::Refused);
-            let group = unit.access.groups.group_of(standing.position);
+            let group = unit.access.group_of(standing);
             let Some(group) = group.filter(|g| standing.recognised && up(*nexus) && !refused && may_rise(g))
             else {
                 continue;

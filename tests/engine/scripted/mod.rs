@@ -112,7 +112,9 @@ pub(crate) fn plan(fanout: Fanout, paths: usize) -> SessionPlan {
     };
     SessionPlan {
         downstream,
-        paths: (0..paths).map(|n| PathPlan { name: format!("p{n}"), weight: 1 }).collect(),
+        paths: (0..paths)
+            .map(|n| PathPlan { name: format!("p{n}"), weight: 1, target: home_login.target_name.clone() })
+            .collect(),
         home_path: PathId(0),
         home,
         home_login,

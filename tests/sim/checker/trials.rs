@@ -8,7 +8,7 @@ use braid::iscsi::{
 };
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::path::select::Policy;
-use braid::session::{Barriers, ConnId, Exhausted, Fanout, FenceMethod, PathId, SessionPlan};
+use braid::session::{Barriers, ConnId, Exhausted, Fanout, FenceMethod, PathId, PathPlan, SessionPlan};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
@@ -243,7 +243,7 @@ impl Talk {
         let long = Duration::from_secs(3600);
         SessionPlan {
             downstream: self.negotiated.clone(),
-            paths: Vec::new(),
+            paths: vec![PathPlan { name: String::new(), weight: 1, target: self.login.target_name.clone() }],
             home_path: PathId(0),
             home: self.negotiated.clone(),
             home_login: self.login.clone(),

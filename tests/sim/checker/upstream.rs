@@ -72,6 +72,7 @@ struct Unacknowledged {
 
 struct Session {
     isid: Isid,
+    target: String,
     tpgt: Option<u16>,
     tsih: Tsih,
     params: SessionParams,
@@ -132,7 +133,8 @@ struct Conn {
 pub(crate) struct Upstream {
     judge: Judge,
     initiator_name: String,
-    target_name: String,
+    /// Of the target that each path leads to.
+    target_names: Vec<String>,
     sessions: Vec<Session>,
     conns: Vec<Conn>,
     /// Units with a command that had NACA set, and the connection that carried their last command that uses the medium.
@@ -149,7 +151,7 @@ impl Upstream {
         let mut checker = Self {
             judge: Judge::new(),
             initiator_name: plan.home_login.initiator_name.clone(),
-            target_name: plan.home_login.target_name.clone(),
+            target_names: plan.paths.iter().map(|p| p.target.clone()).collect(),
             sessions: Vec::new(),
             conns: Vec::new(),
             bound: Vec::new(),
@@ -168,12 +170,13 @@ impl Upstream {
     /// The engine opens a connection.
     pub(crate) fn opened(&mut self, conn: ConnId, path: PathId, plan: &LoginPlan) -> Result<(), Broken> {
         self.late()?;
-        self.judge_login(conn, plan).map_err(|f| f.with(&(conn, path, plan)))
+        self.judge_login(conn, path, plan).map_err(|f| f.with(&(conn, path, plan)))
     }
 
-    fn judge_login(&mut self, id: ConnId, plan: &LoginPlan) -> Verdict {
+    fn judge_login(&mut self, id: ConnId, path: PathId, plan: &LoginPlan) -> Verdict {
         let judge = &mut self.judge;
-        let named = plan.initiator_name == self.initiator_name && plan.target_name == self.target_name;
+        let target = self.target_names.get(path.0) == Some(&plan.target_name);
+        let named = plan.initiator_name == self.initiator_name && target;
         judge.rule(21, named, "a login does not name initiator and target")?;
         judge.rule(8, plan.isid.0[0] >> 6 != 3, "an ISID of a reserved type")?;
         let LoginKind::Joining { session: params, tsih } = &plan.kind else {
@@ -181,7 +184,10 @@ impl Upstream {
             return Ok(());
         };
         // Sessions in other portal groups have handles of their own, which may be the same.
-        let same = |n: &usize| self.sessions[*n].isid == plan.isid && self.sessions[*n].tsih == *tsih;
+        let same = |n: &usize| {
+            let session = &self.sessions[*n];
+            session.isid == plan.isid && session.tsih == *tsih && session.target == plan.target_name
+        };
         let lives = |n: usize| self.conns.iter().any(|c| c.session == n && c.state == State::Up);
         let found = (0..self.sessions.len()).filter(same).max_by_key(|n| lives(*n));
         judge.rule(31, found.is_some(), "a login joins a session that is not there")?;
@@ -224,7 +230,8 @@ impl Upstream {
     /// A leading login: a new session, or the old one of its ISID anew (R3, R195).
     fn lead(&mut self, plan: &LoginPlan, negotiated: &Negotiated) -> usize {
         let fresh = Session::new(plan, negotiated);
-        let same = |s: &Session| s.isid == plan.isid && !different(s.tpgt, negotiated.tpgt);
+        let group = |s: &Session| s.target == plan.target_name && !different(s.tpgt, negotiated.tpgt);
+        let same = |s: &Session| s.isid == plan.isid && group(s);
         let Some(index) = self.sessions.iter().position(same) else {
             self.sessions.push(fresh);
             return self.sessions.len() - 1;
@@ -711,6 +718,7 @@ impl Session {
     fn new(plan: &LoginPlan, negotiated: &Negotiated) -> Self {
         Self {
             isid: plan.isid,
+            target: plan.target_name.clone(),
             tpgt: negotiated.tpgt,
             tsih: negotiated.tsih,
             params: negotiated.session.clone(),

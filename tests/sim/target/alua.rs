@@ -240,11 +240,13 @@ impl Target {
                 Header::Refused => return illegal(0x24),
             }
         }
-        for group in 1..=asymmetry.setup.groups {
+        let head = self.head_of(task.session);
+        for group in (1..=asymmetry.setup.groups).filter(|g| self.heads.of(*g) == head) {
+            let shown = self.heads.shown(group);
             let preferred = u8::from(group == asymmetry.setup.first) << 7;
-            let [high, low] = group_number(group).to_be_bytes();
+            let [high, low] = group_number(shown).to_be_bytes();
             body.extend_from_slice(&[preferred | asymmetry.state(task.unit, group), 0xcf, high, low]);
-            body.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, u8::try_from(group).unwrap()]);
+            body.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, u8::try_from(shown).unwrap()]);
         }
         let length = u32::try_from(body.len()).unwrap();
         Outcome::Data([&length.to_be_bytes()[..], &body].concat())
@@ -252,14 +254,15 @@ impl Target {
 
     /// SET TARGET PORT GROUPS.
     pub(super) fn set_groups(&mut self, task: &Task) -> Outcome {
-        let now = self.entered_at();
+        let (now, heads, head) = (self.entered_at(), self.heads, self.head_of(task.session));
         let Some(asymmetry) = &mut self.asymmetry else { return illegal(0x20) };
         if asymmetry.setup.support & 2 == 0 {
             return illegal(0x20);
         }
         asymmetry.asked.push((now, task.unit));
         let list = task.data.contiguous();
-        let known = |number: u16| (1..=asymmetry.setup.groups).find(|g| group_number(*g) == number);
+        let meant = |g: &u16, number| heads.of(*g) == head && group_number(heads.shown(*g)) == number;
+        let known = |number: u16| (1..=asymmetry.setup.groups).find(|g| meant(g, number));
         let wanted = match list.get(4..8) {
             Some(&[OPTIMIZED, _, high, low]) => known(u16::from_be_bytes([high, low])),
             _ => None,
@@ -278,7 +281,7 @@ impl Target {
     /// Designators of the port asked through, for VPD page 83h.
     pub(super) fn port_designators(&self, session: usize) -> Vec<u8> {
         let Some(asymmetry) = &self.asymmetry else { return vec![0x51, 0x95, 0, 4, 0, 0, 0, 1] };
-        let portal = self.sessions[session].port.portal;
+        let portal = self.heads.shown(self.sessions[session].port.portal);
         let mut data = Vec::new();
         if asymmetry.setup.names_port {
             data.extend_from_slice(&[0x51, 0x94, 0, 4, 0, 0, 0, u8::try_from(portal).unwrap()]);

@@ -13,9 +13,10 @@ impl Target {
     /// The power goes: unflushed blocks fall back, and every later session is told. Returns the event.
     pub(crate) fn power_cut(&mut self, now: Instant) -> u32 {
         self.now = Some(now);
-        self.power_event = self.new_event();
+        let event = self.new_event();
+        self.power_event = [event; 2];
         self.count(Trigger::PowerCut);
-        self.power_cuts += 1;
+        self.power_cuts.iter_mut().for_each(|cuts| *cuts += 1);
         self.drop_everything();
         self.tasks.clear();
         for unit in &mut self.units {
@@ -25,7 +26,41 @@ impl Target {
             unit.reservations.forget();
         }
         (0..self.units.len()).for_each(|unit| self.note_view(unit));
-        self.power_event
+        event
+    }
+
+    /// One of two heads loses power: its sessions, what they have in the device and its cache; the other goes on. Returns the
+    /// event.
+    pub(crate) fn head_loses_power(&mut self, head: usize, now: Instant) -> u32 {
+        self.now = Some(now);
+        self.count(Trigger::HeadLostPower);
+        let event = self.new_event();
+        self.power_event[head] = event;
+        self.power_cuts[head] += 1;
+        let heads = self.heads;
+        for login in self.logins.extract_if(.., |l| heads.of(l.portal()) == head) {
+            self.effects.push_back(Effect::Reset(login.conn));
+        }
+        for session in 0..self.sessions.len() {
+            if self.head_of(session) == head {
+                self.kill_session(session);
+                self.sessions[session].replaced = true;
+            }
+        }
+        let mut at = 0;
+        while at < self.tasks.len() {
+            if self.head_of(self.tasks[at].session) == head {
+                self.take(at);
+            } else {
+                at += 1;
+            }
+        }
+        for unit in 0..self.units.len() {
+            self.note_view(unit);
+        }
+        self.device_changed();
+        self.announce_windows();
+        event
     }
 
     /// The target's process starts anew: what the device holds is done, or never begun; the medium stays as it is.

@@ -2,7 +2,7 @@
 
 use super::session::{Attention, Conn, Port, Session};
 use super::trigger::Trigger;
-use super::{Effect, Greeting, Reinstate, Target, device};
+use super::{Effect, Greeting, NAMES, Reinstate, Target, device};
 use braid::iscsi::{CmdSn, StatSn, Tsih};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use std::time::Instant;
@@ -21,6 +21,10 @@ pub(super) struct Pending {
 const POWER_ON: (u8, u8) = (0x29, 0x01);
 
 impl Pending {
+    pub(super) fn portal(&self) -> u16 {
+        self.portal
+    }
+
     fn port(&self) -> Port {
         Port { initiator: self.plan.initiator_name.clone(), isid: self.plan.isid.0, portal: self.portal }
     }
@@ -36,6 +40,11 @@ impl Target {
         (sent_at, now): (Instant, Instant),
     ) {
         self.now = Some(now);
+        if plan.target_name != NAMES[self.heads.of(portal)] {
+            // No such target at this portal.
+            self.effects.push_back(Effect::Refused(conn, 2, 3));
+            return;
+        }
         let mut pending = Pending { conn, portal, plan: plan.clone(), sent_at, at: now, waited: false };
         match &plan.kind {
             LoginKind::Discovery => {
@@ -117,12 +126,14 @@ impl Target {
 
     fn lead(&mut self, login: &Pending) {
         let port = login.port();
+        let head = self.heads.of(port.portal);
+        let power = self.power_cuts[head];
         self.replace_sessions(&port);
         let params = self.agree(&login.plan.offer);
         let index = self.sessions.len();
         let mut session = Session::new(
             port.clone(),
-            self.power_cuts,
+            power,
             params,
             login.plan.cmd_sn,
             self.units.len(),
@@ -130,7 +141,9 @@ impl Target {
         );
         session.queues_attentions = self.persona.telling.each;
         let first = self.sessions.is_empty();
-        let same = |s: &&Session| s.port.is_same_initiator(&port) && s.power == self.power_cuts;
+        let heads = self.heads;
+        let same_head = |s: &Session| heads.of(s.port.portal) == head && s.power == power;
+        let same = |s: &&Session| s.port.is_same_initiator(&port) && same_head(s);
         for (number, (unit, waiting)) in self.units.iter_mut().zip(&mut session.attentions).enumerate() {
             let greets = match self.persona.greeting {
                 Greeting::Each => true,
@@ -140,8 +153,8 @@ impl Target {
             // Each initiator is told of a power cut once, however many sessions it takes.
             let heard = |s: &Session| !s.attentions[number].iter().any(|w| w.code == POWER_ON);
             let told = self.sessions.iter().filter(same).any(heard);
-            if self.power_cuts > 0 && !told {
-                waiting.push(Attention { code: POWER_ON, event: Some(self.power_event) });
+            if power > 0 && !told {
+                waiting.push(Attention { code: POWER_ON, event: Some(self.power_event[head]) });
             } else if greets {
                 waiting.push(Attention { code: (0x29, 0x00), event: None });
             }
@@ -172,7 +185,8 @@ impl Target {
         if session.port.isid != login.plan.isid.0 || session.port.initiator != login.plan.initiator_name {
             return Some(10);
         }
-        if session.port.portal != login.portal && !self.persona.joins_any_group {
+        let other_head = self.heads.of(session.port.portal) != self.heads.of(login.portal);
+        if other_head || session.port.portal != login.portal && !self.persona.joins_any_group {
             return Some(8);
         }
         let taken = self.conns.iter().any(|c| c.session == index && c.cid == login.plan.cid);
@@ -203,7 +217,7 @@ impl Target {
             initiator_name: login.plan.initiator_name.clone(),
             target_name: login.plan.target_name.clone(),
             target_alias: None,
-            tpgt: Some(login.portal),
+            tpgt: Some(self.heads.shown(login.portal)),
             isid: login.plan.isid,
             tsih: Tsih(u16::try_from(index + 1).unwrap()),
             cid: login.plan.cid,

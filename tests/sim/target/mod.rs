@@ -12,6 +12,7 @@ mod commands;
 mod data;
 mod device;
 mod foreign;
+mod heads;
 mod login;
 mod logout;
 mod luns;
@@ -26,6 +27,7 @@ mod trigger;
 mod units;
 
 pub(crate) use alua::{Header, Setup as AccessSetup};
+pub(crate) use heads::{Heads, NAMES};
 pub(crate) use luns::LunChange;
 pub(crate) use medium::{BLOCK, block};
 pub(crate) use persona::Persona;
@@ -80,6 +82,7 @@ pub(crate) struct Target {
     now: Option<Instant>,
     units: Vec<units::Unit>,
     luns: luns::Luns,
+    heads: Heads,
     /// Never shortened: a session's place here makes its TSIH.
     sessions: Vec<session::Session>,
     conns: Vec<session::Conn>,
@@ -97,10 +100,11 @@ pub(crate) struct Target {
     effects: VecDeque<Effect>,
     executions: BTreeMap<u64, u32>,
     counts: Counts,
-    power_cuts: u32,
-    /// Events from outside: how many there were, the last power cut among them, and those reported.
+    /// Of each head.
+    power_cuts: [u32; 2],
+    /// Events from outside: how many there were, the last power cut of each head among them, and those reported.
     next_event: u32,
-    power_event: u32,
+    power_event: [u32; 2],
     reports: Vec<Report>,
     /// Reads that will fail.
     bad_reads: u32,
@@ -120,6 +124,7 @@ impl Target {
             now: None,
             units,
             luns,
+            heads: Heads::default(),
             sessions: Vec::new(),
             conns: Vec::new(),
             sent: BTreeMap::new(),
@@ -132,9 +137,9 @@ impl Target {
             effects: VecDeque::new(),
             executions: BTreeMap::new(),
             counts: Counts::new(),
-            power_cuts: 0,
+            power_cuts: [0; 2],
             next_event: 0,
-            power_event: 0,
+            power_event: [0; 2],
             reports: Vec::new(),
             bad_reads: 0,
             healed: false,

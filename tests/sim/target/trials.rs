@@ -1,6 +1,6 @@
 //! The model target on its own: what the judgements of a run rest on.
 
-use super::{BLOCK, Disk, Effect, Persona, Target, block};
+use super::{BLOCK, Disk, Effect, NAMES, Persona, Target, block};
 use crate::random::Random;
 use braid::iscsi::{
     Cdb, Cid, CmdSn, DataIn, DataOut, Isid, Itt, Lun, Payload, Pdu, ScsiCommand, TaskAttribute,
@@ -71,7 +71,7 @@ impl Bench {
         let plan = LoginPlan {
             kind,
             initiator_name: "iqn.2026-11.org.example:a".into(),
-            target_name: "iqn.2026-11.org.example:t".into(),
+            target_name: NAMES[0].into(),
             isid: Isid([0x80, 0, 0, 0, 0, isid]),
             cid: Cid(u16::try_from(conn).unwrap()),
             cmd_sn: self.cmd_sn,

@@ -71,6 +71,7 @@ triggers! {
     UnflushedLost "unflushed write lost by a power cut",
     UnflushedKept "unflushed write survived a power cut",
     PowerCut "power cut",
+    HeadLostPower "one of two heads lost power",
     Restarted "target process restarted",
     FinishedByRestart "task finished by a restart",
     AsyncLogout "logout asked for",

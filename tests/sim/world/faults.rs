@@ -43,18 +43,17 @@ impl World {
                 self.links[path].refuses = Some(self.now + how_long);
                 self.reset(path);
             }
-            Fault::AllDown(how_long) => {
-                for path in 0..self.scenario.paths.len() {
-                    self.links[path].refuses = Some(self.now + how_long);
-                    self.reset(path);
-                }
-            }
+            Fault::AllDown(how_long) => self.down(|_, _| true, how_long),
             Fault::Clog(how_long) => self.clog(how_long),
             Fault::TargetRestart => {
                 self.targets[0].restart(self.now);
                 self.drain_target(0);
             }
             Fault::PowerCut => self.power_cut(),
+            Fault::HeadLosesPower(head) => self.head_loses_power(head),
+            Fault::HeadDown(head, how_long) => {
+                self.down(|w, path| w.scenario.heads.of(w.scenario.paths[path].group) == head, how_long)
+            }
             Fault::BraidCrash { host } => self.braid_dies(host),
             Fault::InitiatorCrash => {
                 if let Some(wire) = self.front {
@@ -152,6 +151,28 @@ impl World {
             let ends = how_long * u32::try_from(count - path).unwrap();
             self.silence(path, true, true, ends);
         }
+    }
+
+    /// Over some paths new connections are refused for a while, and those there are reset.
+    fn down(&mut self, which: impl Fn(&Self, usize) -> bool, how_long: Duration) {
+        for path in 0..self.scenario.paths.len() {
+            if which(self, path) {
+                self.links[path].refuses = Some(self.now + how_long);
+                self.reset(path);
+            }
+        }
+    }
+
+    fn head_loses_power(&mut self, head: usize) {
+        if self.power_cut_at.is_some_and(|at| self.now < at + BETWEEN_POWER_CUTS) {
+            return;
+        }
+        self.power_cut_at = Some(self.now);
+        let event = self.targets[0].head_loses_power(head, self.now);
+        let target = &self.targets[0];
+        self.initiator.oracle.power_cut(|unit, lba| target.block(unit, lba));
+        self.initiator.conditions.power_on(event);
+        self.drain_target(0);
     }
 
     fn power_cut(&mut self) {

@@ -6,7 +6,7 @@ use crate::checker::{Broken, Downstream, Upstream};
 use crate::conditions::Told;
 use crate::initiator::{BLOCK, FIRST_BURST, MAX_BURST, SEGMENT};
 use crate::net::{Dir, End, Packet, Role, Wire};
-use crate::target::Report;
+use crate::target::{NAMES, Report};
 use braid::iscsi::text::KeyList;
 use braid::iscsi::{Cid, CmdSn, Isid, Pdu, StatSn, Tsih};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
@@ -105,7 +105,7 @@ impl World {
         LoginPlan {
             kind: LoginKind::Leading,
             initiator_name: "iqn.2026-11.org.example:model".into(),
-            target_name: "iqn.2026-11.org.example:target".into(),
+            target_name: NAMES[0].into(),
             isid: HOME_ISID,
             cid: Cid(0),
             cmd_sn: self.initiator.first_cmd_sn(),
@@ -164,6 +164,7 @@ impl World {
             initial_r2t: false,
             ..SessionParams::default()
         };
+        plan.target_name = self.scenario.target_of(0);
         let wire = self.dial(0, Role::Leading, plan.clone());
         self.host.leading = Some(Leading { front, first, plan, wire, path: 0 });
     }
@@ -275,7 +276,7 @@ impl World {
 
     /// The leading login goes on over the next path, or fails.
     fn next_leading(&mut self, wire: u32) {
-        let Some(leading) = self.host.leading.take_if(|l| l.wire == wire) else { return };
+        let Some(mut leading) = self.host.leading.take_if(|l| l.wire == wire) else { return };
         let path = leading.path + 1;
         // Before anything is known of the disks, a path to other ones would be as good as any.
         if path >= self.scenario.paths.len() || self.scenario.misleads(path) {
@@ -286,6 +287,7 @@ impl World {
             return;
         }
         self.coverage.hit("recovery: leading login over a further path");
+        leading.plan.target_name = self.scenario.target_of(path);
         let wire = self.dial(path, Role::Leading, leading.plan.clone());
         self.host.leading = Some(Leading { wire, path, ..leading });
     }
@@ -320,6 +322,7 @@ impl World {
             stat_sn: StatSn(first.0.rotate_left(7)),
             tsih: Tsih(1),
             cid: Cid(0),
+            target_name: NAMES[0].into(),
             ..home.clone()
         };
         let plan = self.session_plan(leading.path, leading.plan, home, downstream.clone());
@@ -351,10 +354,10 @@ impl World {
         home: Negotiated,
         downstream: Negotiated,
     ) -> SessionPlan {
-        let paths = self.scenario.paths.len();
+        let path = |n| PathPlan { name: format!("p{n}"), weight: 1, target: self.scenario.target_of(n) };
         SessionPlan {
             downstream,
-            paths: (0..paths).map(|n| PathPlan { name: format!("p{n}"), weight: 1 }).collect(),
+            paths: (0..self.scenario.paths.len()).map(path).collect(),
             home_path: PathId(home_path),
             home,
             home_login,

@@ -174,6 +174,7 @@ impl World {
         }
         scenario.add_management(&mut Random::new(seed ^ MANAGEMENT));
         scenario.add_resets(&mut Random::new(seed ^ RESETS));
+        scenario.draw_twins(seed);
         if trace {
             println!("{scenario:#?}");
         }
@@ -190,6 +191,7 @@ impl World {
         }
         let wrong = Target::new(scenario.persona.clone(), disks(101), random.fork());
         let mut targets = [right, wrong];
+        targets.iter_mut().for_each(|t| t.set_heads(scenario.heads));
         if let Some(setup) = scenario.access {
             targets.iter_mut().for_each(|t| t.set_asymmetry(setup));
         }

@@ -258,7 +258,13 @@ impl Setup {
         send_targets.push("TargetAddress", "192.0.2.1:3260,1".repeat(1 + usize::from(self.memory)));
         SessionPlan {
             downstream,
-            paths: (0..paths).map(|n| PathPlan { name: format!("p{n}"), weight: 1 }).collect(),
+            paths: (0..paths)
+                .map(|n| PathPlan {
+                    name: format!("p{n}"),
+                    weight: 1,
+                    target: home_login.target_name.clone(),
+                })
+                .collect(),
             home_path: PathId(usize::from(self.paths / 4) % paths),
             home,
             home_login,
