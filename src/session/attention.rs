@@ -137,8 +137,9 @@ impl ScsiResponse {
 }
 
 impl Since {
-    fn at(at: Instant) -> Self {
-        Self { one: at, each: at, reports: 1 }
+    /// A target that lost power since then: nothing that the initiator has done explains that.
+    fn of_power_loss(at: Instant) -> Self {
+        Self { one: at, each: at, reports: usize::MAX }
     }
 }
 
@@ -492,10 +493,17 @@ impl Session {
         // what happened to another target home never says anything.
         let stray = self.is_stray(nexus);
         let elsewhere = self.group_in(nexus).map(|g| g.target) != self.group_in(HOME).map(|g| g.target);
+        let apart = code == POWER_ON && (home != NexusState::Up || elsewhere);
+        let cached = self.group_in(nexus).map(|g| g.target).filter(|_| apart);
+        let lost = cached.and_then(|target| self.cached_at(lun, target));
+        if let Some(target) = cached {
+            self.cache_lost(lun, target);
+        }
         let Some(unit) = self.attentions(lun) else { return };
-        let away = code == POWER_ON && stray && (home != NexusState::Up || elsewhere);
+        let away = apart && (stray || lost.is_some());
         let greets = (OF_LOGIN.contains(&code) || code == POWER_ON && !away) && unit.greets(nexus, code);
-        let since = if away { Since::at(home_lost.unwrap_or(login)) } else { unit.since(nexus, code, login) };
+        let began = || lost.or(home_lost).unwrap_or(login);
+        let since = if away { Since::of_power_loss(began()) } else { unit.since(nexus, code, login) };
         if greets {
             unit.note_report(nexus, code, sent_at, 0);
         }

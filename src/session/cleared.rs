@@ -101,7 +101,7 @@ impl Session {
                 Origin::Met(itt) => self.ask_who_is(nexus, (lun, there), itt, now),
                 Origin::Registration => self.registration_swept_away(lun, nexus, now),
                 // Whether a transition came of it, the target is asked.
-                Origin::Initiator { .. } | Origin::Transition => {}
+                Origin::Initiator { .. } | Origin::Transition | Origin::Wash(_) => {}
             }
         }
         let left = self.tasks.iter().filter_map(|(_, t)| self.question_due(t)).min();

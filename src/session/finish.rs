@@ -57,6 +57,10 @@ impl Session {
             self.open_fences(now);
             return;
         }
+        let late = self.finishing.as_ref().is_some_and(|f| now >= f.drain_until);
+        if !late && self.wash_at_end(now) {
+            return;
+        }
         let up: Vec<_> = self.conns.iter().filter(|c| c.state == ConnState::Up).map(|c| c.id).collect();
         for id in up {
             if !self.closes_session_later(id) {

@@ -20,7 +20,9 @@
 //! - `attention`: unit attentions, each told once. `deed`: what they tell of. `again`: commands that were answered and have not run.
 //! - `stuck`: commands that a living connection does not answer. `cleared`: those that somebody else has cleared.
 //!   `stale`: answers that come too late.
-//! - `outage`: home is lost, and commands wait for it. `recover`: a nexus is lost: moved commands, ghosts, fences. `recognise`: whether these are of the right unit.
+//! - `caches`: what a flush must reach where there are several targets.
+//! - `outage`: home is lost, and commands wait for it. `recover`: a nexus is lost: moved commands, ghosts, fences.
+//!   `recognise`: whether these are of the right unit.
 //!   `predecessor`: ghosts of an earlier session.
 //! - `finish`: the end.
 //!
@@ -36,6 +38,7 @@ mod rules;
 mod again;
 pub mod api;
 mod attention;
+mod caches;
 mod check;
 mod cleared;
 mod data;
@@ -112,6 +115,7 @@ pub struct Session {
     checks: Vec<unit::Check>,
     /// What further nexuses show.
     inventories: BTreeMap<nexus::NexusId, unit::Inventory>,
+    caches: caches::Caches,
     ghosts: Vec<recover::Ghost>,
     fences: Vec<recover::Fence>,
     /// When unanswered commands are looked at next; set while there may be some.
@@ -177,6 +181,9 @@ impl Session {
             strangers: Vec::new(),
             checks: Vec::new(),
             inventories: BTreeMap::new(),
+            caches: caches::Caches::new(
+                plan.paths.iter().any(|p| Some(&p.target) != plan.paths.first().map(|f| &f.target)),
+            ),
             ghosts: Vec::new(),
             fences: Vec::new(),
             stuck_check_at: None,
@@ -282,6 +289,7 @@ impl Session {
             self.function_deadline(),
             self.question_deadline(),
             self.access_deadline(),
+            self.caches_deadline(),
         ];
         all.into_iter().flatten().filter(|at| *at > self.looked).min()
     }

@@ -34,6 +34,9 @@ macro_rules! mutants {
 mutants! {
     // What waits for what.
 
+    /// Where several targets took writes, only the one that home is with is flushed (P2, P5).
+    OnlyHomeFlushed = "only-home-flushed",
+
     /// Nothing waits for anything: order keeping is off (P1). Benchmarks compare with it.
     NothingWaits = "nothing-waits",
     /// A read does not wait for an earlier overlapping write: it may return old data (P1).

@@ -45,6 +45,11 @@ impl Session {
                     self.registration_answered(&task, response, now);
                 }
             }
+            Origin::Wash(target) => {
+                if let Some(task) = self.tasks.remove(key) {
+                    self.wash_answered(target, &task, response, now);
+                }
+            }
             Origin::Transition => {
                 task.run = None;
                 self.transition_answered(lun, (nexus, sent_at), response);

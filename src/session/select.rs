@@ -54,11 +54,14 @@ impl Session {
 
     /// Sends what can be sent.
     pub(super) fn dispatch(&mut self, now: Instant) {
+        self.begin_looking_at_caches();
         self.dispatch_own(now);
         self.dispatch_home(now);
         self.dispatch_any(now);
         // Some may have waited until those were sent.
         self.dispatch_home(now);
+        // Or have to wait for washes.
+        self.dispatch_own(now);
     }
 
     /// Whether home takes a command although it is plain block I/O.
@@ -103,6 +106,9 @@ impl Session {
             let shut_out = self.tasks.get(key).is_some_and(|t| self.is_shut_out(t));
             let conn = if shut_out { self.choose_any(key, now) } else { self.choose_home(key) };
             match conn {
+                Some(conn) if self.waits_for_caches(key, conn, now) => {
+                    at += usize::from(self.home_queue.get(at) == Some(&key));
+                }
                 Some(conn) => {
                     self.home_queue.remove(at);
                     let away = self.conn(conn).is_some_and(|c| c.nexus != HOME);

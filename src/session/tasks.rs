@@ -7,6 +7,7 @@
 use super::api::{ConnId, PathId};
 use super::cleared::InQuestion;
 use super::data::{ReadProgress, WriteBuffer};
+use super::group::TargetId;
 use super::nexus::NexusId;
 use super::rules::Rules;
 use crate::iscsi::{Cdb, CmdSn, Itt, Lun, Payload, ScsiCommand, ScsiResponse, TaskAttribute, Ttt};
@@ -36,6 +37,8 @@ pub(super) enum Origin {
     Registration,
     /// A port group of the unit is to be made active.
     Transition,
+    /// A target's write cache is to be emptied.
+    Wash(TargetId),
 }
 
 /// An R2T of the target that is being answered.
@@ -105,6 +108,10 @@ pub(super) struct Task {
     pub(super) follows: bool,
     /// It was lost, and waits until it is known whether it may run twice.
     pub(super) undecided: bool,
+    /// For a flush: the writes answered before it was first to be sent; they must be durable when it is answered.
+    pub(super) flushes: Option<u64>,
+    /// Since when one of them cannot be made so.
+    pub(super) cut_off: Option<Instant>,
     /// Times it was given up with a lost nexus.
     pub(super) losses: u32,
     /// Times it was refused for the state of a port.
@@ -163,6 +170,8 @@ impl Task {
             home_only: !plain_block_io,
             follows: false,
             undecided: false,
+            flushes: None,
+            cut_off: None,
             losses: 0,
             refusals: 0,
             done: false,
@@ -330,7 +339,8 @@ impl Task {
             | Origin::Fence(_)
             | Origin::Met(_)
             | Origin::Registration
-            | Origin::Transition => Itt::NONE,
+            | Origin::Transition
+            | Origin::Wash(_) => Itt::NONE,
         }
     }
 

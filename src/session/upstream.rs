@@ -311,6 +311,9 @@ impl Session {
         if initiators && self.has_not_run(key, &response, now) {
             return;
         }
+        if initiators {
+            self.note_cached(key, nexus, &response, now);
+        }
         let Some(task) = self.tasks.get_mut(key) else { return };
         match task.origin {
             Origin::Initiator { .. } => {
@@ -338,7 +341,8 @@ impl Session {
             | Origin::Fence(_)
             | Origin::Met(_)
             | Origin::Registration
-            | Origin::Transition => self.own_completed(key, (nexus, sent_at), &response, now),
+            | Origin::Transition
+            | Origin::Wash(_) => self.own_completed(key, (nexus, sent_at), &response, now),
         }
     }
 
@@ -452,6 +456,8 @@ impl Session {
         let Some(task) = self.tasks.remove(key) else { return };
         if task.origin == Origin::Transition {
             self.transition_over(task.lun, now);
+        } else if let Origin::Wash(target) = task.origin {
+            self.wash_over(task.lun, target);
         }
         if let Some(untold) = &task.held_response {
             self.attention_untold(task.lun, untold);

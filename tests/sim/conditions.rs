@@ -428,6 +428,11 @@ impl Conditions {
         }
     }
 
+    /// A flush did not reach what a target may have held in its cache.
+    pub(crate) fn flush_failed(&self) {
+        assert!(self.losses > 0 && self.groups, "P3: a flush failed though nothing was lost");
+    }
+
     pub(crate) fn medium_error(&mut self) {
         self.medium_errors = self.medium_errors.checked_sub(1).expect("P3: a medium error told too often");
     }

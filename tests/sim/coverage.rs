@@ -27,6 +27,7 @@ const WANTED: &[&str] = &[
     "fault: target closes in order",
     "fault: target loses power",
     "fault: one of two targets loses power",
+    "sense: what is in the cache of a target that is gone cannot be flushed",
     "fault: all paths to one of two targets down",
     "fault: target restarts",
     "flush of a range",

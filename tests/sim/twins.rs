@@ -19,7 +19,8 @@ impl Scenario {
         if !random.once_in(10) || self.paths.len() < 2 {
             return;
         }
-        self.heads = Heads { two: true };
+        // Where port groups have states, standby ones take no flush: the cache is the array's.
+        self.heads = Heads { two: true, one_cache: self.access.is_some() || random.once_in(4) };
         if self.paths.iter().all(|p| p.group == 1) {
             for (n, path) in self.paths.iter_mut().enumerate() {
                 path.group = u16::try_from(1 + n % 2).unwrap();

@@ -513,7 +513,7 @@ impl Session {
                     self.registration_swept_away(lun, nexus.unwrap_or(HOME), now);
                 }
                 // Whether a transition came of it, the target is asked.
-                Origin::Initiator { .. } | Origin::Transition => {}
+                Origin::Initiator { .. } | Origin::Transition | Origin::Wash(_) => {}
             }
         }
     }

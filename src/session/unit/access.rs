@@ -240,6 +240,12 @@ impl Session {
         self.units.get(&lun).is_some_and(|u| u.facts.is_some() && u.access.is_plain())
     }
 
+    /// In which state a nexus' port is, if the target told.
+    pub(in crate::session) fn told_state(&self, lun: Lun, nexus: NexusId) -> Option<State> {
+        let standing = self.units.get(&lun)?.access.standings.get(&nexus)?;
+        standing.recognised.then(|| standing.state())
+    }
+
     /// How good a nexus is for the unit's medium; none if it gives no access to it.
     fn grade(&self, lun: Lun, nexus: NexusId) -> Option<Grade> {
         let state = self.units.get(&lun).map_or(State::Optimized, |u| u.access.state(nexus));

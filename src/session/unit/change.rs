@@ -70,17 +70,20 @@ impl Session {
         match unfit {
             Unfit::Small if extent.is_some_and(|extent| self.is_beyond(lun, extent)) => {}
             Unfit::Small => self.units_changed(|l| l == lun, now),
-            Unfit::Missing | Unfit::NotReady => {
-                self.inventory_outdated(nexus);
-                if let Some(unit) = self.units.get_mut(&lun)
-                    && unit.proofs.get(&nexus) == Some(&Proof::Proved)
-                {
-                    unit.proofs.remove(&nexus);
-                }
-                self.prove(nexus, lun, now);
-            }
+            Unfit::Missing | Unfit::NotReady => self.unit_missing(lun, nexus, now),
         }
         true
+    }
+
+    /// A further nexus does not show a unit where it did.
+    pub(in crate::session) fn unit_missing(&mut self, lun: Lun, nexus: NexusId, now: Instant) {
+        self.inventory_outdated(nexus);
+        if let Some(unit) = self.units.get_mut(&lun)
+            && unit.proofs.get(&nexus) == Some(&Proof::Proved)
+        {
+            unit.proofs.remove(&nexus);
+        }
+        self.prove(nexus, lun, now);
     }
 
     /// Whether a command reaches beyond the unit as home has told of it.

@@ -103,6 +103,22 @@ impl Session {
         usable && unit.manner.may_spread() && unit.control.may_spread()
     }
 
+    /// Whether commands for the unit's medium of Braid's own may go over a nexus.
+    pub(in crate::session) fn unit_reached(&self, lun: Lun, nexus: NexusId) -> bool {
+        let proved = |unit: &Unit| nexus == HOME || unit.proofs.get(&nexus) == Some(&Proof::Proved);
+        self.units.get(&lun).is_some_and(|unit| proved(unit) && unit.access.state(nexus).is_active())
+    }
+
+    /// Whether a nexus shows another unit.
+    pub(in crate::session) fn unit_refused(&self, lun: Lun, nexus: NexusId) -> bool {
+        self.units.get(&lun).is_some_and(|unit| unit.proofs.get(&nexus) == Some(&Proof::Refused))
+    }
+
+    /// Whether the initiator may have reserved it.
+    pub(in crate::session) fn unit_reserved(&self, lun: Lun) -> bool {
+        self.units.get(&lun).is_some_and(|unit| unit.reserved || unit.registrations.key().is_some())
+    }
+
     /// The initiator addressed a unit: when home is reinstated, its attention from that login must be cleared.
     pub(in crate::session) fn unit_seen(&mut self, lun: Lun, now: Instant) {
         if self.units.contains_key(&lun) {
@@ -114,6 +130,7 @@ impl Session {
             self.strangers.push(lun);
         }
         self.fear_predecessor(lun, room, now);
+        self.fear_caches(lun, now);
     }
 
     /// Plain block I/O went well on home: the unit is in use and ready, and home can be asked who it is.

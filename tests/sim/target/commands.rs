@@ -294,12 +294,13 @@ impl Target {
     }
 
     fn write(&mut self, task: &Task) -> Outcome {
+        let cache = self.cache_of(task.session);
         let medium = &mut self.units[task.unit].medium;
         let Some(range) = medium.range(task.op.lba, task.op.blocks) else { return illegal(0x21) };
         let mut lba = range.start;
         let mut put = |bytes: &[u8]| {
             for block in bytes.chunks(BLOCK) {
-                medium.write(lba, stamp_of(block), task.op.fua);
+                medium.write(lba, stamp_of(block), task.op.fua, cache);
                 lba += 1;
             }
         };
@@ -321,6 +322,7 @@ impl Target {
     fn write_same(&mut self, task: &Task) -> Outcome {
         const UNMAP: u8 = 0x08;
         const NO_DATA: u8 = 0x01;
+        let cache = self.cache_of(task.session);
         let medium = &mut self.units[task.unit].medium;
         let blocks = if task.op.blocks == 0 {
             (medium.len() as u64).saturating_sub(task.op.lba)
@@ -331,7 +333,7 @@ impl Target {
         let flags = task.command.cdb.0[1];
         let zero = flags & UNMAP != 0 || task.command.cdb.0[0] == 0x93 && flags & NO_DATA != 0;
         let stamp = if zero { 0 } else { stamp_of(&task.data.contiguous()) };
-        range.for_each(|lba| medium.write(lba, stamp, false));
+        range.for_each(|lba| medium.write(lba, stamp, false, cache));
         if !zero {
             self.note_write(task);
         }
@@ -348,16 +350,18 @@ impl Target {
 
     fn unmap(&mut self, task: &Task) -> Outcome {
         let data = task.data.contiguous();
+        let cache = self.cache_of(task.session);
         let medium = &mut self.units[task.unit].medium;
         let descriptors = data.get(8..).unwrap_or_default().chunks_exact(16);
         let ranges: Option<Vec<_>> =
             descriptors.map(|d| medium.range(number(&d[..8]), number(&d[8..12]))).collect();
         let Some(ranges) = ranges else { return illegal(0x21) };
-        ranges.into_iter().flatten().for_each(|lba| medium.write(lba, 0, false));
+        ranges.into_iter().flatten().for_each(|lba| medium.write(lba, 0, false, cache));
         Outcome::Good
     }
 
     fn compare_and_write(&mut self, task: &Task) -> Outcome {
+        let cache = self.cache_of(task.session);
         let medium = &mut self.units[task.unit].medium;
         let Some(range) = medium.range(task.op.lba, task.op.blocks) else { return illegal(0x21) };
         let data = task.data.contiguous();
@@ -372,13 +376,14 @@ impl Target {
             return Outcome::Sense(Sense { key: key::MISCOMPARE, asc: 0x1d, ascq: 0 });
         }
         for (lba, block) in range.zip(write.chunks(BLOCK)) {
-            medium.write(lba, stamp_of(block), task.op.fua);
+            medium.write(lba, stamp_of(block), task.op.fua, cache);
         }
         *self.executions.entry(stamp_of(&write[..BLOCK])).or_default() += 1;
         Outcome::Good
     }
 
     fn flush(&mut self, task: &Task) -> Outcome {
+        let cache = self.cache_of(task.session);
         let medium = &mut self.units[task.unit].medium;
         let blocks = if task.op.blocks == 0 {
             (medium.len() as u64).saturating_sub(task.op.lba)
@@ -386,7 +391,7 @@ impl Target {
             task.op.blocks
         };
         let Some(range) = medium.range(task.op.lba, blocks) else { return illegal(0x21) };
-        medium.flush(range);
+        medium.flush(range, cache);
         Outcome::Good
     }
 

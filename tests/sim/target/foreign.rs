@@ -20,7 +20,7 @@ impl Target {
         self.drop_everything();
         self.tasks.clear();
         for unit in &mut self.units {
-            let (kept, lost) = unit.medium.power_cut(&mut self.random);
+            let (kept, lost) = unit.medium.power_cut(None, &mut self.random);
             (0..kept).for_each(|_| self.counts.count(Trigger::UnflushedKept));
             (0..lost).for_each(|_| self.counts.count(Trigger::UnflushedLost));
             unit.reservations.forget();
@@ -56,6 +56,11 @@ impl Target {
             }
         }
         for unit in 0..self.units.len() {
+            if !self.heads.one_cache {
+                let (kept, lost) = self.units[unit].medium.power_cut(Some(head), &mut self.random);
+                (0..kept).for_each(|_| self.counts.count(Trigger::UnflushedKept));
+                (0..lost).for_each(|_| self.counts.count(Trigger::UnflushedLost));
+            }
             self.note_view(unit);
         }
         self.device_changed();

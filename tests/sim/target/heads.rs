@@ -14,6 +14,8 @@ pub(crate) const NAMES: [&str; 2] = ["iqn.2026-11.org.example:target", "iqn.2026
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Heads {
     pub(crate) two: bool,
+    /// They have one write cache in common.
+    pub(crate) one_cache: bool,
 }
 
 impl Heads {
@@ -32,6 +34,11 @@ impl Target {
     /// There are two heads.
     pub(crate) fn set_heads(&mut self, heads: Heads) {
         self.heads = heads;
+    }
+
+    /// The write cache that takes what a session writes.
+    pub(super) fn cache_of(&self, session: usize) -> usize {
+        if self.heads.one_cache { 0 } else { self.head_of(session) }
     }
 
     /// The head that a session is with.

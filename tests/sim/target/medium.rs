@@ -9,8 +9,9 @@ pub(crate) const BLOCK: usize = 512;
 pub(super) struct Medium {
     visible: Vec<u64>,
     durable: Vec<u64>,
-    /// What was written since a block became durable, oldest first; the last one is visible.
-    since: Vec<SmallVec<[u64; 3]>>,
+    /// What was written since a block became durable, oldest first, each with the cache that holds it; the last one is
+    /// visible.
+    since: Vec<SmallVec<[(u64, usize); 3]>>,
     cached: bool,
 }
 
@@ -38,40 +39,48 @@ impl Medium {
         self.visible[lba]
     }
 
-    pub(super) fn write(&mut self, lba: usize, stamp: u64, through: bool) {
+    pub(super) fn write(&mut self, lba: usize, stamp: u64, through: bool, cache: usize) {
         self.visible[lba] = stamp;
         if through || !self.cached {
             self.durable[lba] = stamp;
             self.since[lba].clear();
         } else {
-            self.since[lba].push(stamp);
+            self.since[lba].push((stamp, cache));
         }
     }
 
-    pub(super) fn flush(&mut self, range: Range<usize>) {
+    /// Empties a cache. What it held of a block, and what is older, is done with.
+    pub(super) fn flush(&mut self, range: Range<usize>, cache: usize) {
         for lba in range {
-            self.durable[lba] = self.visible[lba];
-            self.since[lba].clear();
+            if let Some(last) = self.since[lba].iter().rposition(|(_, by)| *by == cache) {
+                self.durable[lba] = self.since[lba][last].0;
+                self.since[lba].drain(..=last);
+            }
         }
     }
 
-    /// Each block falls back to what is durable, or to any value written later. Returns how many blocks with unflushed
-    /// writes kept the last one, and how many did not.
-    pub(super) fn power_cut(&mut self, random: &mut Random) -> (u32, u32) {
+    /// A cache is lost, or all: each block falls back to what is durable, or to any value written later. Returns how many
+    /// blocks with unflushed writes kept the last one, and how many did not.
+    pub(super) fn power_cut(&mut self, cache: Option<usize>, random: &mut Random) -> (u32, u32) {
         let (mut kept, mut lost) = (0, 0);
         for lba in 0..self.len() {
             let since = &mut self.since[lba];
-            if since.is_empty() {
+            let gone = |by: usize| cache.is_none_or(|cache| cache == by);
+            let held: SmallVec<[usize; 3]> = (0..since.len()).filter(|n| gone(since[*n].1)).collect();
+            if held.is_empty() {
                 continue;
             }
-            let survivor = match random.below(since.len() + 1) {
-                0 => self.durable[lba],
-                n => since[n - 1],
-            };
-            since.clear();
-            *(if survivor == self.visible[lba] { &mut kept } else { &mut lost }) += 1;
-            self.visible[lba] = survivor;
-            self.durable[lba] = survivor;
+            // So many of them had left the cache by then.
+            let left = random.below(held.len() + 1);
+            let before = self.visible[lba];
+            if left > 0 {
+                let last = held[left - 1];
+                self.durable[lba] = since[last].0;
+                since.drain(..=last);
+            }
+            since.retain(|(_, by)| !gone(*by));
+            self.visible[lba] = since.last().map_or(self.durable[lba], |(stamp, _)| *stamp);
+            *(if before == self.visible[lba] { &mut kept } else { &mut lost }) += 1;
         }
         (kept, lost)
     }

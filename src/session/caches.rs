@@ -1,0 +1,397 @@
+//! Write caches of targets of different names: what a flush must reach (DESIGN: order across paths).
+//!
+//! Redundant targets show the same unit, but Braid cannot know whether they share a write cache. (Targets of one name do.) So a
+//! target through which the unit was written keeps a **mark** until a flush of the whole unit, sent later, has ended well
+//! there. FUA writes leave none.
+//!
+//! SYNCHRONIZE CACHE, whatever its range, and START STOP UNIT are sent once nothing that was written before is marked at
+//! any other target than the one that they go to. Before that Braid sends those a SYNCHRONIZE CACHE (10) of its own over the
+//! whole unit (a **wash**), over one nexus of each, all at once. If one ends badly, that is the command's answer. So GOOD
+//! means that everything which was written before is durable at every target (P5), and the command itself runs once, on
+//! home, where task management finds it; while it waits for a wash it is inside Braid. A command that changes reservations
+//! waits for a wash too, since it may shut the others out, but not for one that cannot be had.
+//!
+//! # When a target is gone
+//! Other nexuses with the same target do: a wash whose nexus is lost is sent again over any that has proved to show the unit.
+//! While there is none the flush is held, for as long as commands are held when no path works at all (`queue_time`). Then
+//! what is in that cache may be lost with the target, and the initiator is told: HARDWARE ERROR, WRITE ERROR, which says that it
+//! is not durable and that trying again is no help. The mark is gone then: the initiator knows. A write that runs again
+//! elsewhere because its path was lost is marked where it was answered.
+//!
+//! A target that is back may have lost power meanwhile. Where it says so (29h/01h) and had a mark, the initiator hears of it
+//! ([`super::attention`]), as it would have of its own target. Where it says the same at every login, nobody can tell.
+//!
+//! A target all of whose ports are standby or unavailable (ALUA) takes no flush (SPC-4 section 5.15.2.4): what was written
+//! through them is the unit's to look after, and the active ports' flush is for all of it.
+//!
+//! # From session to session
+//! A session that ends washes what is marked and can be reached. Where its predecessor did not end in order, everything is
+//! taken to be marked everywhere.
+
+use super::Session;
+use super::api::ConnId;
+use super::group::TargetId;
+use super::nexus::{ConnState, HOME, NexusId, NexusState};
+use super::tasks::{Origin, Task, TaskKey};
+use crate::iscsi::{Cdb, Lun, ScsiResponse};
+use crate::scsi::sense::{key, status};
+use crate::scsi::{Class, Command, Extent, Sense};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// SYNCHRONIZE CACHE (10) of all blocks, padded to the length of the header's field.
+const WHOLE_UNIT: [u8; 16] = [0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// What a target may hold of a unit in its write cache. Writes are numbered in the order of their answers.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    /// The oldest write that may not be durable, and the youngest, and when that was answered.
+    first: u64,
+    last: u64,
+    at: Instant,
+    /// A wash is under way, for writes up to this.
+    washing: Option<u64>,
+    /// Writes up to this were washed, well or not.
+    tried: u64,
+    /// A wash was refused for something that may pass: not again before.
+    retry_at: Option<Instant>,
+    /// Nothing is known of such a write: an earlier session may have left one.
+    feared: bool,
+}
+
+/// Marks of all units.
+#[derive(Debug, Default)]
+pub(super) struct Caches {
+    /// Paths lead to more than one target.
+    several: bool,
+    /// Writes answered.
+    written: u64,
+    marks: BTreeMap<(Lun, TargetId), Mark>,
+    /// When a held flush is to be looked at again.
+    look_at: Option<Instant>,
+}
+
+impl Caches {
+    pub(super) fn new(several: bool) -> Self {
+        Self { several, ..Self::default() }
+    }
+
+    fn mark(&mut self, lun: Lun, target: TargetId, feared: bool, at: Instant) {
+        let number = self.written;
+        let fresh = Mark { first: number, last: number, at, washing: None, tried: 0, retry_at: None, feared };
+        let mark = self.marks.entry((lun, target)).or_insert(fresh);
+        (mark.last, mark.at, mark.feared) = (number, at, feared);
+    }
+
+    /// Writes up to a number are durable at a target.
+    fn clean(&mut self, lun: Lun, target: TargetId, up_to: u64) {
+        let Some(mark) = self.marks.get_mut(&(lun, target)) else { return };
+        mark.first = mark.first.max(up_to + 1);
+        if mark.last <= up_to {
+            self.marks.remove(&(lun, target));
+        }
+    }
+}
+
+/// What a command has to do with what was written before it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Nothing,
+    /// It should be durable, if that can be had.
+    Wanted,
+    /// It must be durable, or the command fails.
+    Demanded,
+}
+
+fn need(command: &Command) -> Need {
+    match command.class {
+        Class::Flush(_) => Need::Demanded,
+        Class::Barrier if command.name == "START STOP UNIT" => Need::Demanded,
+        Class::Reservation => Need::Wanted,
+        Class::Read(_)
+        | Class::Write(_)
+        | Class::WriteAnywhere(_)
+        | Class::WriteOnce(_)
+        | Class::Survey(_)
+        | Class::Query
+        | Class::Stateless
+        | Class::Barrier => Need::Nothing,
+    }
+}
+
+/// Whether a command leaves something in a cache.
+fn is_cached(command: &Command) -> bool {
+    command.class.writes() && !command.fua || command.class == Class::Barrier
+}
+
+/// Whether a flush says nothing of when it is done.
+fn is_immediate(cdb: &Cdb) -> bool {
+    const IMMED: u8 = 0x02;
+    cdb.0.get(1).is_some_and(|byte| byte & IMMED != 0)
+}
+
+impl Session {
+    /// A command of the initiator ran over a nexus and was answered.
+    pub(super) fn note_cached(
+        &mut self,
+        key: TaskKey,
+        nexus: NexusId,
+        response: &ScsiResponse,
+        now: Instant,
+    ) {
+        if !self.caches.several {
+            return;
+        }
+        let Some(target) = self.group_in(nexus).map(|g| g.target) else { return };
+        let Some(task) = self.tasks.get(key) else { return };
+        let (lun, command) = (task.lun, &task.command);
+        let good = response.response == 0 && response.status == status::GOOD;
+        if is_cached(command) && response.tells_of_a_run() {
+            self.caches.written += 1;
+            self.caches.mark(lun, target, false, now);
+        } else if command.class == Class::Flush(Extent::ALL)
+            && good
+            && !is_immediate(&task.cdb)
+            && let Some(up_to) = task.flushes
+        {
+            self.caches.clean(lun, target, up_to);
+        }
+    }
+
+    /// An earlier session may have left anything of a unit in any cache.
+    pub(super) fn fear_caches(&mut self, lun: Lun, now: Instant) {
+        if self.caches.several && self.plan.predecessor.is_some_and(|since| now < since + self.quarantine()) {
+            for path in 0..self.paths.len() {
+                let target = self.target_of(super::PathId(path));
+                self.caches.mark(lun, target, true, now);
+            }
+        }
+    }
+
+    /// Whether writes that were answered may be in a target's cache, and when the youngest of them was answered.
+    pub(super) fn cached_at(&self, lun: Lun, target: TargetId) -> Option<Instant> {
+        self.caches.marks.get(&(lun, target)).map(|mark| mark.at)
+    }
+
+    /// A target has lost what its cache held, and the initiator is told.
+    pub(super) fn cache_lost(&mut self, lun: Lun, target: TargetId) {
+        self.caches.marks.remove(&(lun, target));
+    }
+
+    /// Before the commands of the queues are looked at.
+    pub(super) fn begin_looking_at_caches(&mut self) {
+        self.caches.look_at = None;
+    }
+
+    /// When a command that waits for washes is to be looked at again.
+    pub(super) fn caches_deadline(&self) -> Option<Instant> {
+        self.caches.look_at
+    }
+
+    fn look_at_caches(&mut self, at: Instant) {
+        self.caches.look_at = Some(self.caches.look_at.map_or(at, |other| other.min(at)));
+    }
+
+    /// Whether a command that is about to be sent over a connection waits until other targets' caches were washed, or was
+    /// answered because one cannot be. Sees to it that they are.
+    pub(super) fn waits_for_caches(&mut self, key: TaskKey, conn: ConnId, now: Instant) -> bool {
+        let Some(own) = self.conn(conn).and_then(|c| self.group_in(c.nexus)).map(|g| g.target) else {
+            return false;
+        };
+        let Some(task) = self.tasks.get_mut(key).filter(|_| self.caches.several) else { return false };
+        let (lun, need) = (task.lun, need(&task.command));
+        if need == Need::Nothing {
+            return false;
+        }
+        let up_to = *task.flushes.get_or_insert(self.caches.written);
+        let concerned = |(at, mark): (&(Lun, TargetId), &Mark)| {
+            (at.0 == lun && at.1 != own && mark.first <= up_to).then_some(at.1)
+        };
+        let targets: Vec<TargetId> = self.caches.marks.iter().filter_map(concerned).collect();
+        if broken!(self.rules, OnlyHomeFlushed) {
+            return false;
+        }
+        let (mut waits, mut unreachable) = (false, None);
+        for target in targets {
+            match self.wash(lun, target, need == Need::Wanted, up_to, now) {
+                Washing::Done => {}
+                Washing::UnderWay => {
+                    waits = true;
+                    // Once more, after it was refused.
+                    let again = self.caches.marks.get(&(lun, target)).is_some_and(|m| m.retry_at.is_some());
+                    unreachable = unreachable.or_else(|| again.then_some(target));
+                }
+                Washing::Unreachable => unreachable = Some(target),
+            }
+        }
+        let Some(task) = self.tasks.get_mut(key) else { return true };
+        if need == Need::Wanted || unreachable.is_none() {
+            task.cut_off = None;
+            return waits;
+        }
+        let until = *task.cut_off.get_or_insert(now) + self.plan.queue_time;
+        if now < until {
+            self.look_at_caches(until);
+            if self.home_state() == NexusState::Up {
+                // It may be in use for the first time, and not have been looked for elsewhere.
+                self.unit_used(lun, now);
+            }
+        } else if let Some(target) = unreachable {
+            self.caches.marks.remove(&(lun, target));
+            let sense = Sense { key: key::HARDWARE_ERROR, asc: 0x0c, ascq: 0 };
+            let response = ScsiResponse::check_condition(&self.own_sense(lun, sense));
+            self.fail_flushes(lun, &response, now);
+        }
+        true
+    }
+
+    /// Washes a target's cache, if it can be.
+    fn wash(&mut self, lun: Lun, target: TargetId, once: bool, up_to: u64, now: Instant) -> Washing {
+        let Some(mark) = self.caches.marks.get(&(lun, target)).copied() else { return Washing::Done };
+        if mark.washing.is_some() {
+            return Washing::UnderWay;
+        }
+        if once && mark.tried >= up_to && mark.tried > 0 {
+            return Washing::Done;
+        }
+        let Some(nexus) = self.nexus_to_wash(lun, target) else {
+            if self.is_shut(lun, target) || mark.feared && self.is_another_at(lun, target) {
+                self.caches.marks.remove(&(lun, target));
+                return Washing::Done;
+            }
+            return Washing::Unreachable;
+        };
+        if let Some(at) = mark.retry_at.filter(|at| now < *at) {
+            self.look_at_caches(at);
+            return Washing::Unreachable;
+        }
+        let written = self.caches.written;
+        if let Some(mark) = self.caches.marks.get_mut(&(lun, target)) {
+            mark.washing = Some(written);
+        }
+        let cdb = Cdb(WHOLE_UNIT.into_iter().collect());
+        let task = Task::own(Origin::Wash(target), nexus, lun, cdb, 0, now);
+        let key = self.tasks.insert(task);
+        self.own_queue.push_back(key);
+        Washing::UnderWay
+    }
+
+    /// A nexus in service over which a target shows the unit and gives access to it.
+    fn nexus_to_wash(&self, lun: Lun, target: TargetId) -> Option<NexusId> {
+        let carries =
+            |nexus: NexusId| self.conns.iter().any(|c| c.nexus == nexus && c.state == ConnState::Up);
+        let in_service = |nexus: NexusId| {
+            let up = |n: &super::nexus::Nexus| n.state == NexusState::Up && n.group.target == target;
+            self.nexus(nexus).is_some_and(up) && carries(nexus)
+        };
+        (HOME..=self.paths.len()).find(|nexus| in_service(*nexus) && self.unit_reached(lun, *nexus))
+    }
+
+    /// Whether a target says that none of its ports gives access to the unit, and that is no passing state.
+    fn is_shut(&self, lun: Lun, target: TargetId) -> bool {
+        let with = |nexus: &NexusId| self.group_in(*nexus).is_some_and(|g| g.target == target);
+        let mut states =
+            (HOME..=self.paths.len()).filter(with).filter_map(|n| self.told_state(lun, n)).peekable();
+        states.peek().is_some()
+            && states.all(|state| !state.is_active() && state != super::AccessState::Transitioning)
+    }
+
+    /// Whether a target shows another unit, over all its nexuses that are in service.
+    fn is_another_at(&self, lun: Lun, target: TargetId) -> bool {
+        let with = |nexus: &NexusId| {
+            let up = |n: &super::nexus::Nexus| n.state == NexusState::Up && n.group.target == target;
+            self.nexus(*nexus).is_some_and(up)
+        };
+        let mut nexuses = (HOME..=self.paths.len()).filter(with).peekable();
+        nexuses.peek().is_some() && nexuses.all(|nexus| self.unit_refused(lun, nexus))
+    }
+
+    /// A wash was answered.
+    pub(super) fn wash_answered(
+        &mut self,
+        target: TargetId,
+        task: &Task,
+        response: &ScsiResponse,
+        now: Instant,
+    ) {
+        let lun = task.lun;
+        let Some((nexus, sent_at)) = task.run.as_ref().map(|r| (r.nexus, r.sent_at)) else { return };
+        let reserved = self.unit_reserved(lun);
+        let Some(mark) = self.caches.marks.get_mut(&(lun, target)) else { return };
+        let Some(up_to) = mark.washing.take() else { return };
+        let good = response.response == 0 && response.status == status::GOOD;
+        let passing = [status::BUSY, status::TASK_SET_FULL, status::TASK_ABORTED, status::ACA_ACTIVE];
+        if good {
+            mark.tried = up_to;
+            self.caches.clean(lun, target, up_to);
+        } else if response.is_attention() {
+            self.attention_met(nexus, lun, response, sent_at);
+            if nexus != HOME {
+                self.attention_doubts(lun, nexus, (response, sent_at), now);
+            }
+        } else if response.says_no_unit() {
+            self.unit_missing(lun, nexus, now);
+        } else if passing.contains(&response.status)
+            || response.is_access_refusal()
+            // Home holds the reservation, so that its own answer would not tell.
+            || response.status == status::RESERVATION_CONFLICT && reserved
+        {
+            mark.tried = up_to;
+            mark.retry_at = Some(now + self.plan.reconnect.0);
+        } else {
+            mark.tried = up_to;
+            self.fail_flushes(lun, response, now);
+        }
+    }
+
+    /// A wash ended without an answer.
+    pub(super) fn wash_over(&mut self, lun: Lun, target: TargetId) {
+        if let Some(mark) = self.caches.marks.get_mut(&(lun, target)) {
+            mark.washing = None;
+        }
+    }
+
+    /// What was to be made durable for commands that wait cannot be: they all fail.
+    fn fail_flushes(&mut self, lun: Lun, response: &ScsiResponse, now: Instant) {
+        let waits = |t: &Task| {
+            t.is_initiators()
+                && t.lun == lun
+                && t.queued
+                && t.flushes.is_some()
+                && need(&t.command) == Need::Demanded
+        };
+        for key in self.tasks.select(waits) {
+            self.unqueue(key);
+            if let Some(task) = self.tasks.get_mut(key) {
+                task.queued = false;
+            }
+            self.respond(key, response.clone(), now);
+        }
+    }
+
+    /// The session ends: washes what can be washed, once. Returns whether there is anything to wait for.
+    pub(super) fn wash_at_end(&mut self, now: Instant) -> bool {
+        let marks: Vec<(Lun, TargetId)> = self.caches.marks.keys().copied().collect();
+        for (lun, target) in marks {
+            let up_to = self.caches.written;
+            let done = match self.wash(lun, target, true, up_to, now) {
+                Washing::UnderWay => false,
+                Washing::Done | Washing::Unreachable => true,
+            };
+            if done {
+                self.caches.marks.remove(&(lun, target));
+            }
+        }
+        !self.caches.marks.is_empty()
+    }
+}
+
+/// How far a wash is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Washing {
+    /// There is nothing left to wash, or no use in it.
+    Done,
+    UnderWay,
+    /// No nexus will do at the moment.
+    Unreachable,
+}
