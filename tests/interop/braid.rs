@@ -108,14 +108,18 @@ impl Braid {
             line.extend(words(&["--listen", &second]));
         }
         line.extend(words(&["--state-file", &state]));
-        let paths: Vec<String> = behind.iter().map(|endpoint| endpoint.portal.clone()).collect();
+        let way = |endpoint: &Endpoint, before: &str| match &endpoint.iqn {
+            iqn if *iqn == first.iqn => endpoint.portal.clone(),
+            iqn => format!("{}{before}{iqn}", endpoint.portal),
+        };
+        let paths: Vec<String> = behind.iter().map(|endpoint| way(endpoint, "/")).collect();
         match guard {
             None => {
                 line.extend(words(&["--target", &first.iqn, "--mode", mode]));
                 if in_turn {
                     line.extend(words(&["--policy", "round-robin"]));
                 }
-                line.extend(paths.iter().flat_map(|path| ["--path".to_owned(), path.clone()]));
+                line.extend(behind.iter().flat_map(|path| ["--path".to_owned(), way(path, ",target=")]));
             }
             Some((lines, secrets)) => {
                 let file = guarded_config(dir.path(), first, &paths, lines, secrets);

@@ -137,6 +137,22 @@ fn restarted(kind: Kind) {
     scene.finish();
 }
 
+/// One disk behind two targets of different names. Each dies under load and comes back, and flushes go to both.
+fn two_names(kind: Kind) {
+    let _place = HEAVY.enter();
+    let mut first = Target::start(kind, Site::Alone(1), DISK);
+    let mut twin = first.twin();
+    let braid = Braid::over(&[first.endpoints(), twin.endpoints()].concat(), "sessions");
+    let scene = Scene::new(&braid, &Manners { flushes: 5, ..WIDE });
+    scene.until_carrying("every path carries");
+    for target in [&mut twin, &mut first] {
+        target.restart();
+        scene.until_carrying("every path carries again");
+        scene.until_moving("the load goes on");
+    }
+    scene.finish();
+}
+
 /// A link that goes up and down, quickly and less so.
 fn flapping(kind: Kind, cut: Cut) {
     let _place = HEAVY.enter();
@@ -279,6 +295,11 @@ fn tgt_restarted() {
 #[test]
 fn tgt_mcs_restarted() {
     restarted(Kind::TgtMcs);
+}
+
+#[test]
+fn tgt_two_names() {
+    two_names(Kind::Tgt);
 }
 
 #[test]

@@ -5,7 +5,8 @@
 //!
 //! - tgt serves one connection per session unless MaxConnections is raised per target; LUN 0 is a controller, the disk is
 //!   LUN 1. `TGT_IPC_SOCKET` moves its control socket, so no control port number has to be agreed on.
-//!   UNMAP works with `thin_provisioning`, which is off as shipped.
+//!   UNMAP works with `thin_provisioning`, which is off as shipped. Two processes name a unit alike where its target's number and
+//!   LUN are the same: one of its designators (NAA) is made of these, whatever `scsi_id` says.
 //! - istgt wants an `AuthFile` even without authentication, keeps 1.0 s for a leading login, listens with a backlog of
 //!   two, and prepends `NodeBase` to target names. Its disk is LUN 0.
 //! - LIO runs in a [`Guest`]; its disk is LUN 0.
@@ -209,10 +210,26 @@ impl Target {
         size: u64,
     ) -> Self {
         let (dir, disk) = new_disk(size);
-        let portals = with_port(addresses);
-        let runner = Runner::Daemon(boot(kind, dir.path(), &disk, &portals, home));
         let lun = u8::from(matches!(kind, Kind::Tgt | Kind::TgtMcs));
-        let endpoints = endpoints(portals, &format!("{NODE}:disk"), lun, seen_from);
+        let endpoints = endpoints(with_port(addresses), &format!("{NODE}:disk"), lun, seen_from);
+        Self::on_disk(kind, dir, disk, endpoints, home)
+    }
+
+    /// Another target of the same kind and of another name, with the same disk: tgt only.
+    pub(crate) fn twin(&self) -> Self {
+        let lun = self.endpoints.first().expect("a portal").lun;
+        let endpoints = endpoints(with_port(&[loopback()]), &format!("{NODE}:twin"), lun, None);
+        Self::on_disk(self.kind, temporary(), self.disk.clone(), endpoints, None)
+    }
+
+    fn on_disk(
+        kind: Kind,
+        dir: TempDir,
+        disk: PathBuf,
+        endpoints: Vec<Endpoint>,
+        home: Option<&str>,
+    ) -> Self {
+        let runner = Runner::Daemon(boot(kind, dir.path(), &disk, &endpoints, home));
         let home = home.map(str::to_owned);
         let mut target = Self { kind, runner, endpoints, disk, dir, home, _net: None };
         target.wait_until_it_listens();
@@ -240,14 +257,13 @@ impl Target {
     /// Lets initiators in with the account [`HOST`] only, who may ask for [`DISK`] in turn.
     pub(crate) fn require_chap(&mut self) {
         let dir = self.dir.path();
-        let portals: Vec<String> = self.endpoints.iter().map(|endpoint| endpoint.portal.clone()).collect();
         match &mut self.runner {
             Runner::Guest(guest) => {
                 guest.require_chap(&self.endpoints.first().expect("a portal").iqn, [HOST, DISK]);
             }
             Runner::Daemon(daemon) if self.kind == Kind::Istgt => {
                 daemon.end();
-                self.runner = Runner::Daemon(istgt(dir, &self.disk, &portals, None, true));
+                self.runner = Runner::Daemon(istgt(dir, &self.disk, &self.endpoints, None, true));
             }
             Runner::Daemon(_) => {
                 let socket = dir.join("control");
@@ -303,8 +319,7 @@ impl Target {
     pub(crate) fn restart(&mut self) {
         let Runner::Daemon(daemon) = &mut self.runner else { panic!("no process") };
         daemon.end();
-        let portals: Vec<String> = self.endpoints.iter().map(|endpoint| endpoint.portal.clone()).collect();
-        let again = boot(self.kind, self.dir.path(), &self.disk, &portals, self.home.as_deref());
+        let again = boot(self.kind, self.dir.path(), &self.disk, &self.endpoints, self.home.as_deref());
         self.runner = Runner::Daemon(again);
         self.wait_until_it_listens();
     }
@@ -400,30 +415,30 @@ pub(crate) fn dial(address: &str) -> io::Result<TcpStream> {
 }
 
 /// Starts a target that is a program.
-fn boot(kind: Kind, dir: &Path, disk: &Path, portals: &[String], home: Option<&str>) -> Daemon {
+fn boot(kind: Kind, dir: &Path, disk: &Path, endpoints: &[Endpoint], home: Option<&str>) -> Daemon {
     match kind {
-        Kind::Tgt => tgt(dir, disk, portals, home, 1),
-        Kind::TgtMcs => tgt(dir, disk, portals, home, 8),
-        Kind::Istgt => istgt(dir, disk, portals, home, false),
+        Kind::Tgt => tgt(dir, disk, endpoints, home, 1),
+        Kind::TgtMcs => tgt(dir, disk, endpoints, home, 8),
+        Kind::Istgt => istgt(dir, disk, endpoints, home, false),
         Kind::Lio | Kind::LioBlock | Kind::LioThin | Kind::LioGroups | Kind::LioMcs => {
             panic!("LIO needs a guest")
         }
     }
 }
 
-fn tgt(dir: &Path, disk: &Path, portals: &[String], netns: Option<&str>, connections: u8) -> Daemon {
+fn tgt(dir: &Path, disk: &Path, endpoints: &[Endpoint], netns: Option<&str>, connections: u8) -> Daemon {
     let socket = dir.join("control");
-    let (first, further) = portals.split_first().expect("a portal");
-    let mut start = command(netns, &words(&["tgtd", "-f", "--iscsi", &format!("portal={first}")]));
+    let (first, further) = endpoints.split_first().expect("a portal");
+    let mut start = command(netns, &words(&["tgtd", "-f", "--iscsi", &format!("portal={}", first.portal)]));
     start.env("TGT_IPC_SOCKET", &socket);
     start.env("LD_PRELOAD", tools().hold_shim()).env("BRAID_HOLD", hold_file(dir));
     let daemon = Daemon::start("tgtd", dir, start);
     let ready = poll(PATIENCE, || try_tgtadm(&socket, "--op show --mode sys").then_some(()));
     assert!(ready.is_some(), "tgtd does not answer\n{}", daemon.log());
-    for portal in further {
-        tgtadm(&socket, &format!("--op new --mode portal --param portal={portal}"));
+    for endpoint in further {
+        tgtadm(&socket, &format!("--op new --mode portal --param portal={}", endpoint.portal));
     }
-    tgtadm(&socket, &format!("--op new --mode target --tid 1 -T {NODE}:disk"));
+    tgtadm(&socket, &format!("--op new --mode target --tid 1 -T {}", first.iqn));
     tgtadm(&socket, &format!("--op new --mode logicalunit --tid 1 --lun 1 -b {}", disk.display()));
     tgtadm(&socket, "--op update --mode logicalunit --tid 1 --lun 1 --params thin_provisioning=1");
     tgtadm(&socket, &format!("--op update --mode target --tid 1 -n MaxConnections -v {connections}"));
@@ -447,11 +462,11 @@ fn tgtadm(socket: &Path, arguments: &str) {
     tgtadm_command(socket, arguments).expect_ok();
 }
 
-fn istgt(dir: &Path, disk: &Path, portals: &[String], netns: Option<&str>, chap: bool) -> Daemon {
+fn istgt(dir: &Path, disk: &Path, endpoints: &[Endpoint], netns: Option<&str>, chap: bool) -> Daemon {
     let methods = if chap { "CHAP\n  AuthGroup AuthGroup1" } else { "None" };
     let control = if netns.is_some() { "127.0.0.1".to_owned() } else { loopback() };
     let portals: String =
-        portals.iter().enumerate().map(|(n, portal)| format!("  Portal DA{n} {portal}\n")).collect();
+        endpoints.iter().enumerate().map(|(n, at)| format!("  Portal DA{n} {}\n", at.portal)).collect();
     let (home, disk) = (dir.display(), disk.display());
     let text = format!(
         "[Global]\n  NodeBase \"{NODE}\"\n  PidFile {home}/pid\n  AuthFile {home}/auth\n  MediaDirectory {home}\n  \
