@@ -84,7 +84,8 @@ fn health(targets: &[TargetHealth]) -> (StatusCode, Health) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{Fanout, Notice, PathId};
+    use crate::metrics::Terms;
+    use crate::session::{Barriers, Fanout, FenceMethod, Notice, PathId};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
     use tokio::sync::oneshot;
@@ -98,6 +99,15 @@ mod tests {
             stopped.await.ok();
         }));
         (address, stop)
+    }
+
+    fn terms() -> Terms {
+        Terms {
+            fanout: Fanout::Sessions,
+            barriers: Barriers::Strict,
+            fence: FenceMethod::Auto,
+            memory_budget: 1,
+        }
     }
 
     async fn fetch(address: std::net::SocketAddr, path: &str) -> String {
@@ -121,7 +131,7 @@ mod tests {
         assert!(fetch(address, "/healthz").await.starts_with("HTTP/1.1 200"));
         assert!(fetch(address, "/nothing").await.starts_with("HTTP/1.1 404"));
 
-        let mut session = metrics.session("iqn.a", ["left", "right"], Fanout::Sessions);
+        let mut session = metrics.session("iqn.a", ["left", "right"], &terms());
         let text = fetch(address, "/healthz").await;
         assert!(text.starts_with("HTTP/1.1 503") && text.contains("\"ok\":false"), "{text}");
         session.note(&Notice::PathUp { path: PathId(1), home: true });

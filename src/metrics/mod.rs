@@ -5,76 +5,47 @@
 //! the start; a session takes a [`SessionMetrics`], which looks up its series once and then turns each
 //! [`Notice`] of the engine into a few atomic additions. What a session contributes to gauges is taken back when its
 //! handle is dropped.
+//! What has to be compared with the clock, or counts in the engine, is looked at once per turn ([`SessionMetrics::look`]).
 //!
 //! # Invariants
-//! - All names are in `Families::new` and begin with `braid_`; each has a help text.
+//! - All names are in `Families::new` and begin with `braid_`, but for those of the process, which every exporter has; each
+//!   has a help text.
 //! - Labels hold names from the configuration or words of this module, never what a peer sent (an initiator's name, an
 //!   unknown target's name): the number of series does not grow with time.
 
-use crate::session::{Cause, Fanout, FenceMethod, Notice, PathId};
+mod health;
+mod login;
+mod stall;
+mod target;
+
+pub use health::TargetHealth;
+pub use login::LoginResult;
+pub use target::{Side, Terms};
+
+use crate::session::{Cause, Fanout, FenceMethod, Notice, PathId, Session};
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Counter, CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, process_collector::ProcessCollector,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use target::{Ages, TargetSeries};
 
 /// Bounds of the command duration histogram, in seconds.
 const DURATION_BUCKETS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
 
+/// Bounds of the failover stall histogram, in seconds.
+const STALL_BUCKETS: [f64; 15] =
+    [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0];
+
 const TARGET: &[&str] = &["target"];
 const PATH: &[&str] = &["target", "path"];
 const CAUSES: [&str; 3] = ["tcp", "login", "protocol"];
+const DIRECTIONS: [&str; 3] = ["read", "write", "none"];
 const FENCES: [&str; 3] = ["reinstate", "ordered", "time"];
-
-/// How a downstream login ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LoginResult {
-    /// A normal session began.
-    Accepted,
-    /// A discovery session began.
-    Discovery,
-    /// No such target is configured.
-    UnknownTarget,
-    /// The initiator is not let in, or has not proved itself.
-    Denied,
-    /// A limit on sessions was reached.
-    Limit,
-    /// No path led to the target, or the target refused.
-    Upstream,
-    /// The initiator broke the protocol, or its wishes could not be met.
-    Protocol,
-    /// It took too long, or the connection ended before it was done.
-    Unfinished,
-}
-
-impl LoginResult {
-    const ALL: [Self; 8] = [
-        Self::Accepted,
-        Self::Discovery,
-        Self::UnknownTarget,
-        Self::Denied,
-        Self::Limit,
-        Self::Upstream,
-        Self::Protocol,
-        Self::Unfinished,
-    ];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Discovery => "discovery",
-            Self::UnknownTarget => "unknown_target",
-            Self::Denied => "denied",
-            Self::Limit => "limit",
-            Self::Upstream => "upstream",
-            Self::Protocol => "protocol",
-            Self::Unfinished => "unfinished",
-        }
-    }
-}
 
 /// The label for a cause; none if nothing was wrong.
 fn cause_label(cause: &Cause) -> Option<&'static str> {
@@ -111,12 +82,24 @@ struct Families {
     build_info: IntGaugeVec,
     logins: IntCounterVec,
     sessions: IntGaugeVec,
+    pathless: IntGaugeVec,
+    irredundant: IntGaugeVec,
+    guarantees: IntGaugeVec,
     memory: IntGaugeVec,
+    memory_budget: IntGaugeVec,
+    oldest_command: GaugeVec,
+    stall: HistogramVec,
+    held: IntCounterVec,
+    held_seconds: CounterVec,
+    window_stalls: IntCounterVec,
+    window_stall_seconds: CounterVec,
+    digest_errors: IntCounterVec,
     all_paths_down: IntCounterVec,
     given_up: IntCounterVec,
     single_path: IntCounterVec,
     protocol_errors: IntCounterVec,
     connections: IntGaugeVec,
+    down: IntGaugeVec,
     connects: IntCounterVec,
     losses: IntCounterVec,
     connect_failures: IntCounterVec,
@@ -142,19 +125,32 @@ impl Families {
     fn new(registry: &Registry) -> Self {
         let counter = |name, help, labels| register(registry, IntCounterVec::new(Opts::new(name, help), labels));
         let gauge = |name, help, labels| register(registry, IntGaugeVec::new(Opts::new(name, help), labels));
-        let buckets = HistogramOpts::new("braid_command_duration_seconds", "Time from a command's arrival to its status, by the path that carried it last.")
-            .buckets(DURATION_BUCKETS.to_vec());
-        let fence_seconds = Opts::new("braid_fence_seconds_total", "Time that fences of lost nexuses took.");
+        let seconds = |name, help, labels| register(registry, CounterVec::new(Opts::new(name, help), labels));
+        let histogram = |name, help, buckets: &[f64], labels| {
+            register(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
+        };
         Self {
             build_info: gauge("braid_build_info", "Always 1; the version is the label.", &["version"]),
             logins: counter("braid_logins_total", "Logins of initiators, by how they ended.", &["result"]),
             sessions: gauge("braid_sessions", "Sessions of initiators open now, by how they are fanned out.", &["target", "fanout"]),
+            pathless: gauge("braid_sessions_without_path", "Sessions open now that have no working path.", TARGET),
+            irredundant: gauge("braid_sessions_without_redundancy", "Sessions open now that have several paths, of which at most one works.", TARGET),
+            guarantees: gauge("braid_session_guarantees", "Sessions open now, by who keeps barriers in order (one_path, strict, native) and how lost nexuses are fenced.", &["target", "order", "fence"]),
             memory: gauge("braid_memory_held_bytes", "Write data held now.", TARGET),
+            memory_budget: gauge("braid_memory_budget_bytes", "Write data that the sessions open now may hold together.", TARGET),
+            oldest_command: register(registry, GaugeVec::new(Opts::new("braid_oldest_command_age_seconds", "Age of the oldest command that has no status yet; 0 without one."), TARGET)),
+            stall: histogram("braid_failover_stall_seconds", "Longest time without a completion around the loss of a path under commands; its count is the number of failovers.", &STALL_BUCKETS, TARGET),
+            held: counter("braid_commands_held_total", "Commands that had to wait before they were sent, by what for: an overlap, a barrier, or a write in doubt (quarantine).", &["target", "by"]),
+            held_seconds: seconds("braid_commands_held_seconds_total", "Time that such commands waited, by what for.", &["target", "by"]),
+            window_stalls: counter("braid_target_window_stalls_total", "Times that commands began to wait for a place in the target's command window.", TARGET),
+            window_stall_seconds: seconds("braid_target_window_stall_seconds_total", "Time during which commands waited so.", TARGET),
+            digest_errors: counter("braid_digest_errors_total", "PDUs that came with a wrong digest, by the side that they came from.", &["target", "from"]),
             all_paths_down: counter("braid_all_paths_down_total", "Times that a session was left without a working path.", TARGET),
             given_up: counter("braid_outages_given_up_total", "Times that commands of a session were given up because no path came back in time.", TARGET),
             single_path: counter("braid_sessions_single_path_total", "Sessions on one path because their authentication is relayed and the others have no credentials.", TARGET),
             protocol_errors: counter("braid_initiator_protocol_errors_total", "Violations of the protocol by initiators.", TARGET),
             connections: gauge("braid_path_connections", "Connections up now; 0 with sessions open means that the path is down.", PATH),
+            down: gauge("braid_path_sessions_down", "Sessions open now for which the path is down.", PATH),
             connects: counter("braid_path_connects_total", "Connections that came up.", PATH),
             losses: counter("braid_path_losses_total", "Connections lost after they were up, by cause.", &["target", "path", "cause"]),
             connect_failures: counter("braid_path_connect_failures_total", "Attempts to connect that failed, by cause.", &["target", "path", "cause"]),
@@ -165,14 +161,14 @@ impl Families {
             moved: counter("braid_path_commands_moved_total", "Commands moved to other paths because this one was lost.", PATH),
             unknown: counter("braid_path_outcomes_unknown_total", "Commands answered with ABORTED COMMAND because their path was lost and they must not run twice.", PATH),
             fences: counter("braid_fences_total", "Fences of lost nexuses, by method.", &["target", "path", "method"]),
-            fence_seconds: register(registry, CounterVec::new(fence_seconds, PATH)),
+            fence_seconds: seconds("braid_fence_seconds_total", "Time that fences of lost nexuses took.", PATH),
             identity_proofs: counter("braid_identity_proofs_total", "Logical units proved to be the same over a path as over home.", PATH),
             identity_mismatches: counter("braid_identity_mismatches_total", "Logical units found to be another over a path: the path stays out.", PATH),
             access_changes: counter("braid_access_changes_total", "Changes of a logical unit's access state (ALUA) behind a path.", PATH),
             transitions: counter("braid_transitions_total", "Times the target was asked to make a path's port group active, because no other was.", PATH),
             transitions_refused: counter("braid_transitions_refused_total", "Such requests that the target refused.", PATH),
             absorbed: counter("braid_unit_attentions_absorbed_total", "Unit attentions of further nexuses that home reports.", PATH),
-            duration: register(registry, HistogramVec::new(buckets, PATH)),
+            duration: histogram("braid_command_duration_seconds", "Time from a command's arrival to its status, by the path that carried it last and the direction of its data.", &DURATION_BUCKETS, &["target", "path", "direction"]),
         }
     }
 }
@@ -190,32 +186,7 @@ pub struct Metrics {
     registry: Registry,
     families: Families,
     targets: Mutex<BTreeMap<String, Vec<String>>>,
-}
-
-/// What is known of a target's paths.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TargetHealth {
-    /// Name.
-    pub target: String,
-    /// Sessions of initiators open now.
-    pub sessions: i64,
-    /// Paths in the order of the configuration, with the number of connections up.
-    pub paths: Vec<(String, i64)>,
-}
-
-impl TargetHealth {
-    /// Paths with a connection up.
-    #[must_use]
-    pub fn usable(&self) -> usize {
-        self.paths.iter().filter(|(_, connections)| *connections > 0).count()
-    }
-
-    /// Whether somebody waits for a path: a session is open and no path works. Without sessions nothing is known of the
-    /// paths, and nobody is hurt.
-    #[must_use]
-    pub fn is_down(&self) -> bool {
-        self.sessions > 0 && self.usable() == 0
-    }
+    ages: Ages,
 }
 
 impl Default for Metrics {
@@ -230,19 +201,19 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let families = Families::new(&registry);
+        let process = ProcessCollector::for_self();
+        registry.register(Box::new(process)).expect("nothing of the table is named so");
         families.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         for result in LoginResult::ALL {
             families.logins.with_label_values(&[result.label()]);
         }
-        Self { registry, families, targets: Mutex::default() }
+        Self { registry, families, targets: Mutex::default(), ages: Ages::default() }
     }
 
     /// Makes the series of a target, at zero, and lists it in [`Metrics::health`].
     pub fn declare<'p>(&self, target: &str, paths: impl IntoIterator<Item = &'p str>) {
         let paths: Vec<String> = paths.into_iter().map(str::to_owned).collect();
-        for fanout in [Fanout::Mcs, Fanout::Sessions] {
-            self.families.sessions.with_label_values(&[target, fanout_label(fanout)]);
-        }
+        Terms::declare(&self.families, target);
         TargetSeries::new(&self.families, target);
         self.families.single_path.with_label_values(&[target]);
         for path in &paths {
@@ -256,12 +227,16 @@ impl Metrics {
         self: &Arc<Self>,
         target: &str,
         paths: impl IntoIterator<Item = &'p str>,
-        fanout: Fanout,
+        terms: &Terms,
     ) -> SessionMetrics {
-        let open = self.families.sessions.with_label_values(&[target, fanout_label(fanout)]);
-        open.inc();
-        let paths = paths.into_iter().map(|path| PathSeries::new(&self.families, target, path)).collect();
-        SessionMetrics { open, target: TargetSeries::new(&self.families, target), paths }
+        let paths: Vec<_> =
+            paths.into_iter().map(|path| PathSeries::new(&self.families, target, path)).collect();
+        let open = terms.enter(&self.families, target, paths.len());
+        let target =
+            TargetSeries::new(&self.families, target).of_session(terms, self.ages.new_session(target));
+        let mut session = SessionMetrics { _open: open, target, paths };
+        session.count_paths();
+        session
     }
 
     /// Counts a login of an initiator.
@@ -317,28 +292,8 @@ impl Metrics {
     /// Everything in the Prometheus text format.
     #[must_use]
     pub fn render(&self) -> String {
+        self.ages.publish(&self.families.oldest_command);
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
-    }
-}
-
-/// Series of one target.
-#[derive(Debug)]
-struct TargetSeries {
-    memory: Contribution,
-    all_paths_down: IntCounter,
-    given_up: IntCounter,
-    protocol_errors: IntCounter,
-}
-
-impl TargetSeries {
-    fn new(families: &Families, target: &str) -> Self {
-        let label = &[target];
-        Self {
-            memory: Contribution::new(families.memory.with_label_values(label)),
-            all_paths_down: families.all_paths_down.with_label_values(label),
-            given_up: families.given_up.with_label_values(label),
-            protocol_errors: families.protocol_errors.with_label_values(label),
-        }
     }
 }
 
@@ -346,6 +301,7 @@ impl TargetSeries {
 #[derive(Debug)]
 struct PathSeries {
     connections: Contribution,
+    down: Contribution,
     in_flight: Contribution,
     connects: IntCounter,
     losses: [IntCounter; CAUSES.len()],
@@ -363,7 +319,7 @@ struct PathSeries {
     transitions: IntCounter,
     transitions_refused: IntCounter,
     absorbed: IntCounter,
-    duration: Histogram,
+    duration: [Histogram; DIRECTIONS.len()],
 }
 
 impl PathSeries {
@@ -373,6 +329,7 @@ impl PathSeries {
             |family: &IntCounterVec| CAUSES.map(|cause| family.with_label_values(&[target, path, cause]));
         Self {
             connections: Contribution::new(families.connections.with_label_values(labels)),
+            down: Contribution::new(families.down.with_label_values(labels)),
             in_flight: Contribution::new(families.in_flight.with_label_values(labels)),
             connects: families.connects.with_label_values(labels),
             losses: by_cause(&families.losses),
@@ -390,7 +347,7 @@ impl PathSeries {
             transitions: families.transitions.with_label_values(labels),
             transitions_refused: families.transitions_refused.with_label_values(labels),
             absorbed: families.absorbed.with_label_values(labels),
-            duration: families.duration.with_label_values(labels),
+            duration: DIRECTIONS.map(|to| families.duration.with_label_values(&[target, path, to])),
         }
     }
 }
@@ -426,7 +383,8 @@ impl Drop for Contribution {
 /// The series of one session.
 #[derive(Debug)]
 pub struct SessionMetrics {
-    open: IntGauge,
+    /// What counts it for as long as it is open.
+    _open: [Contribution; 2],
     target: TargetSeries,
     paths: Vec<PathSeries>,
 }
@@ -434,6 +392,7 @@ pub struct SessionMetrics {
 impl SessionMetrics {
     /// Counts what the engine tells.
     pub fn note(&mut self, notice: &Notice) {
+        self.target.note(notice);
         match notice {
             Notice::AllPathsDown => self.target.all_paths_down.inc(),
             Notice::GaveUp(_) => self.target.given_up.inc(),
@@ -457,6 +416,31 @@ impl SessionMetrics {
                 }
             }
         }
+        if matches!(notice, Notice::PathUp { .. } | Notice::PathDown { .. }) {
+            self.count_paths();
+        }
+    }
+
+    /// Counts the paths that work, and those that do not.
+    fn count_paths(&mut self) {
+        let mut up = 0;
+        for path in &mut self.paths {
+            let works = path.connections.value > 0;
+            path.down.set(i64::from(!works));
+            up += usize::from(works);
+        }
+        self.target.paths_up(up, self.paths.len());
+    }
+
+    /// Looks at the engine at the end of a turn.
+    pub fn look(&mut self, engine: &Session, now: Instant) {
+        self.memory(engine.memory());
+        self.target.look(engine, now);
+    }
+
+    /// Counts a PDU with a wrong digest.
+    pub fn digest_error(&self, from: Side) {
+        self.target.digest_error(from);
     }
 
     /// Tells how many commands are under way on a path.
@@ -469,12 +453,6 @@ impl SessionMetrics {
     /// Tells how many bytes of write data are held.
     pub fn memory(&mut self, bytes: u64) {
         self.target.memory.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-    }
-}
-
-impl Drop for SessionMetrics {
-    fn drop(&mut self) {
-        self.open.dec();
     }
 }
 
@@ -508,7 +486,15 @@ impl PathSeries {
                 self.commands.inc();
                 self.read.inc_by(*read);
                 self.written.inc_by(*written);
-                self.duration.observe(took.as_secs_f64());
+                let [reads, writes, others] = &self.duration;
+                let duration = if *written > 0 {
+                    writes
+                } else if *read > 0 {
+                    reads
+                } else {
+                    others
+                };
+                duration.observe(took.as_secs_f64());
             }
             Notice::UnitAttentionAbsorbed { .. } => self.absorbed.inc(),
             Notice::OutcomeUnknown { .. } => self.unknown.inc(),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::session::AccessState;
+use crate::session::{AccessState, Barriers};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -14,8 +14,15 @@ fn metrics() -> Arc<Metrics> {
 }
 
 fn session(metrics: &Arc<Metrics>) -> SessionMetrics {
-    metrics.session(IQN, ["a", "b"], Fanout::Sessions)
+    metrics.session(IQN, ["a", "b"], &TERMS)
 }
+
+const TERMS: Terms = Terms {
+    fanout: Fanout::Sessions,
+    barriers: Barriers::Strict,
+    fence: FenceMethod::Auto,
+    memory_budget: 5000,
+};
 
 /// The value of the series whose line begins so.
 fn value(metrics: &Metrics, series: &str) -> f64 {
@@ -51,12 +58,13 @@ fn every_series_is_named_helped_and_a_number() {
             let name = series.split('{').next().unwrap();
             let family =
                 ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
-            assert!(name.starts_with("braid_"), "{line}");
+            assert!(name.starts_with("braid_") || name.starts_with("process_"), "{line}");
             assert!(helped.contains(family) && typed.contains(family), "{line}");
         }
     }
     assert_eq!(helped, typed);
     let named = include_str!("mod.rs").matches("\"braid_").count();
+    helped.retain(|name| name.starts_with("braid_"));
     assert_eq!(helped.len(), named, "a family of the table has no series from the start: {helped:?}");
 }
 
@@ -93,8 +101,8 @@ fn a_logout_is_no_loss() {
     session.note(&Notice::PathUp { path: A, home: true });
     session.note(&Notice::PathDown { path: A, was_up: true, cause: Cause::Logout });
     drop(session);
-    let changed: Vec<_> =
-        metrics.render().lines().filter(|line| !before.contains(*line)).map(str::to_owned).collect();
+    let own = |line: &&str| line.starts_with("braid_") && !before.contains(*line);
+    let changed: Vec<_> = metrics.render().lines().filter(own).map(str::to_owned).collect();
     assert_eq!(changed, [on("braid_path_connects_total", "a") + " 1"]);
 }
 
@@ -110,12 +118,17 @@ fn commands_are_counted_by_path() {
     assert_eq!(value(&metrics, &on("braid_path_read_bytes_total", "b")), 4096.0);
     assert_eq!(value(&metrics, &on("braid_path_written_bytes_total", "b")), 512.0);
     assert_eq!(value(&metrics, &on("braid_path_commands_moved_total", "a")), 7.0);
-    assert_eq!(value(&metrics, &on("braid_command_duration_seconds_count", "b")), 2.0);
     let bucket = |le: &str| {
-        format!("braid_command_duration_seconds_bucket{{path=\"b\",target=\"{IQN}\",le=\"{le}\"}}")
+        format!(
+            "braid_command_duration_seconds_bucket{{direction=\"read\",path=\"b\",target=\"{IQN}\",le=\"{le}\"}}"
+        )
     };
+    for (direction, commands) in [("read", 1.0), ("write", 1.0), ("none", 0.0)] {
+        let labels = format!("{{direction=\"{direction}\",path=\"b\",target=\"{IQN}\"}}");
+        assert_eq!(value(&metrics, &format!("braid_command_duration_seconds_count{labels}")), commands);
+    }
     assert_eq!(value(&metrics, &bucket("0.001")), 0.0);
-    assert_eq!(value(&metrics, &bucket("0.0025")), 2.0);
+    assert_eq!(value(&metrics, &bucket("0.0025")), 1.0);
     assert_eq!(metrics.carried(IQN), [("a".to_owned(), 0, 0), ("b".to_owned(), 4096, 512)]);
     assert_eq!(metrics.moved(IQN), 7);
 }
@@ -180,6 +193,61 @@ fn a_session_takes_its_gauges_with_it_and_leaves_its_counters() {
 }
 
 #[test]
+fn sessions_tell_which_paths_they_miss() {
+    let metrics = metrics();
+    let of_target = |name: &str| value(&metrics, &format!("{name}{{target=\"{IQN}\"}}"));
+    let down = |path: &str| value(&metrics, &on("braid_path_sessions_down", path));
+    let state = || {
+        let sessions = ["braid_sessions_without_path", "braid_sessions_without_redundancy"].map(of_target);
+        (sessions, [down("a"), down("b")])
+    };
+    assert_eq!(state(), ([0.0, 0.0], [0.0, 0.0]));
+    let mut session = session(&metrics);
+    assert_eq!(state(), ([1.0, 1.0], [1.0, 1.0]));
+    session.note(&Notice::PathUp { path: A, home: true });
+    assert_eq!(state(), ([0.0, 1.0], [0.0, 1.0]));
+    session.note(&Notice::PathUp { path: B, home: false });
+    assert_eq!(state(), ([0.0, 0.0], [0.0, 0.0]));
+    session.note(&Notice::PathDown { path: A, was_up: true, cause: Cause::Tcp("reset".into()) });
+    assert_eq!(state(), ([0.0, 1.0], [1.0, 0.0]));
+    drop(session);
+    assert_eq!(state(), ([0.0, 0.0], [0.0, 0.0]));
+    let only = metrics.session(IQN, ["a"], &TERMS);
+    assert_eq!(of_target("braid_sessions_without_redundancy"), 0.0, "it never had any");
+    drop(only);
+}
+
+#[test]
+fn sessions_tell_what_they_run_under() {
+    let metrics = metrics();
+    let under = |order: &str, fence: &str| {
+        let labels = format!("{{fence=\"{fence}\",order=\"{order}\",target=\"{IQN}\"}}");
+        value(&metrics, &format!("braid_session_guarantees{labels}"))
+    };
+    let budget = || value(&metrics, &format!("braid_memory_budget_bytes{{target=\"{IQN}\"}}"));
+    let strict = session(&metrics);
+    let native = Terms { barriers: Barriers::Native, fence: FenceMethod::Time, ..TERMS };
+    let native = metrics.session(IQN, ["a", "b"], &native);
+    let single = metrics.session(IQN, ["a"], &TERMS);
+    assert_eq!([under("strict", "auto"), under("native", "time"), under("one_path", "auto")], [1.0; 3]);
+    assert_eq!(budget(), 15_000.0);
+    drop((strict, native, single));
+    assert_eq!([under("strict", "auto"), under("native", "time"), under("one_path", "auto")], [0.0; 3]);
+    assert_eq!(budget(), 0.0);
+}
+
+#[test]
+fn wrong_digests_are_counted_by_side() {
+    let metrics = metrics();
+    let session = session(&metrics);
+    session.digest_error(Side::Target);
+    let errors = |from: &str| {
+        value(&metrics, &format!("braid_digest_errors_total{{from=\"{from}\",target=\"{IQN}\"}}"))
+    };
+    assert_eq!((errors("initiator"), errors("target")), (0.0, 1.0));
+}
+
+#[test]
 fn a_path_beyond_the_plan_is_ignored() {
     let metrics = metrics();
     let mut session = session(&metrics);
@@ -211,8 +279,16 @@ fn a_target_is_down_when_somebody_waits_for_it() {
 #[test]
 fn the_readme_lists_every_series() {
     let readme = include_str!("../../README.md");
-    for line in metrics().render().lines().filter_map(|line| line.strip_prefix("# HELP ")) {
-        let (name, help) = line.split_once(' ').unwrap();
-        assert!(readme.contains(&format!("| `{name}` | {help} |")), "README.md has no row for: {line}");
+    let text = metrics().render();
+    let helped: Vec<_> =
+        text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' ')).collect();
+    let listed =
+        readme.lines().filter(|line| line.starts_with("| `braid_") || line.starts_with("| `process_"));
+    assert_eq!(listed.count(), helped.len(), "README.md lists what is not there");
+    for (name, help) in helped {
+        assert!(
+            readme.contains(&format!("| `{name}` | {help} |")),
+            "README.md has no row for: {name} {help}"
+        );
     }
 }

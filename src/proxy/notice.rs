@@ -1,7 +1,9 @@
 //! What the engine tells, as metrics and log lines.
 
-use crate::metrics::SessionMetrics;
+use crate::iscsi::{FrameError, WireError};
+use crate::metrics::{SessionMetrics, Side};
 use crate::session::{Cause, Exhausted, Notice, PathId, Session};
+use std::time::Instant;
 
 /// Watches one session.
 #[derive(Debug)]
@@ -22,9 +24,17 @@ impl Observer {
         log(&self.paths, notice);
     }
 
+    /// Takes note of a PDU that was not one.
+    pub(super) fn spoilt(&mut self, from: Side, error: &FrameError) {
+        let (FrameError::Fatal(error) | FrameError::Rejectable { error, .. }) = error;
+        if matches!(error, WireError::HeaderDigest | WireError::DataDigest) {
+            self.metrics.digest_error(from);
+        }
+    }
+
     /// Takes note of how things stand.
-    pub(super) fn look(&mut self, engine: &Session) {
-        self.metrics.memory(engine.memory());
+    pub(super) fn look(&mut self, engine: &Session, now: Instant) {
+        self.metrics.look(engine, now);
         for path in (0..self.paths.len()).map(PathId) {
             self.metrics.in_flight(path, usize::try_from(engine.in_flight(path)).unwrap_or(usize::MAX));
         }

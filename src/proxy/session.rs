@@ -25,6 +25,7 @@ use super::dial::{DialError, Way, dial_way};
 use super::notice::Observer;
 use crate::iscsi::FrameError;
 use crate::login::{LoginPlan, Negotiated};
+use crate::metrics::Side;
 use crate::session::{Cause, ConnId, Event, How, Output, PathId, Session};
 use smallvec::SmallVec;
 use std::pin::Pin;
@@ -298,7 +299,7 @@ impl Driver {
         }
         self.flush(now);
         self.turn_pause(now);
-        self.observer.look(&self.engine);
+        self.observer.look(&self.engine, now);
     }
 
     /// Gives the engine one event and does what it wants done.
@@ -339,11 +340,16 @@ impl Driver {
                     self.feed(Event::Downstream(pdu), now);
                 }
                 Ok(None) => return,
-                Err(FrameError::Rejectable { header, reason, error }) => {
-                    tracing::warn!(%error, reason, "PDU of the initiator rejected");
-                    self.feed(Event::DownstreamRejectable { header, reason }, now);
+                Err(error) => {
+                    self.observer.spoilt(Side::Initiator, &error);
+                    match error {
+                        FrameError::Rejectable { header, reason, error } => {
+                            tracing::warn!(%error, reason, "PDU of the initiator rejected");
+                            self.feed(Event::DownstreamRejectable { header, reason }, now);
+                        }
+                        FrameError::Fatal(error) => return self.lose_downstream(&error.to_string(), now),
+                    }
                 }
-                Err(FrameError::Fatal(error)) => return self.lose_downstream(&error.to_string(), now),
             }
         }
     }
@@ -358,7 +364,10 @@ impl Driver {
                 Ok(None) => return,
                 // Below error recovery level 1 a PDU that was lost to its digest can only be had again by running its
                 // task again (R178); its connection goes, so that the engine does just that.
-                Err(error) => return self.lose_upstream(id, Cause::Protocol(error.to_string()), now),
+                Err(error) => {
+                    self.observer.spoilt(Side::Target, &error);
+                    return self.lose_upstream(id, Cause::Protocol(error.to_string()), now);
+                }
             }
         }
     }

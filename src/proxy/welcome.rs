@@ -19,7 +19,7 @@ use crate::login::{
     ConnectionParams, Intent, LoginKind, LoginPlan, Negotiated, Offer, Refusal, SessionParams, TargetLogin,
     TargetStep,
 };
-use crate::metrics::LoginResult;
+use crate::metrics::{LoginResult, Terms};
 use crate::session::{Fanout, PathId, PathPlan, Session, SessionPlan};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::SocketAddr;
@@ -333,7 +333,9 @@ async fn run(shared: &Arc<Shared>, conn: Conn, granted: Granted) {
     let Footing { target, mut claim, permit, ways, fanout, plan, leading } = footing;
     let names: Vec<String> = target.paths.iter().map(|path| path.name.clone()).collect();
     tracing::info!(home = names.get(leading.path), tsih = claim.tsih.0, "session begins");
-    let metrics = shared.metrics.session(&target.name, names.iter().map(String::as_str), fanout);
+    let (barriers, fence, memory_budget) = (target.barriers, target.fence, target.memory);
+    let terms = Terms { fanout, barriers, fence, memory_budget };
+    let metrics = shared.metrics.session(&target.name, names.iter().map(String::as_str), &terms);
     let home = PathId(leading.path);
     let local = conn.stream().local_addr().ok().map(|local| local.ip());
     let portals = shared.records(local).into_iter().filter(|record| record.name == target.name);

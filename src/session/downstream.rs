@@ -163,6 +163,7 @@ impl Session {
         let verdict = self.order.arrive(key, footprint);
         if let Some(task) = self.tasks.get_mut(key) {
             task.blockers = verdict.blockers;
+            task.held = (verdict.blockers > 0).then_some((verdict.by, task.arrived));
             if verdict.follows {
                 task.follow();
             }

@@ -18,6 +18,7 @@
 //! - `nexus`: upstream sessions and connections. `group`: where they lead. `leave`: logging them out.
 //! - `unit`: logical units: who they are, whether two nexuses show the same one, what binds them to home.
 //! - `attention`: unit attentions, each told once. `deed`: what they tell of. `again`: commands that were answered and have not run.
+//! - `tally`: what is counted in passing.
 //! - `stuck`: commands that a living connection does not answer. `cleared`: those that somebody else has cleared.
 //!   `stale`: answers that come too late.
 //! - `caches`: what a flush must reach where there are several targets.
@@ -60,12 +61,14 @@ mod select;
 mod sequence;
 mod stale;
 mod stuck;
+mod tally;
 mod tasks;
 mod tmf;
 mod unit;
 mod upstream;
 
 pub use api::*;
+pub use tally::{HeldBy, Tally, Waits};
 
 use crate::iscsi::text::TextCollector;
 use crate::iscsi::{Lun, Pdu, TaskManagementRequest};
@@ -146,6 +149,9 @@ pub struct Session {
     access_at: Option<Instant>,
     next_ghost: u64,
     control: u32,
+    tally: Tally,
+    /// Something waits for a place in a target's window.
+    window_full_since: Option<Instant>,
     outputs: VecDeque<Output>,
 }
 
@@ -205,6 +211,8 @@ impl Session {
             access_at: None,
             next_ghost: 0,
             control: 0,
+            tally: Tally::default(),
+            window_full_since: None,
             outputs: VecDeque::new(),
             plan,
         };

@@ -15,6 +15,7 @@
 
 use super::api::Barriers;
 use super::rules::Rules;
+use super::tally::HeldBy;
 use super::tasks::TaskKey;
 use crate::iscsi::{Lun, TaskAttribute};
 use crate::scsi::Class;
@@ -44,8 +45,17 @@ enum Wait {
 pub(super) struct Verdict {
     /// Entries it waits for.
     pub(super) blockers: u32,
+    /// Why it waits, if it does.
+    pub(super) by: HeldBy,
     /// It follows a command that the target still has: it must go to the same session.
     pub(super) follows: bool,
+}
+
+impl Verdict {
+    fn waits_for(&mut self, by: HeldBy) {
+        self.blockers += 1;
+        self.by = self.by.max(by);
+    }
 }
 
 /// Barriers that are left to the target.
@@ -75,6 +85,11 @@ impl Footprint {
     /// Whether the attribute alone makes it a barrier (R241, R243).
     fn is_barrier(&self) -> bool {
         matches!(self.attribute, TaskAttribute::Ordered | TaskAttribute::Untagged)
+    }
+
+    /// Whether it or its attribute makes others wait that it shares no blocks with.
+    fn drains(&self) -> bool {
+        self.is_barrier() || matches!(self.class, Class::Flush(_) | Class::Barrier | Class::Reservation)
     }
 
     /// Whether it runs whatever is before it: HEAD OF QUEUE, and ACA, which is for a unit whose other commands are
@@ -148,6 +163,15 @@ impl Entry {
         let (number, handed_over, followers) = (0, false, Vec::new());
         Self { holder, number, footprint, reads_too, dependents, handed_over, followers }
     }
+
+    /// Why it holds `later` back.
+    fn holds_by(&self, later: &Footprint) -> HeldBy {
+        match self.holder {
+            Holder::Ghost(_) => HeldBy::Quarantine,
+            Holder::Task(_) if self.footprint.drains() || later.drains() => HeldBy::Barrier,
+            Holder::Task(_) => HeldBy::Overlap,
+        }
+    }
 }
 
 /// Entries, in no order: what is there when a command arrives came before it.
@@ -181,11 +205,11 @@ impl Order {
                 Wait::HandedOver if entry.handed_over => verdict.follows = true,
                 Wait::HandedOver => {
                     entry.followers.push(key);
-                    verdict.blockers += 1;
+                    verdict.waits_for(entry.holds_by(&footprint));
                 }
                 Wait::Completed => {
                     entry.dependents.push(key);
-                    verdict.blockers += 1;
+                    verdict.waits_for(entry.holds_by(&footprint));
                 }
             }
         }
@@ -376,11 +400,11 @@ mod tests {
     /// Who follows nothing, and waits for so many.
     impl PartialEq<u32> for Verdict {
         fn eq(&self, blockers: &u32) -> bool {
-            *self == Self { blockers: *blockers, follows: false }
+            (self.blockers, self.follows) == (*blockers, false)
         }
     }
 
-    const FOLLOWS: Verdict = Verdict { blockers: 0, follows: true };
+    const FOLLOWS: Verdict = Verdict { blockers: 0, by: HeldBy::Overlap, follows: true };
 
     fn simple(class: Class) -> Footprint {
         Footprint { lun: Lun(0), class, attribute: TaskAttribute::Simple }
@@ -560,6 +584,18 @@ mod tests {
         assert_eq!(order.run_again(2, |g| g == 77, |k| k == 0), 1, "write 0 would be undone by the ghost");
         assert_eq!(order.haunt(0, 78, |_| false), vec![1, 2]);
         assert_eq!(order.run_again(0, |g| g == 78, |_| false), 1, "the ghost of the urgent write");
+    }
+
+    #[test]
+    fn it_is_known_why_a_command_waits() {
+        let mut order = Order::default();
+        order.inherit(78, Lun(1 << 48));
+        order.arrive(0, write(0));
+        assert_eq!(order.arrive(1, read(4)).by, HeldBy::Overlap);
+        assert_eq!(order.arrive(2, simple(Class::Flush(Extent::ALL))).by, HeldBy::Barrier);
+        let ordered = Footprint { attribute: TaskAttribute::Ordered, ..read(64) };
+        assert_eq!(order.arrive(3, ordered).by, HeldBy::Barrier);
+        assert_eq!(order.arrive(4, Footprint { lun: Lun(1 << 48), ..write(0) }).by, HeldBy::Quarantine);
     }
 
     #[test]

@@ -279,7 +279,7 @@ impl Session {
         let tasks = &self.tasks;
         let more = self.order.run_again(key, |id| own.contains(&id), |k| tasks.runs(k));
         if let Some(task) = self.tasks.get_mut(key) {
-            task.blockers += more;
+            task.fear(more, self.now);
         }
     }
 
@@ -287,7 +287,7 @@ impl Session {
     pub(super) fn hold_back(&mut self, waiting: &[TaskKey]) {
         for key in waiting {
             let Some(task) = self.tasks.get_mut(*key) else { continue };
-            task.blockers += 1;
+            task.fear(1, self.now);
             if std::mem::take(&mut task.queued) {
                 self.unqueue(*key);
             }

@@ -62,6 +62,7 @@ impl Session {
         self.dispatch_home(now);
         // Or have to wait for washes.
         self.dispatch_own(now);
+        self.watch_windows(now);
     }
 
     /// Whether home takes a command although it is plain block I/O.

@@ -10,6 +10,7 @@ use super::data::{ReadProgress, WriteBuffer};
 use super::group::TargetId;
 use super::nexus::NexusId;
 use super::rules::Rules;
+use super::tally::HeldBy;
 use crate::iscsi::{Cdb, CmdSn, Itt, Lun, Payload, ScsiCommand, ScsiResponse, TaskAttribute, Ttt};
 use crate::scsi::reservation::Request;
 use crate::scsi::{Class, Command};
@@ -100,6 +101,8 @@ pub(super) struct Task {
     pub(super) arrived: Instant,
     /// Entries of the order it still waits for.
     pub(super) blockers: u32,
+    /// For what, and since when.
+    pub(super) held: Option<(HeldBy, Instant)>,
     /// Whether it stands in a send queue.
     pub(super) queued: bool,
     /// Only home will do: not block I/O, or a further nexus had something to say that home must say itself.
@@ -166,6 +169,7 @@ impl Task {
             seq,
             arrived: now,
             blockers: 0,
+            held: None,
             queued: false,
             home_only: !plain_block_io,
             follows: false,
@@ -424,6 +428,11 @@ impl Tasks {
     /// Immediate commands of the initiator that have not completed.
     pub(super) fn immediate(&self) -> usize {
         self.by_itt.len().saturating_sub(self.commands as usize)
+    }
+
+    /// Commands of the initiator that have not completed.
+    pub(super) fn outstanding(&self) -> usize {
+        self.by_itt.len()
     }
 
     /// Tasks of any kind.

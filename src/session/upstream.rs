@@ -521,14 +521,17 @@ impl Session {
     pub(super) fn recall(&mut self, key: TaskKey) {
         let tasks = &self.tasks;
         let waiting = self.order.recall(key, |k| tasks.runs(k));
+        self.held_by_barrier(&waiting);
         self.hold_back(&waiting);
     }
 
     /// Entries of the order went away: whoever waited for nothing else may go.
     pub(super) fn release(&mut self, waiting: &[TaskKey]) {
         for key in waiting {
-            if let Some(task) = self.tasks.get_mut(*key) {
-                task.blockers = task.blockers.saturating_sub(1);
+            let Some(task) = self.tasks.get_mut(*key) else { continue };
+            task.blockers = task.blockers.saturating_sub(1);
+            if let Some(hold) = task.held.take_if(|_| task.blockers == 0) {
+                self.count_hold(hold);
             }
             self.queue_if_ready(*key);
         }

@@ -136,11 +136,12 @@ mod downstream {
     #[tokio::test]
     async fn r176_a_bad_header_digest() {
         bounded(async {
-            let (_rig, mut culprit, bystander) = scene_with(with_digests()).await;
+            let (rig, mut culprit, bystander) = scene_with(with_digests()).await;
             let mut bytes = header(&Pdu::NopOut(ping(&mut culprit))).to_vec();
             bytes.extend_from_slice(b"none");
             send_raw(&culprit.conn, &bytes).await;
             assert_closed(culprit.conn).await;
+            assert_eq!(rig.digest_errors("initiator"), 1);
             bystander.stays_well().await;
         })
         .await;
@@ -149,7 +150,7 @@ mod downstream {
     #[tokio::test]
     async fn r177_a_bad_data_digest() {
         bounded(async {
-            let (_rig, mut culprit, bystander) = scene_with(with_digests()).await;
+            let (rig, mut culprit, bystander) = scene_with(with_digests()).await;
             let data = Payload::from(b"ping".to_vec());
             let header = header(&Pdu::NopOut(NopOut { data, ..ping(&mut culprit) }));
             let mut bytes = header.to_vec();
@@ -158,6 +159,7 @@ mod downstream {
             bytes.extend_from_slice(b"none");
             send_raw(&culprit.conn, &bytes).await;
             assert_eq!(expect_reject(&mut culprit).await.reason, reject::DATA_DIGEST);
+            assert_eq!((rig.digest_errors("initiator"), rig.digest_errors("target")), (1, 0));
             assert_eq!(culprit.read(0, 8).await.status, 0);
             bystander.stays_well().await;
         })
@@ -575,7 +577,8 @@ mod upstream {
                 pdu[40] ^= 1;
                 Spoilt::Instead(pdu)
             });
-            assert!(scene.survive(attack).await.rig.losses() > 0);
+            let rig = scene.survive(attack).await.rig;
+            assert!(rig.losses() > 0 && rig.digest_errors("target") > 0);
         })
         .await;
     }
@@ -588,7 +591,8 @@ mod upstream {
                 pdu[60] ^= 1;
                 Spoilt::Instead(pdu)
             });
-            assert!(scene.survive(attack).await.rig.losses() > 0);
+            let rig = scene.survive(attack).await.rig;
+            assert!(rig.losses() > 0 && rig.digest_errors("target") > 0);
         })
         .await;
     }

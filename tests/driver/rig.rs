@@ -57,9 +57,19 @@ impl Rig {
 
     /// Connections to the target that were lost so far.
     pub(crate) fn losses(&self) -> u64 {
+        self.counted("braid_path_losses_total")
+    }
+
+    /// PDUs with wrong digests from this side so far.
+    pub(crate) fn digest_errors(&self, from: &str) -> u64 {
+        self.counted(&format!("braid_digest_errors_total{{from=\"{from}\""))
+    }
+
+    /// The sum of all series that begin so.
+    fn counted(&self, series: &str) -> u64 {
         let text = self.metrics.render();
-        let losses = text.lines().filter(|line| line.starts_with("braid_path_losses_total"));
-        losses.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+        let values = text.lines().filter(|line| line.starts_with(series));
+        values.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
 
     pub(crate) async fn client(&self, isid: u8) -> Client {

@@ -93,6 +93,7 @@ fn reinstatement_over_another_path_of_the_group_is_the_fence_where_it_is_proved_
     assert_eq!(rig.fenced(), Some(FenceMethod::Reinstate));
     assert!(matches!(rig.sent(conn), Pdu::LogoutRequest(l) if l.reason == 0));
     assert_eq!(rig.next_command().1.cdb, write(4, 8).cdb);
+    assert_eq!(rig.session.tally().held.map(|waits| waits.count), [0, 0, 1], "for the write in doubt");
     rig.quiet();
 }
 

@@ -29,7 +29,7 @@ use braid::path::select::Policy;
 use braid::scsi::Sense;
 use braid::session::{
     Barriers, Cause, ConnId, Event, Exhausted, Fanout, FenceMethod, How, Notice, Output, PathId, PathPlan,
-    Session, SessionPlan,
+    Session, SessionPlan, Waits,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};

@@ -76,6 +76,29 @@ fn overlapping_commands_wait_if_one_of_them_writes_r109_r245() {
 }
 
 #[test]
+fn what_waited_is_counted_with_its_time_and_reason() {
+    let mut rig = two();
+    let before = *rig.session.tally();
+    let write_itt = rig.write(0, 8);
+    let running = rig.next_command();
+    let (read_itt, flush_itt) = (rig.read(4, 1), rig.plain(&FLUSH));
+    assert_eq!((rig.session.outstanding(), *rig.session.tally()), (3, before));
+    let arrived = rig.now;
+    rig.pass(SECOND);
+    assert_eq!(rig.session.oldest_arrival(), Some(arrived));
+    rig.finish(write_itt, &running);
+    let [overlap, barrier, quarantine] = rig.session.tally().held;
+    assert_eq!(overlap, Waits { count: 1, time: SECOND });
+    assert_eq!(barrier, Waits { count: 1, time: SECOND });
+    assert_eq!(quarantine, Waits::default());
+    for itt in [flush_itt, read_itt] {
+        let running = rig.next_command();
+        rig.finish(itt, &running);
+    }
+    assert_eq!((rig.session.outstanding(), rig.session.oldest_arrival()), (0, None));
+}
+
+#[test]
 fn flushes_wait_for_earlier_writes_and_later_writes_for_them_r244() {
     waits(write(0, 1), plain(&FLUSH));
     waits(plain(&FLUSH), write(0, 1));
@@ -132,6 +155,7 @@ fn head_of_queue_passes_what_waits_for_the_targets_window() {
     // The engine's own questions come before; then the urgent one.
     rig.identify();
     assert_eq!(rig.next_command().1.cdb, read(8, 1).cdb);
+    assert_eq!(rig.session.tally().target_window.count, 1);
 }
 
 #[test]
