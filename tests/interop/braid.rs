@@ -192,6 +192,17 @@ impl Braid {
         self.daemon.resident()
     }
 
+    /// Where its metrics are.
+    pub(crate) fn admin(&self) -> &str {
+        &self.admin
+    }
+
+    /// `/metrics`, without the head.
+    pub(crate) fn exposition(&self) -> String {
+        let text = self.metrics().0;
+        text.split_once("\r\n\r\n").expect("head and body").1.to_owned()
+    }
+
     /// All samples of `/metrics`.
     pub(crate) fn metrics(&self) -> Metrics {
         let text = self.get("/metrics").unwrap_or_else(|| panic!("no metrics\n{}", self.log()));

@@ -39,7 +39,7 @@ fn each_path_in_turn(kind: Kind, paths: usize, how: Cut) {
 }
 
 /// The load, round after round until told to stop, and then the look at the disk.
-fn work(stage: &Stage, stop: &AtomicBool) -> Result<(), String> {
+pub(crate) fn work(stage: &Stage, stop: &AtomicBool) -> Result<(), String> {
     let mut load = Load::start(stage.endpoint());
     while !stop.load(Ordering::Relaxed) {
         load.round(STALL)?;
@@ -48,7 +48,7 @@ fn work(stage: &Stage, stop: &AtomicBool) -> Result<(), String> {
 }
 
 /// Lets the load end also when the test fails meanwhile, so that the failure is seen.
-struct StopOnDrop<'a>(&'a AtomicBool);
+pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {

@@ -11,6 +11,7 @@
 //! - [`access`]: access states of LIO's port groups changed under a verified load, by its operator and by Braid.
 //! - [`sg`]: sg3-utils on the kernel's initiator ([`initiator`]); through Braid must equal direct, line by line.
 //! - [`chap`]: authentication, ended by Braid or relayed to the target.
+//! - [`watched`]: Prometheus, with the rules and panels of `dashboards/`.
 //! - [`neighbour`]: a second initiator, straight at the target, resets, reserves and preempts under load.
 //!
 //! Fixtures ([`target`], [`lio`], [`uml`], [`braid`], [`stage`]) own their files, addresses and processes and end with the test; a failed
@@ -40,3 +41,4 @@ mod tools;
 mod trouble;
 mod uml;
 mod wait;
+mod watched;

@@ -14,9 +14,9 @@ use crate::process::run;
 
 /// Packages whose programs are called by name.
 const PACKAGES: &str = "tgt istgt libiscsi-bin iproute2 nftables user-mode-linux kmod dmsetup \
-     open-iscsi sg3-utils fio";
+     open-iscsi sg3-utils fio prometheus";
 /// One program of each package, to see what is there without asking dpkg.
-const PROGRAMS: [&str; 17] = [
+const PROGRAMS: [&str; 19] = [
     "tgtd",
     "tgtadm",
     "istgt",
@@ -34,6 +34,8 @@ const PROGRAMS: [&str; 17] = [
     "sg_persist",
     "fio",
     "setpriv",
+    "prometheus",
+    "promtool",
 ];
 /// QEMU's tools and their iSCSI driver.
 const QEMU_PACKAGES: &str = "qemu-utils qemu-block-extra";
