@@ -154,11 +154,12 @@ impl Session {
     fn choose_home(&self, key: TaskKey) -> Option<ConnId> {
         let task = self.tasks.get(key)?;
         let single_file = self.is_single_file(task.lun);
-        let load = |c: &&Conn| match single_file {
-            true => c.id.0,
-            false => self.loads.get(c.path.0).map_or(0, |l| l.commands),
-        };
-        self.conns.iter().filter(|c| self.takes_commands(c, HOME)).min_by_key(load).map(|c| c.id)
+        let able = self.conns.iter().filter(|c| self.takes_commands(c, HOME));
+        let load = |c: &&Conn| self.loads.get(c.path.0).map_or(0, |l| l.commands);
+        // One that was opened earlier may come up later.
+        let chosen =
+            if single_file { able.min_by_key(|c| (c.up_since, c.id)) } else { able.min_by_key(load) };
+        chosen.map(|c| c.id)
     }
 
     /// A connection on a path chosen by policy, whose nexus may carry the unit and is as good for it as any. A path with
