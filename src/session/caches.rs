@@ -14,9 +14,10 @@
 //! # When a target is gone
 //! Other nexuses with the same target do: a wash whose nexus is lost is sent again over any that has proved to show the unit.
 //! While there is none the flush is held, for as long as commands are held when no path works at all (`queue_time`). Then
-//! what is in that cache may be lost with the target, and the initiator is told: HARDWARE ERROR, WRITE ERROR, which says that it
-//! is not durable and that trying again is no help. The mark is gone then: the initiator knows. A write that runs again
-//! elsewhere because its path was lost is marked where it was answered.
+//! what is in that cache may be lost with the target, and the initiator is told: HARDWARE ERROR, WRITE ERROR, as arrays say whose
+//! cache has failed. The mark is gone then: the initiator knows. So it must be a sense that is not tried again, since the next flush
+//! would end well: Linux passes this one on to the file system, but tries MEDIUM ERROR with the same code again
+//! (`scsi_check_sense`). A write that runs again elsewhere because its path was lost is marked where it was answered.
 //!
 //! A target that is back may have lost power meanwhile. Where it says so (29h/01h) and had a mark, the initiator hears of it
 //! ([`super::attention`]), as it would have of its own target. Where it says the same at every login, nobody can tell.

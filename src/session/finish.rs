@@ -2,7 +2,7 @@
 //!
 //! The initiator is not waited for: what has not been sent is dropped, and a write whose data did not come whole is
 //! given up with its nexus. Ghosts are fenced before the session ends, so that a successor of the same initiator finds
-//! none ([`super::recover`]).
+//! none ([`super::fence`]).
 
 use super::Session;
 use super::api::{How, Output};

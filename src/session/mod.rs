@@ -22,9 +22,8 @@
 //! - `stuck`: commands that a living connection does not answer. `cleared`: those that somebody else has cleared.
 //!   `stale`: answers that come too late.
 //! - `caches`: what a flush must reach where there are several targets.
-//! - `outage`: home is lost, and commands wait for it. `recover`: a nexus is lost: moved commands, ghosts, fences.
-//!   `recognise`: whether these are of the right unit.
-//!   `predecessor`: ghosts of an earlier session.
+//! - `outage`: home is lost, and commands wait for it. `recover`: a nexus is lost: moved commands, ghosts. `fence`: what makes sure
+//!   that these have ended. `recognise`: whether they are of the right unit. `predecessor`: ghosts of an earlier session.
 //! - `finish`: the end.
 //!
 //! # One WRITE
@@ -45,6 +44,7 @@ mod cleared;
 mod data;
 mod deed;
 mod downstream;
+mod fence;
 mod finish;
 mod group;
 mod leave;
@@ -120,7 +120,7 @@ pub struct Session {
     inventories: BTreeMap<nexus::NexusId, unit::Inventory>,
     caches: caches::Caches,
     ghosts: Vec<recover::Ghost>,
-    fences: Vec<recover::Fence>,
+    fences: Vec<fence::Fence>,
     /// When unanswered commands are looked at next; set while there may be some.
     stuck_check_at: Option<Instant>,
     /// When commands that somebody may have cleared are looked at next; set while there are some.

@@ -8,9 +8,9 @@
 //! ([`super::recover`]) by the same fences as any others:
 //! - A nexus that lives was reinstated by this session: what makes sure that nothing still runs follows at once.
 //! - A further nexus that is down, home's path's own for one, is reinstated over a living path of its portal group.
-//! - So is a **stray**, home as it may be in another portal group, of the same target or of another: with the initiator's own ISID, over a path there.
-//!   There is one for each path until its group is known, then one for each group. (This session's home may leave one
-//!   too, when it moves to another group.)
+//! - So is a **stray**, home as it may be in another portal group, of the same target or of another: with the initiator's own ISID, over
+//!   a path there. There is one for each path until its group is known, then one for each group. (This session's home may
+//!   leave one too, when it moves to another group.)
 //! - The portal group of a path that has not been up is not known, and time must do.
 //!
 //! Nexuses of paths that the predecessor had under other names are not known: after such a change of the configuration

@@ -8,8 +8,9 @@
 
 use super::Session;
 use super::api::PathId;
+use super::fence::{FENCE_ATTEMPTS, Fence};
 use super::nexus::{ConnState, HOME, NexusId};
-use super::recover::{FENCE_ATTEMPTS, Fence, Ghost};
+use super::recover::Ghost;
 use super::tasks::{Origin, Task};
 use crate::iscsi::{Cdb, Lun, ScsiResponse};
 use crate::scsi::inquiry;
