@@ -61,6 +61,26 @@ fn an_address_that_is_taken_is_told_and_ends_with_1() {
 }
 
 #[test]
+fn a_path_to_oneself_is_told_and_ends_with_1() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (listen, path) = (format!("0.0.0.0:{}", free.port()), free.to_string());
+    let base = ["run", "--target", "iqn.2026-01.org.braid:test", "--admin", "off"];
+    let output = braid(&[&base[..], &["--listen", &listen, "--path", &path]].concat());
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{complaint}");
+    assert!(complaint.contains(&format!("{path} is where Braid itself listens")), "{complaint}");
+}
+
+#[test]
+fn a_configuration_that_intercepts_nothing_has_no_rules() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/minimal.toml");
+    let output = braid(&["intercept", "--config", file]);
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{complaint}");
+    assert!(complaint.contains("nothing to intercept"), "{complaint}");
+}
+
+#[test]
 fn a_target_that_is_not_there_ends_with_69() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     assert_eq!(code(&["discover", &closed]), 69);

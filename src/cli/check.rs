@@ -1,6 +1,6 @@
 //! `braid check`: what a configuration comes to.
 
-use crate::config::{Chap, Config, Local, PathConfig, Target};
+use crate::config::{Chap, Config, Listen, Local, PathConfig, Target};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 #[must_use]
 pub fn describe(config: &Config) -> String {
     let mut text = String::new();
-    let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+    let listen: Vec<_> = config.listen.iter().map(describe_listener).collect();
     let admin = config.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string());
     let state = config.state_file.as_ref().map_or_else(|| "none".into(), |file| file.to_string_lossy());
     let mut line = |content: String| {
@@ -16,6 +16,9 @@ pub fn describe(config: &Config) -> String {
         writeln!(text, "{content}").ok();
     };
     line(format!("listen {}; admin {admin}; state file {state}", listen.join(", ")));
+    if let Some(mark) = config.own_mark() {
+        line(format!("own connections carry the mark {mark:#x}"));
+    }
     if config.discovery_chap != Chap::None {
         line(format!("discovery {}", describe_chap(&config.discovery_chap)));
     }
@@ -27,6 +30,11 @@ pub fn describe(config: &Config) -> String {
         }
     }
     text
+}
+
+fn describe_listener(listen: &Listen) -> String {
+    let how = listen.intercept.map_or(String::new(), |how| format!(" (intercepts by {})", how.word()));
+    format!("{}{how}", listen.address)
 }
 
 /// A target's settings in one line.

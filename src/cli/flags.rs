@@ -49,6 +49,16 @@ Flags win over the file. Everything else (timing, sizes, digests, several target
 
 Prints every problem with its line, and what to write instead. Exit status 64 if there is one.")]
     Check(Settings),
+    /// Show the firewall rules that bring connections for the target's own addresses to Braid, put them up or take them down.
+    #[command(after_help = "Examples:
+  braid intercept --config /etc/braid.toml             print them
+  braid intercept --config /etc/braid.toml --apply     put them up, in place of earlier ones
+  braid intercept --config /etc/braid.toml --remove    take them down
+
+They are for listeners that intercept, such as
+  listen = [{ address = \"127.0.0.1:3261\", intercept = \"redirect\" }]
+and need nftables; --apply and --remove need root. Start `braid run` first: without it connections are refused.")]
+    Intercept(Intercept),
     /// Find out how a target treats several connections of a session, with throwaway sessions and without writing.
     #[command(after_help = "Example:
   braid probe 10.0.1.1:3260 iqn.2003-01.org.example:disk --portal 10.0.2.1:3260
@@ -102,6 +112,20 @@ pub struct Settings {
     /// Log format: human or json [default: human].
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
+}
+
+/// Settings of `intercept`.
+#[derive(Args, Debug)]
+pub struct Intercept {
+    /// Configuration file (TOML).
+    #[arg(long, short, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Put the rules up, in place of earlier ones.
+    #[arg(long)]
+    pub apply: bool,
+    /// Take the rules down.
+    #[arg(long, conflicts_with = "apply")]
+    pub remove: bool,
 }
 
 /// Settings of `probe`.
@@ -269,7 +293,7 @@ mod tests {
     fn listen() {
         let config = run(&["--listen", "10.0.0.1", "--listen", "[fd00::1]:860"]);
         assert_eq!(
-            config.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            config.listen.iter().map(|listen| listen.address.to_string()).collect::<Vec<_>>(),
             ["10.0.0.1:3260", "[fd00::1]:860"]
         );
         assert!(refused(&["--listen", "here"]).starts_with("--listen here: \"here\" is not an IP address"));
@@ -338,7 +362,7 @@ mod tests {
         let path = file.path().to_str().unwrap();
         let config =
             settings(&["--config", path, "--listen", "10.0.0.9", "--admin", "off"]).resolve().unwrap();
-        assert_eq!(config.listen, ["10.0.0.9:3260".parse().unwrap()]);
+        assert_eq!(config.listen[0].address.to_string(), "10.0.0.9:3260");
         assert_eq!((config.admin, config.log.as_str()), (None, "warn"));
         let error = settings(&["-c", path, "--admin", "x"]).resolve().unwrap_err().to_string();
         assert!(error.starts_with("--admin: "), "{error}");

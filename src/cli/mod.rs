@@ -4,6 +4,7 @@
 //! - [`run`]: the proxy until it is told to stop.
 //! - [`ask`]: what a target says about itself.
 //! - [`check`]: a configuration in words.
+//! - [`intercept`]: the rules that bring connections here.
 //! - [`demo`]: a link is cut, and nothing is lost.
 //! - [`log`]: log lines.
 //! - [`exit`]: exit codes.
@@ -19,6 +20,7 @@ pub mod check;
 pub mod demo;
 pub mod exit;
 pub mod flags;
+pub mod intercept;
 pub mod log;
 pub mod run;
 
@@ -60,6 +62,7 @@ fn execute(command: Command) -> Result<(), Failure> {
             config.warnings.iter().for_each(|warning| println!("warning: {warning}"));
             Ok(())
         }
+        Command::Intercept(asked) => intercept::intercept(&asked),
         Command::Probe(asked) => ask::probe(&asked).map(|table| print!("{table}")),
         Command::Demo(settings) => demo::demo(&settings),
         Command::Discover(asked) => ask::discover(&asked).map(|list| print!("{list}")),

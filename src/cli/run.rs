@@ -56,7 +56,12 @@ async fn serve(config: Arc<Config>) -> Result<(), Failure> {
 }
 
 fn listen_failure(error: &proxy::StartError) -> anyhow::Error {
-    anyhow!("{error}; free the address, or choose another with `listen` (--listen ADDR:PORT)")
+    match error {
+        proxy::StartError::Listen { .. } => {
+            anyhow!("{error}; free the address, or choose another with `listen` (--listen ADDR:PORT)")
+        }
+        proxy::StartError::Mark { .. } | proxy::StartError::Loop { .. } => anyhow!("{error}"),
+    }
 }
 
 /// Binds the admin address at once; the future then serves until it fails, for ever if there is none.

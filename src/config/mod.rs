@@ -13,11 +13,13 @@
 //!
 //! # Invariants of a `Config`
 //! At least one listen address and one target; target names unique; each target has 1 to [`Config::MAX_PATHS`] paths
-//! with unique names and no two alike; no path leads to a listen address of Braid's own; every duration, size and
+//! with unique names and no two alike; no path leads to a listen address of Braid's own; at most one listener of each
+//! address family intercepts, where the rules can reach it; every duration, size and
 //! weight lies within its range; `first_burst <= max_burst`.
 
 mod auth;
 pub mod draft;
+mod listener;
 pub mod problem;
 mod schema;
 mod value;
@@ -39,7 +41,10 @@ use wildmatch::WildMatch;
 #[non_exhaustive]
 pub struct Config {
     /// Where initiators connect.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
+    /// Firewall mark of Braid's own connections while a listener intercepts; packets on their way to a TPROXY listener
+    /// carry the next one, which is the number of their routing table too. At least 256, below which are the kernel's tables.
+    pub mark: u32,
     /// Where metrics and health are served; none if switched off.
     pub admin: Option<SocketAddr>,
     /// Where the verdicts of probes are kept between starts; without it they last as long as the process.
@@ -56,6 +61,38 @@ pub struct Config {
     pub targets: Vec<Target>,
     /// What is legal but probably not meant; to be logged at start.
     pub warnings: Vec<String>,
+}
+
+/// An address where connections are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Listen {
+    /// The address.
+    pub address: SocketAddr,
+    /// How it gets connections that were meant for a target's own address, if it does.
+    pub intercept: Option<Intercept>,
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, intercept: None }
+    }
+}
+
+/// How connections on their way to a target are brought to Braid.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Intercept {
+    /// The kernel rewrites their destination, and remembers it (nftables `redirect`).
+    Redirect,
+    /// They keep their destination (nftables `tproxy`, policy routing).
+    Tproxy,
+}
+
+impl Intercept {
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        value::name_of(value::INTERCEPTS, &self)
+    }
 }
 
 /// How log lines look.
@@ -191,6 +228,8 @@ pub struct PathConfig {
     pub local: Local,
     /// Weight, 1 to 1000.
     pub weight: u32,
+    /// Firewall mark of its connections: [`Config::mark`] while a listener intercepts.
+    pub mark: Option<u32>,
     /// What Braid proves itself with to the target over this path: the path's own, or else the target's.
     pub credentials: Option<Arc<Credentials>>,
 }
@@ -231,6 +270,11 @@ pub enum Digest {
 }
 
 impl Target {
+    /// The portals where initiators find it by its own name.
+    pub fn portals(&self) -> impl Iterator<Item = SocketAddr> {
+        self.paths.iter().filter(|path| path.target == self.name).map(|path| path.portal)
+    }
+
     /// The words for mode, policy, barriers, fence and what follows an outage, as the configuration writes them.
     #[must_use]
     pub fn words(&self) -> [&'static str; 5] {
@@ -251,6 +295,12 @@ impl Config {
     pub const DEFAULT_ADMIN: &'static str = "127.0.0.1:9260";
     /// Most paths of one target.
     pub const MAX_PATHS: usize = 64;
+
+    /// The mark of Braid's own connections, if they need one.
+    #[must_use]
+    pub fn own_mark(&self) -> Option<u32> {
+        self.listen.iter().any(|listen| listen.intercept.is_some()).then_some(self.mark)
+    }
 
     /// Reads and checks a file.
     ///

@@ -2,6 +2,7 @@
 
 use super::auth;
 use super::draft::{Placed, Section, Value};
+use super::listener;
 use super::problem::{Place, Problem};
 use super::value::{self, Read};
 use super::{Allow, Chap, Config, Digest, Limits, Local, LogFormat, Mode, PathConfig, Target};
@@ -20,10 +21,11 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Settings of the whole. What is wrong goes to `problems`; the result is then a stand-in not to be used.
 pub(super) fn config(section: &Section, problems: &mut Vec<Problem>) -> Config {
     let mut keys = Keys::new(section, "", problems);
-    let listen = keys.list("listen", |item, problems| checked(item, "listen", problems, address));
+    let listen = keys.list("listen", listener::read);
     let admin = keys.or("admin", default_admin(), value::admin);
     let mut config = Config {
-        listen: listen.unwrap_or_else(|| value::address(Config::DEFAULT_LISTEN).into_iter().collect()),
+        listen: listen.unwrap_or_else(listener::default),
+        mark: keys.or("mark", 0xb1d, |value| value::number(value, 256, u32::MAX - 1)),
         admin,
         state_file: keys.optional("state_file", |value| value::text(value).map(PathBuf::from)),
         log: keys.or("log", "info".to_owned(), value::log_filter),
@@ -37,7 +39,7 @@ pub(super) fn config(section: &Section, problems: &mut Vec<Problem>) -> Config {
         keys.problem(section.place.clone(), "target", MISSING_TARGET);
     }
     keys.reject_unknown();
-    check_listen(section, &config.listen, problems);
+    listener::check(section, &mut config, problems);
     check_targets(section, &config, problems);
     auth::check(section, &config, problems);
     config.warnings = warnings(&config);
@@ -202,6 +204,7 @@ fn path(item: &Placed, problems: &mut Vec<Problem>) -> Option<PathConfig> {
                 target: String::new(),
                 local: Local::Any,
                 weight: 1,
+                mark: None,
                 credentials: None,
             });
         }
@@ -236,10 +239,10 @@ fn path(item: &Placed, problems: &mut Vec<Problem>) -> Option<PathConfig> {
     }
     keys.reject_unknown();
     let local = source.map(Local::Source).or_else(|| interface.map(Local::Interface)).unwrap_or(Local::Any);
-    Some(PathConfig { name, portal: address?, target, local, weight, credentials })
+    Some(PathConfig { name, portal: address?, target, local, weight, mark: None, credentials })
 }
 
-fn address(value: &Value) -> Read<SocketAddr> {
+pub(super) fn address(value: &Value) -> Read<SocketAddr> {
     value::address(&value::text(value)?)
 }
 
@@ -301,18 +304,6 @@ fn check_paths(section: &Section, target: &mut Target, problems: &mut Vec<Proble
     }
 }
 
-fn check_listen(section: &Section, listen: &[SocketAddr], problems: &mut Vec<Problem>) {
-    let Some(typed) = section.get("listen") else { return };
-    let mut problem = |message: String| {
-        problems.push(Problem { place: typed.place.clone(), key: "listen".to_owned(), message });
-    };
-    for (index, address) in listen.iter().enumerate() {
-        if listen.iter().take(index).any(|earlier| earlier == address) {
-            problem(format!("{address} is listed twice; remove one"));
-        }
-    }
-}
-
 fn check_targets(section: &Section, config: &Config, problems: &mut Vec<Problem>) {
     let tables: &[Placed] = match section.get("target").map(|placed| &placed.value) {
         Some(Value::List(tables)) => tables,
@@ -327,7 +318,11 @@ fn check_targets(section: &Section, config: &Config, problems: &mut Vec<Problem>
                 format!("\"{}\" is given twice; put all its paths into one [[target]]", target.name);
             problems.push(Problem { place: place(index), key: "target.name".to_owned(), message });
         }
-        for path in target.paths.iter().filter(|path| config.listen.contains(&path.portal)) {
+        for path in target
+            .paths
+            .iter()
+            .filter(|path| config.listen.iter().any(|listen| listen.address == path.portal))
+        {
             let message =
                 format!("{} is where Braid itself listens; write the target's own portal", path.portal);
             problems.push(Problem { place: place(index), key: "target.paths".to_owned(), message });
@@ -341,6 +336,7 @@ fn warnings(config: &Config) -> Vec<String> {
     if let Some(admin) = config.admin.filter(|admin| !admin.ip().is_loopback()) {
         warnings.push(format!("admin: {admin} can be reached from other machines, and has no password"));
     }
+    warnings.extend(listener::warnings(config));
     for target in &config.targets {
         let mut warn = |text: &str| warnings.push(format!("target {}: {text}", target.name));
         if let [_] = target.paths.as_slice() {
@@ -361,7 +357,7 @@ fn warnings(config: &Config) -> Vec<String> {
 }
 
 /// Reads a value of a list, or notes what is wrong with it.
-fn checked<T>(
+pub(super) fn checked<T>(
     item: &Placed,
     key: &str,
     problems: &mut Vec<Problem>,

@@ -30,7 +30,7 @@ fn problem_of(line: &str) -> String {
 #[test]
 fn a_short_file_is_enough() {
     let config = parse(MINIMAL);
-    assert_eq!(config.listen, ["0.0.0.0:3260".parse().unwrap()]);
+    assert_eq!(config.listen, [Listen::from("0.0.0.0:3260".parse::<SocketAddr>().unwrap())]);
     assert_eq!(config.admin, Some("127.0.0.1:9260".parse().unwrap()));
     assert_eq!((config.log.as_str(), config.log_format), ("info", LogFormat::Human));
     assert_eq!(config.state_file, None);
@@ -52,7 +52,7 @@ fn keys_of_the_whole() {
          log = \"braid=debug,info\"\nlog_format = \"json\"\nlimits = {{ max_sessions = 3, login_timeout = \"1s\", login_rate = 7 }}\n{MINIMAL}"
     );
     let config = parse(&text);
-    assert_eq!(config.listen[1].to_string(), "[fd00::1]:3260");
+    assert_eq!(config.listen[1].address.to_string(), "[fd00::1]:3260");
     assert_eq!(config.admin.unwrap().port(), 80);
     assert_eq!(config.state_file, Some(PathBuf::from("/var/lib/braid/state.json")));
     assert_eq!((config.log.as_str(), config.log_format), ("braid=debug,info", LogFormat::Json));
@@ -130,6 +130,35 @@ fn keys_of_a_path() {
         paths[3].name, "10.0.1.1:3260/iqn.2003-01.org.example:twin",
         "another way than the portal alone"
     );
+}
+
+#[test]
+fn listeners_that_intercept() {
+    let text = "listen = [\"0.0.0.0\", { address = \"127.0.0.1:3261\", intercept = \"redirect\" },\n\
+        { address = \"[::1]:3262\", intercept = \"tproxy\" }, { address = \"10.0.0.9\" }]\nmark = 0x1000\n";
+    let config = parse(&format!("{text}{MINIMAL}"));
+    let how: Vec<_> = config.listen.iter().map(|listen| listen.intercept).collect();
+    assert_eq!(how, [None, Some(Intercept::Redirect), Some(Intercept::Tproxy), None]);
+    assert_eq!((config.mark, config.targets[0].paths[0].mark), (0x1000, Some(0x1000)));
+    assert_eq!(parse(MINIMAL).targets[0].paths[0].mark, None, "nothing intercepts, so nothing is marked");
+}
+
+#[test]
+fn a_listener_that_makes_no_sense_is_refused() {
+    let refused = |listen: &str| problems(&format!("listen = [{listen}]\n{MINIMAL}")).join("\n");
+    let redirect = |address: &str| format!("{{ address = \"{address}\", intercept = \"redirect\" }}");
+    assert!(refused(&redirect("10.0.9.1:3261")).contains("out of reach of redirect"));
+    assert!(
+        refused("{ address = \"0.0.0.0\", intercept = \"tproxy\" }").contains("port of a target's portal")
+    );
+    assert!(refused("{ address = \"::1\", intercept = \"nat\" }").contains("\"redirect\", \"tproxy\""));
+    assert!(refused("{ intercept = \"redirect\" }").contains("listen.address: is missing"));
+    assert!(refused("{ address = \"::\", intercpt = \"redirect\" }").contains("did you mean intercept?"));
+    let twice = format!("{}, {}", redirect("0.0.0.0:1"), redirect("127.0.0.1:2"));
+    assert!(refused(&twice).contains("second to intercept"));
+    assert!(problems(&format!("mark = 255\n{MINIMAL}"))[0].contains("from 256"));
+    let v6 = format!("listen = [{}]\n{MINIMAL}", redirect("[::]:3261"));
+    assert!(parse(&v6).warnings.iter().any(|warning| warning.contains("no listener intercepts")));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! carry is always text, so readers of numbers take text too.
 
 use super::draft::Value;
-use super::{Config, Digest, LogFormat, Mode};
+use super::{Config, Digest, Intercept, LogFormat, Mode};
 use crate::path::select::Policy;
 use crate::session::{Barriers, Exhausted, FenceMethod};
 use std::net::{IpAddr, SocketAddr};
@@ -155,6 +155,10 @@ fn word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Read<T> {
 pub(super) const MODES: &[(&str, Mode)] =
     &[("auto", Mode::Auto), ("mcs", Mode::Mcs), ("sessions", Mode::Sessions)];
 
+/// Words for [`Intercept`].
+pub(super) const INTERCEPTS: &[(&str, Intercept)] =
+    &[("redirect", Intercept::Redirect), ("tproxy", Intercept::Tproxy)];
+
 /// Words for [`Policy`].
 pub(super) const POLICIES: &[(&str, Policy)] = &[
     ("service-time", Policy::ServiceTime),
@@ -181,6 +185,10 @@ pub(super) const FENCES: &[(&str, FenceMethod)] = &[
 
 pub(super) fn mode(value: &Value) -> Read<Mode> {
     word(value, MODES)
+}
+
+pub(super) fn intercept(value: &Value) -> Read<Intercept> {
+    word(value, INTERCEPTS)
 }
 
 pub(super) fn policy(value: &Value) -> Read<Policy> {

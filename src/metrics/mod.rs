@@ -97,6 +97,7 @@ struct Families {
     all_paths_down: IntCounterVec,
     given_up: IntCounterVec,
     single_path: IntCounterVec,
+    passed_on: IntCounter,
     protocol_errors: IntCounterVec,
     connections: IntGaugeVec,
     down: IntGaugeVec,
@@ -148,6 +149,7 @@ impl Families {
             all_paths_down: counter("braid_all_paths_down_total", "Times that a session was left without a working path.", TARGET),
             given_up: counter("braid_outages_given_up_total", "Times that commands of a session were given up because no path came back in time.", TARGET),
             single_path: counter("braid_sessions_single_path_total", "Sessions on one path because their authentication is relayed and the others have no credentials.", TARGET),
+            passed_on: register(registry, IntCounter::new("braid_connections_passed_on_total", "Intercepted connections that were nobody's session here, and went on untouched.")),
             protocol_errors: counter("braid_initiator_protocol_errors_total", "Violations of the protocol by initiators.", TARGET),
             connections: gauge("braid_path_connections", "Connections up now; 0 with sessions open means that the path is down.", PATH),
             down: gauge("braid_path_sessions_down", "Sessions open now for which the path is down.", PATH),
@@ -242,6 +244,11 @@ impl Metrics {
     /// Counts a login of an initiator.
     pub fn login(&self, result: LoginResult) {
         self.families.logins.with_label_values(&[result.label()]).inc();
+    }
+
+    /// Counts an intercepted connection that was passed on untouched.
+    pub fn passed_on(&self) {
+        self.families.passed_on.inc();
     }
 
     /// Counts a session that runs on one path because Braid cannot log in over the others.

@@ -61,6 +61,14 @@ impl Conn {
         Self { stream, framer: Framer::new(receiver), out: SendQueue::new() }
     }
 
+    /// The same where these bytes have been read already.
+    #[must_use]
+    pub fn resumed(stream: TcpStream, receiver: Receiver, read: &[u8]) -> Self {
+        let mut conn = Self::new(stream, receiver);
+        conn.framer.buffer().extend_from_slice(read);
+        conn
+    }
+
     /// The socket, for options and addresses.
     #[must_use]
     pub fn stream(&self) -> &TcpStream {

@@ -26,6 +26,8 @@ pub struct Route {
     pub source: Option<IpAddr>,
     /// Network interface to connect over.
     pub interface: Option<String>,
+    /// Firewall mark of the connection (SO_MARK).
+    pub mark: Option<u32>,
     /// What to prove oneself with there, if the target wants it.
     pub credentials: Option<Arc<Credentials>>,
 }
@@ -33,7 +35,7 @@ pub struct Route {
 impl Route {
     /// The way to a portal that the routing table gives.
     pub fn to(portal: impl Into<String>) -> Self {
-        Self { portal: portal.into(), source: None, interface: None, credentials: None }
+        Self { portal: portal.into(), source: None, interface: None, mark: None, credentials: None }
     }
 
     /// The same without wanting a proof of the target: in discovery it may have none.
@@ -52,7 +54,13 @@ impl From<&PathConfig> for Route {
             Local::Source(address) => (Some(*address), None),
             Local::Interface(name) => (None, Some(name.clone())),
         };
-        Self { portal: path.portal.to_string(), source, interface, credentials: path.credentials.clone() }
+        Self {
+            portal: path.portal.to_string(),
+            source,
+            interface,
+            mark: path.mark,
+            credentials: path.credentials.clone(),
+        }
     }
 }
 
@@ -207,13 +215,20 @@ pub(super) fn nonce() -> Result<Nonce, getrandom::Error> {
 /// # Errors
 /// [`DialError::Connect`].
 pub async fn connect(route: &Route, timing: &Timing) -> Result<Conn, DialError> {
-    let failed = |error| DialError::Connect { portal: route.portal.clone(), error };
-    let stream = tokio::time::timeout(timing.connect, connect_any(route))
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        .map_err(failed)?;
-    tune(&stream, timing.user).map_err(failed)?;
+    let stream = connect_tcp(route, timing).await;
+    let stream = stream.map_err(|error| DialError::Connect { portal: route.portal.clone(), error })?;
     Ok(Conn::new(stream, Receiver::Initiator))
+}
+
+/// Connects over a route, whatever is spoken there.
+///
+/// # Errors
+/// What the system says.
+pub(super) async fn connect_tcp(route: &Route, timing: &Timing) -> io::Result<TcpStream> {
+    let connecting = tokio::time::timeout(timing.connect, connect_any(route));
+    let stream = connecting.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    tune(&stream, timing.user)?;
+    Ok(stream)
 }
 
 /// Bounds a conversation of a login.
@@ -329,6 +344,9 @@ async fn connect_any(route: &Route) -> io::Result<TcpStream> {
 
 async fn connect_one(route: &Route, address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(mark) = route.mark {
+        socket2::SockRef::from(&socket).set_mark(mark)?;
+    }
     if let Some(interface) = &route.interface {
         socket.bind_device(Some(interface.as_bytes()))?;
     }

@@ -1,10 +1,13 @@
 //! Accepting connections, each served by a task of its own.
 
+use super::intercept::{self, Sorted};
 use super::rate::Verdict;
 use super::{Shared, clock, dial, welcome};
+use crate::config::Listen;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -17,7 +20,7 @@ const REST: Duration = Duration::from_millis(100);
 /// Accepts until told to stop, and gives back the connections that are still served.
 pub(super) async fn run(
     shared: Arc<Shared>,
-    listener: TcpListener,
+    (listener, listen): (TcpListener, Listen),
     mut stop: watch::Receiver<bool>,
 ) -> JoinSet<()> {
     let stop = async move { stop.wait_for(|stop| *stop).await.is_ok() };
@@ -27,7 +30,7 @@ pub(super) async fn run(
         tokio::select! {
             _ = &mut stop => return served,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => admit(&shared, stream, &mut served),
+                Ok((stream, _)) => admit(&shared, listen, stream, &mut served),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(REST).await;
@@ -40,7 +43,7 @@ pub(super) async fn run(
     }
 }
 
-fn admit(shared: &Arc<Shared>, stream: TcpStream, served: &mut JoinSet<()>) {
+fn admit(shared: &Arc<Shared>, listen: Listen, stream: TcpStream, served: &mut JoinSet<()>) {
     let Ok(peer) = stream.peer_addr() else { return };
     match shared.rate.lock().unwrap_or_else(PoisonError::into_inner).take(peer.ip(), clock::now()) {
         Verdict::Pass => {}
@@ -59,9 +62,23 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, served: &mut JoinSet<()>) {
         return;
     }
     match Arc::clone(&shared.logins).try_acquire_owned() {
-        Ok(permit) => drop(served.spawn(welcome::serve(Arc::clone(shared), stream, permit))),
+        Ok(permit) => drop(served.spawn(serve(Arc::clone(shared), listen, stream, permit))),
         Err(_) => {
             tracing::warn!(peer = ?stream.peer_addr().ok(), "too many logins under way: connection closed")
         }
+    }
+}
+
+/// Serves a connection to its end, or passes it on if it was intercepted and is not Braid's.
+async fn serve(shared: Arc<Shared>, listen: Listen, mut stream: TcpStream, permit: OwnedSemaphorePermit) {
+    let wanted = listen.intercept.and_then(|how| intercept::original(&stream, listen.address, how));
+    let Some(wanted) = wanted else { return welcome::serve(shared, stream, None, permit).await };
+    match intercept::sort(&shared.config, &mut stream, wanted).await {
+        Sorted::Ours(read) => welcome::serve(shared, stream, Some((wanted, read)), permit).await,
+        Sorted::Foreign(read) => {
+            drop(permit);
+            intercept::pass_on(&shared, stream, wanted, &read).await;
+        }
+        Sorted::Gone => {}
     }
 }

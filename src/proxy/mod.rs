@@ -3,6 +3,7 @@
 //! # The life of a downstream connection
 //! 1. `listener` accepts it, sets its socket options, and spawns one task for it, the only one it will ever have.
 //!    Connections that have not finished their login are limited in number and in time.
+//!    One that was on its way to a target's own address is sorted by `intercept`: if it is not Braid's it goes on untouched.
 //! 2. `welcome` runs the target's side of the login until it is known who wants what. A discovery session is
 //!    answered by `discovery` with Braid's own portals and ends there.
 //!    `access` decides who is let in, and asks for the proof if the target has accounts.
@@ -32,6 +33,7 @@ pub mod dial;
 pub mod discover;
 mod discovery;
 mod errand;
+mod intercept;
 mod leading;
 mod links;
 mod listener;
@@ -45,7 +47,7 @@ mod session;
 pub mod verdict;
 mod welcome;
 
-use crate::config::{Config, Target};
+use crate::config::{Config, Intercept, Listen, Target};
 use crate::login::Refusal;
 use crate::login::discovery::TargetRecord;
 use crate::metrics::Metrics;
@@ -97,6 +99,24 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
+    /// Braid's own connections cannot be told apart from those that it intercepts.
+    #[error(
+        "cannot mark connections with {mark:#x}, without which interception would loop ({error}); run as root or with CAP_NET_ADMIN"
+    )]
+    Mark {
+        /// The mark.
+        mark: u32,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A path would lead to Braid itself.
+    #[error("{portal} is where Braid itself listens ({listener}); write the target's own portal")]
+    Loop {
+        /// The path's portal.
+        portal: SocketAddr,
+        /// The listener.
+        listener: SocketAddr,
+    },
 }
 
 /// What all connections share.
@@ -106,6 +126,10 @@ struct Shared {
     metrics: Arc<Metrics>,
     /// The addresses listened on, with the ports that were given out.
     portals: Vec<SocketAddr>,
+    /// Those among them that initiators are told of: they do not intercept.
+    told: Vec<SocketAddr>,
+    /// Room for connections that are passed on.
+    passing: Arc<Semaphore>,
     registry: Arc<Registry>,
     mark: Mark,
     links: Links,
@@ -131,12 +155,7 @@ impl Proxy {
     /// # Errors
     /// [`StartError`]; nothing is left running.
     pub async fn start(config: Arc<Config>, metrics: Arc<Metrics>) -> Result<Self, StartError> {
-        let mut bound = Vec::new();
-        for &address in &config.listen {
-            let failed = |error| StartError::Listen { address, error };
-            let listener = TcpListener::bind(address).await.map_err(failed)?;
-            bound.push((listener.local_addr().map_err(failed)?, listener));
-        }
+        let bound = bind(&config).await?;
         for target in &config.targets {
             metrics.declare(&target.name, target.paths.iter().map(|path| path.name.as_str()));
         }
@@ -149,7 +168,13 @@ impl Proxy {
             config,
             verdicts,
             metrics,
-            portals: bound.iter().map(|(address, _)| *address).collect(),
+            portals: bound.iter().map(|(_, listen)| listen.address).collect(),
+            told: bound
+                .iter()
+                .filter(|(_, listen)| listen.intercept.is_none())
+                .map(|(_, listen)| listen.address)
+                .collect(),
+            passing: Arc::new(Semaphore::new(sessions)),
             registry: Arc::new(Registry::new(died.then(clock::now))),
             mark,
             links: Links::listen(),
@@ -160,9 +185,9 @@ impl Proxy {
         });
         let (stop, stopped) = watch::channel(false);
         let mut listeners = JoinSet::new();
-        for (address, listener) in bound {
-            tracing::info!(%address, "listening");
-            listeners.spawn(listener::run(Arc::clone(&shared), listener, stopped.clone()));
+        for (listener, listen) in bound {
+            tracing::info!(address = %listen.address, intercept = listen.intercept.map(Intercept::word), "listening");
+            listeners.spawn(listener::run(Arc::clone(&shared), (listener, listen), stopped.clone()));
         }
         Ok(Self { shared, stop, listeners })
     }
@@ -257,7 +282,7 @@ impl Shared {
 
     /// The answer to SendTargets on a connection that was accepted on this local address.
     fn records(&self, local: Option<IpAddr>) -> Vec<TargetRecord> {
-        let addresses = shown(&self.portals, local);
+        let addresses = shown(&self.told, local);
         let record = |name: &String| {
             let tpgt = self.tpgt(name);
             let portals = addresses.iter().map(|address| (address.to_string(), tpgt)).collect();
@@ -265,6 +290,29 @@ impl Shared {
         };
         self.config.targets.iter().map(|target| record(&target.name)).collect()
     }
+}
+
+/// Opens all listeners; each comes with its address as it was given out.
+async fn bind(config: &Config) -> Result<Vec<(TcpListener, Listen)>, StartError> {
+    if let Some(mark) = config.own_mark() {
+        intercept::can_mark(mark).map_err(|error| StartError::Mark { mark, error })?;
+    }
+    let mut bound = Vec::new();
+    for listen in &config.listen {
+        let failed = |error| StartError::Listen { address: listen.address, error };
+        let listener = match listen.intercept {
+            None => TcpListener::bind(listen.address).await,
+            Some(how) => intercept::bind(listen, how),
+        };
+        let listener = listener.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let portals = config.targets.iter().flat_map(|target| &target.paths).map(|path| path.portal);
+        if let Some(portal) = portals.into_iter().find(|portal| intercept::own(address, *portal)) {
+            return Err(StartError::Loop { portal, listener: address });
+        }
+        bound.push((listener, Listen { address, ..*listen }));
+    }
+    Ok(bound)
 }
 
 /// Asks the target's first portal that answers for the tag it is shown with.

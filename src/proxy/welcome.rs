@@ -21,6 +21,7 @@ use crate::login::{
 };
 use crate::metrics::{LoginResult, Terms};
 use crate::session::{Fanout, PathId, PathPlan, Session, SessionPlan};
+use bytes::BytesMut;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub(super) struct Greeting {
     shared: Arc<Shared>,
     conn: Conn,
     pub(super) login: TargetLogin,
+    /// The target's portal that the initiator wanted to reach, if the connection was intercepted.
+    wanted: Option<SocketAddr>,
     /// Held until the login is over.
     _permit: OwnedSemaphorePermit,
 }
@@ -75,10 +78,17 @@ impl From<ConnError> for End {
     }
 }
 
-/// Serves a connection to its end. `permit` counts it among the logins under way.
-pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, permit: OwnedSemaphorePermit) {
-    let conn = Conn::new(stream, Receiver::Target);
-    let mut greeting = Greeting { shared, conn, login: TargetLogin::new(), _permit: permit };
+/// Serves a connection to its end. `intercepted` says where it wanted to go, and what has been read of it; `permit` counts it
+/// among the logins under way.
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    intercepted: Option<(SocketAddr, BytesMut)>,
+    permit: OwnedSemaphorePermit,
+) {
+    let (wanted, read) = intercepted.unzip();
+    let conn = Conn::resumed(stream, Receiver::Target, &read.unwrap_or_default());
+    let mut greeting = Greeting { shared, conn, login: TargetLogin::new(), wanted, _permit: permit };
     match greeting.talk(None).await {
         Ok(Halt::Decide(intent)) => {
             let span = tracing::info_span!(
@@ -86,7 +96,8 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, permit: OwnedS
                 peer = greeting.conn.peer().map(tracing::field::display),
                 initiator = intent.initiator_name,
                 isid = %intent.isid,
-                target = intent.target_name
+                target = intent.target_name,
+                portal = wanted.map(tracing::field::display)
             );
             greeting.decided(&intent).instrument(span).await;
         }
@@ -169,8 +180,8 @@ impl Greeting {
     }
 
     async fn discovery(mut self, intent: &Intent) {
-        let portal = self.conn.stream().local_addr().ok();
-        let key = key(intent, portal);
+        let local = self.conn.stream().local_addr().ok();
+        let key = key(intent, self.wanted.or(local));
         let Some(claim) = claim(&self.shared, key, Duration::ZERO).await else {
             return self.ended(End::Refused(SERVICE_UNAVAILABLE, LoginResult::Limit)).await;
         };
@@ -191,11 +202,17 @@ impl Greeting {
             Err(end) => return self.ended(end).await,
         };
         self.shared.metrics.login(LoginResult::Discovery);
-        self.shared.learn_tpgts(&agreed.initiator_name).await;
-        let mut targets = self.shared.records(portal.map(|portal| portal.ip()));
         let peer = self.conn.peer().map(|peer| peer.ip());
         let open = access::shown(&self.shared.config, intent, peer);
-        targets.retain(|record| open.contains(&record.name.as_str()));
+        let targets = match self.wanted {
+            Some(portal) => self.shared.records_at(portal, &agreed.initiator_name, &open).await,
+            None => {
+                self.shared.learn_tpgts(&agreed.initiator_name).await;
+                let mut targets = self.shared.records(local.map(|local| local.ip()));
+                targets.retain(|record| open.contains(&record.name.as_str()));
+                targets
+            }
+        };
         let Self { conn, _permit: permit, .. } = self;
         drop(permit);
         tokio::select! {
@@ -212,8 +229,8 @@ impl Greeting {
         match self.grant(intent).await {
             Ok(granted) => {
                 self.shared.metrics.login(LoginResult::Accepted);
-                let Self { shared, conn, .. } = self;
-                run(&shared, conn, granted).await;
+                let Self { shared, conn, wanted, .. } = self;
+                run(&shared, conn, wanted, granted).await;
             }
             Err(end) => self.ended(end).await,
         }
@@ -223,7 +240,9 @@ impl Greeting {
     async fn grant(&mut self, intent: &Intent) -> Result<Granted, End> {
         let shared = Arc::clone(&self.shared);
         let target = shared.config.targets.iter().find(|target| target.name == intent.target_name);
-        let target = target.ok_or(End::Refused(NOT_FOUND, LoginResult::UnknownTarget))?.clone();
+        let mut target = target.ok_or(End::Refused(NOT_FOUND, LoginResult::UnknownTarget))?.clone();
+        // The initiator expects the tag of the portal that it wanted: if it can be reached, that is home.
+        target.paths.sort_by_key(|path| self.wanted.is_some_and(|wanted| path.portal != wanted));
         if intent.tsih != Tsih(0) {
             let refusal = if shared.registry.knows(intent.tsih) { TOO_MANY_CONNECTIONS } else { NO_SESSION };
             return Err(End::Refused(refusal, LoginResult::Protocol));
@@ -328,7 +347,7 @@ struct Granted {
 }
 
 /// The session's life after both logins.
-async fn run(shared: &Arc<Shared>, conn: Conn, granted: Granted) {
+async fn run(shared: &Arc<Shared>, conn: Conn, wanted: Option<SocketAddr>, granted: Granted) {
     let Granted { footing, agreed } = granted;
     let Footing { target, mut claim, permit, ways, fanout, plan, leading } = footing;
     let names: Vec<String> = target.paths.iter().map(|path| path.name.clone()).collect();
@@ -338,8 +357,11 @@ async fn run(shared: &Arc<Shared>, conn: Conn, granted: Granted) {
     let metrics = shared.metrics.session(&target.name, names.iter().map(String::as_str), &terms);
     let home = PathId(leading.path);
     let local = conn.stream().local_addr().ok().map(|local| local.ip());
-    let portals = shared.records(local).into_iter().filter(|record| record.name == target.name);
-    let portals = answer(&portals.collect::<Vec<_>>());
+    let portals = wanted.map_or_else(
+        || shared.records(local).into_iter().filter(|record| record.name == target.name).collect(),
+        |portal| vec![shared.record_at(portal, &target.name)],
+    );
+    let portals = answer(&portals);
     let home_login = (home, leading.agreed, plan);
     let plan = session_plan(&target, fanout, (agreed, portals), home_login, claim.predecessor());
     let engine = Session::new(plan, clock::now());

@@ -93,7 +93,7 @@ pub(crate) async fn start_on(
     let text =
         format!("{top}\n[[target]]\nname = \"{TARGET}\"\npaths = [{}]\n{settings}\n", paths.join(", "));
     let mut config = Config::from_toml(&text, "test").unwrap_or_else(|error| panic!("{error}"));
-    config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)); listeners];
+    config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)).into(); listeners];
     let metrics = Arc::new(Metrics::new());
     (Proxy::start(Arc::new(config), Arc::clone(&metrics)).await.unwrap(), metrics)
 }

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 
 use crate::net::{PORT, loopback, within};
-use crate::process::{Daemon, command, read, run, temporary, words};
+use crate::process::{Daemon, Done, command, read, run, temporary, words};
 use crate::target::{Endpoint, Kind, Site, Target, connects, dial};
 use crate::wait::{PATIENCE, poll};
 
@@ -18,6 +18,9 @@ use crate::wait::{PATIENCE, poll};
 const SECOND_PORT: u16 = 23261;
 /// On the addresses of the listeners.
 pub(crate) const ADMIN_PORT: u16 = 29260;
+
+/// Of listeners that intercept.
+pub(crate) const INTERCEPTOR: u16 = 23262;
 
 /// How one is to be run.
 #[derive(Clone, Copy, Debug)]
@@ -67,14 +70,51 @@ impl Braid {
 
     /// The same with several sessions, and these lines in the configuration of the target.
     pub(crate) fn configured(target: &Target, settings: &str) -> Self {
-        let first = target.endpoints().first().expect("a target has a portal");
-        let dir = temporary();
         let address = loopback();
         let (listen, admin) = (format!("{address}:{PORT}"), format!("{address}:{ADMIN_PORT}"));
+        Self::written(target, temporary(), (format!("{listen:?}"), listen, admin), settings)
+    }
+
+    /// The same with several sessions whose commands go over the paths in turn, at listeners that intercept in this way, behind
+    /// [`INTERCEPTOR`], on this machine only or also for those that it forwards for. `more` is more configuration.
+    pub(crate) fn intercepting(target: &Target, how: &str, wide: bool, more: &str) -> Self {
+        let (v4, v6) = if wide { ("0.0.0.0", "[::]") } else { ("127.0.0.1", "[::1]") };
+        let one = |ip: &str| format!("{{ address = \"{ip}:{INTERCEPTOR}\", intercept = \"{how}\" }}");
+        let listen = format!("[{}, {}]", one(v4), one(v6));
+        let (own, admin) = (format!("127.0.0.1:{INTERCEPTOR}"), format!("127.0.0.1:{ADMIN_PORT}"));
+        let settings = format!("policy = \"round-robin\"\n{more}");
+        Self::written(target, temporary(), (listen, own, admin), &settings)
+    }
+
+    /// What `braid intercept` says with its configuration.
+    pub(crate) fn intercept(&self, what: &[&str]) -> Done {
+        self.run_intercept(&[], what)
+    }
+
+    /// The same for somebody without any capability.
+    pub(crate) fn intercept_as_nobody(&self, what: &str) -> Done {
+        self.run_intercept(&["setpriv", "--bounding-set=-all", "--inh-caps=-all"], &[what])
+    }
+
+    fn run_intercept(&self, before: &[&str], what: &[&str]) -> Done {
+        let file = self.dir.path().join("braid.toml").display().to_string();
+        let line = words(&[env!("CARGO_BIN_EXE_braid"), "intercept", "--config", &file]);
+        let line = [words(before), line, words(what)].concat();
+        run(command(self.endpoint.netns.as_deref(), &line), PATIENCE)
+    }
+
+    /// With a configuration file: `listen` as it stands there, an address of it, and the admin address.
+    fn written(
+        target: &Target,
+        dir: TempDir,
+        (listen, own, admin): (String, String, String),
+        settings: &str,
+    ) -> Self {
+        let first = target.endpoints().first().expect("a target has a portal");
         let paths: Vec<String> = target.endpoints().iter().map(|endpoint| endpoint.portal.clone()).collect();
         let state = state_file(dir.path());
         let text = format!(
-            "listen = {listen:?}\nadmin = {admin:?}\nstate_file = {state:?}\n[[target]]\nname = {:?}\npaths = {paths:?}\n\
+            "listen = {listen}\nadmin = {admin:?}\nstate_file = {state:?}\n[[target]]\nname = {:?}\npaths = {paths:?}\n\
              mode = \"sessions\"\n{settings}\n",
             first.iqn
         );
@@ -82,7 +122,7 @@ impl Braid {
         fs::write(&file, text).expect("configuration");
         let line = words(&[env!("CARGO_BIN_EXE_braid"), "run", "--config", &file.display().to_string()]);
         let daemon = Daemon::start("braid", dir.path(), command(first.netns.as_deref(), &line));
-        let endpoint = Endpoint { portal: listen, ..first.clone() };
+        let endpoint = Endpoint { portal: own, ..first.clone() };
         Self { daemon, second: endpoint.clone(), endpoint, admin, paths, dir }.served()
     }
 

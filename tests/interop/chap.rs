@@ -114,7 +114,7 @@ fn libiscsi_lio() {
 }
 
 /// The kernel's initiator, by each algorithm that it knows.
-const LOG_IN: &str = "
+pub(crate) const LOG_IN: &str = "
 set_key() { iscsiadm -m node -T $iqn -p $portal -o update -n node.session.auth.$1 -v \"$2\"; }
 forget() { iscsiadm -m node -u >/dev/null 2>&1 || true; iscsiadm -m node -o delete >/dev/null 2>&1 || true; }
 prepare() {

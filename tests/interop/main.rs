@@ -12,6 +12,7 @@
 //! - [`sg`]: sg3-utils on the kernel's initiator ([`initiator`]); through Braid must equal direct, line by line.
 //! - [`chap`]: authentication, ended by Braid or relayed to the target.
 //! - [`watched`]: Prometheus, with the rules and panels of `dashboards/`.
+//! - [`intercept`]: initiators that go to the target's own addresses, and are carried by Braid on the way.
 //! - [`neighbour`]: a second initiator, straight at the target, resets, reserves and preempts under load.
 //!
 //! Fixtures ([`target`], [`lio`], [`uml`], [`braid`], [`stage`]) own their files, addresses and processes and end with the test; a failed
@@ -25,6 +26,7 @@ mod chap;
 mod cuts;
 mod faults;
 mod initiator;
+mod intercept;
 mod lio;
 mod load;
 mod neighbour;

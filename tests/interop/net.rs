@@ -102,6 +102,8 @@ pub(crate) struct Net {
     near: String,
     /// `None`: the links are taps, the target is a guest.
     far: Option<String>,
+    /// A machine for which the initiator's one forwards.
+    lodger: Option<String>,
     paths: usize,
     /// What carries the first link, if it is not the kernel.
     _carrier: Option<(Daemon, TempDir)>,
@@ -141,7 +143,7 @@ impl Net {
     fn apart(paths: usize) -> (Self, String) {
         let id = id();
         let (near, far) = (format!("{PREFIX}-{id}-near"), format!("{PREFIX}-{id}-far"));
-        let net = Self { near, far: Some(far.clone()), paths, _carrier: None };
+        let net = Self { near, far: Some(far.clone()), lodger: None, paths, _carrier: None };
         for name in [&net.near, &far] {
             must(&format!("netns add {name}"));
             must(&format!("-n {name} link set lo up"));
@@ -153,13 +155,37 @@ impl Net {
     fn address(&self, far: &str, path: usize) {
         for (name, host) in [(self.near.as_str(), 1), (far, 2)] {
             must(&format!("-n {name} addr add 10.{path}.0.{host}/24 dev p{path}"));
+            must(&format!("-n {name} addr add fd1{path}::{host}/64 dev p{path} nodad"));
             must(&format!("-n {name} link set p{path} up"));
         }
     }
 
+    /// Takes in a further machine, whose only way to the targets is through the initiator's, and gives its namespace.
+    pub(crate) fn lodge(&mut self) -> String {
+        let far = self.far.as_deref().expect("no guest");
+        let lodger = format!("{}-lodger", self.near);
+        must(&format!("netns add {lodger}"));
+        must(&format!("-n {} link add yard type veth peer name yard netns {lodger}", self.near));
+        for (name, host) in [(self.near.as_str(), 1), (&lodger, 2)] {
+            must(&format!("-n {name} link set lo up"));
+            must(&format!("-n {name} addr add 10.201.0.{host}/24 dev yard"));
+            must(&format!("-n {name} addr add fd20::{host}/64 dev yard nodad"));
+            must(&format!("-n {name} link set yard up"));
+        }
+        set(&self.near, "ipv4/ip_forward", "1");
+        set(&self.near, "ipv6/conf/all/forwarding", "1");
+        must(&format!("-n {lodger} route add default via 10.201.0.1"));
+        must(&format!("-n {lodger} -6 route add default via fd20::1"));
+        must(&format!("-n {far} route add 10.201.0.0/24 via 10.0.0.1"));
+        must(&format!("-n {far} -6 route add fd20::/64 via fd10::1"));
+        self.lodger = Some(lodger.clone());
+        lodger
+    }
+
     /// Makes the initiator's namespace, with `paths` taps in it for a guest.
     pub(crate) fn with_taps(paths: usize) -> Self {
-        let net = Self { near: format!("{PREFIX}-{}-near", id()), far: None, paths, _carrier: None };
+        let near = format!("{PREFIX}-{}-near", id());
+        let net = Self { near, far: None, lodger: None, paths, _carrier: None };
         let name = &net.near;
         must(&format!("netns add {name}"));
         must(&format!("-n {name} link set lo up"));
@@ -177,7 +203,7 @@ impl Net {
         must(&format!("-n {name} tuntap add dev {GATE} mode tap"));
         must(&format!("-n {name} addr add {GATE_ADDRESS}/24 dev {GATE}"));
         must(&format!("-n {name} link set {GATE} up"));
-        set(name, "ip_forward", "1");
+        set(name, "ipv4/ip_forward", "1");
         if let Some(far) = &self.far {
             must(&format!("-n {far} route add 10.200.0.0/24 via 10.0.0.1"));
         }
@@ -186,8 +212,8 @@ impl Net {
     /// Leaves connections made from now on next to no buffers, so that they are full at once where somebody does not read.
     pub(crate) fn squeeze(&self) {
         for name in self.far.iter().chain([&self.near]) {
-            set(name, "tcp_rmem", "4096 16384 16384");
-            set(name, "tcp_wmem", "4096 16384 16384");
+            set(name, "ipv4/tcp_rmem", "4096 16384 16384");
+            set(name, "ipv4/tcp_wmem", "4096 16384 16384");
         }
     }
 
@@ -214,6 +240,11 @@ impl Net {
     /// The target's addresses on all paths.
     pub(crate) fn addresses(&self) -> Vec<String> {
         (0..self.paths).map(Self::target_address).collect()
+    }
+
+    /// The same, of IPv6.
+    pub(crate) fn addresses_v6(&self) -> Vec<String> {
+        (0..self.paths).map(|path| format!("[fd1{path}::2]")).collect()
     }
 
     /// Breaks one path, in the way that is said; it stays broken until [`Net::heal`].
@@ -275,7 +306,7 @@ impl Net {
 
 impl Drop for Net {
     fn drop(&mut self) {
-        for name in self.far.iter().chain([&self.near]) {
+        for name in self.far.iter().chain(&self.lodger).chain([&self.near]) {
             ip(&format!("netns del {name}"));
         }
     }
@@ -302,7 +333,7 @@ fn must(arguments: &str) {
 
 /// Sets what the kernel lets a namespace have of its own.
 fn set(netns: &str, what: &str, value: &str) {
-    let script = format!("echo {value} >/proc/sys/net/ipv4/{what}");
+    let script = format!("echo {value} >/proc/sys/net/{what}");
     run(command(Some(netns), &words(&["sh", "-c", &script])), LIMIT).expect_ok();
 }
 

@@ -122,6 +122,8 @@ pub(crate) enum Site<'a> {
     Alone(usize),
     /// At the far end of each link.
     Behind(&'a Net),
+    /// The same, on IPv6; not for LIO.
+    BehindV6(&'a Net),
     /// LIO only: in a guest that runs already, on this many of its addresses.
     In(&'a Arc<Guest>, usize),
 }
@@ -198,7 +200,11 @@ impl Target {
             (Site::Behind(net), false) => {
                 Self::on_host(kind, &net.addresses(), net.far(), Some(net.near()), size)
             }
+            (Site::BehindV6(net), false) => {
+                Self::on_host(kind, &net.addresses_v6(), net.far(), Some(net.near()), size)
+            }
             (Site::In(..), false) => panic!("{kind:?} needs no guest"),
+            (Site::BehindV6(_), true) => panic!("{kind:?} has no IPv6"),
         }
     }
 
@@ -274,6 +280,18 @@ impl Target {
             }
         }
         self.wait_until_it_listens();
+    }
+
+    /// Another target on the same portals, and where the first of these shows it: tgt only.
+    pub(crate) fn second(&self) -> Endpoint {
+        assert!(matches!(self.kind, Kind::Tgt | Kind::TgtMcs), "{} cannot", self.kind.name());
+        let (socket, disk) = (self.dir.path().join("control"), self.dir.path().join("second"));
+        File::create(&disk).and_then(|file| file.set_len(1 << 20)).expect("disk file");
+        let iqn = format!("{NODE}:second");
+        tgtadm(&socket, &format!("--op new --mode target --tid 2 -T {iqn}"));
+        tgtadm(&socket, &format!("--op new --mode logicalunit --tid 2 --lun 1 -b {}", disk.display()));
+        tgtadm(&socket, "--op bind --mode target --tid 2 -I ALL");
+        Endpoint { iqn, ..self.endpoints.first().expect("a portal").clone() }
     }
 
     fn wait_until_it_listens(&mut self) {

@@ -146,6 +146,6 @@ fn config(target: &str, links: &[(String, Cutter)]) -> anyhow::Result<Config> {
         PING_TIMEOUT.as_millis(),
     );
     let mut config = Config::from_toml(&text, "demo")?;
-    config.listen = vec![LOOPBACK];
+    config.listen = vec![LOOPBACK.into()];
     Ok(config)
 }
