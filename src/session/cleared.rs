@@ -6,6 +6,8 @@
 //! the commands that its nexus still has on the unit, sent before the one that met it, **in question**:
 //! - What may run twice runs again once it was in question for a while. What it leaves on the medium is a ghost, as if
 //!   its nexus had been lost, until the target answers after all ([`super::stale`]), or until `fence_time` has passed.
+//!   Not while a command that follows it is still at the target: if it was not cleared, both are answered in order there.
+//!   Nothing more is sent to follow it ([`super::order`]).
 //! - For the others the outcome is unknown (P5) if they are not answered in `task_timeout`: an answer is better. After
 //!   a preemption that is everything that changes the medium: run again it would be refused, as if it had not run.
 //!
@@ -55,6 +57,8 @@ impl Session {
                 run.in_question = Some(InQuestion { since: now, preempted });
                 self.question_at = Some(self.question_at.map_or(now + PATIENCE, |at| at.min(now + PATIENCE)));
             }
+            // It may run again, behind what would follow it.
+            self.doubt_handed_over(other);
         }
         if self.is_greeting(lun, nexus, response) {
             return;
@@ -78,13 +82,11 @@ impl Session {
         if self.paused || self.question_at.is_none_or(|at| now < at) {
             return;
         }
-        // What a function of the initiator's own covers is for its answer to end: it may be what the attention tells of.
-        let own = |t: &Task| t.is_initiators() && self.is_held(t);
-        let due = |t: &Task| !t.awaits_data() && !own(t) && self.question_due(t).is_some_and(|at| at <= now);
-        for key in self.tasks.select(due) {
-            let Some((task, run)) = self.tasks.get(key).and_then(|t| Some((t, t.run.as_ref()?))) else {
-                continue;
-            };
+        let questioned = |t: &Task| t.run.as_ref().is_some_and(|r| r.in_question.is_some());
+        // The last first: what follows another leaves the target before it.
+        for key in self.tasks.select(questioned).into_iter().rev() {
+            let found = self.tasks.get(key).filter(|t| self.is_settled(key, t, now));
+            let Some((task, run)) = found.and_then(|t| Some((t, t.run.as_ref()?))) else { continue };
             let (origin, path, again) = (task.origin, run.path, self.runs_again(task, run));
             let (conn, lun, nexus, there) = (run.conn, task.lun, run.nexus, run.lun);
             if origin == Origin::Registration && !again {
@@ -104,15 +106,25 @@ impl Session {
                 Origin::Initiator { .. } | Origin::Transition | Origin::Wash(_) => {}
             }
         }
-        let left = self.tasks.iter().filter_map(|(_, t)| self.question_due(t)).min();
-        self.question_at = left.map(|at| if at <= now { now + PATIENCE } else { at });
+        let left = self.tasks.iter().filter_map(|(k, t)| self.question_due(k, t)).min();
+        // What keeps one in question may end before.
+        self.question_at = left.map(|at| if at <= now { now + PATIENCE } else { at.min(now + PATIENCE) });
     }
 
-    fn question_due(&self, task: &Task) -> Option<Instant> {
+    /// Whether a command was in question for long enough.
+    fn is_settled(&self, key: TaskKey, task: &Task, now: Instant) -> bool {
+        // What a function of the initiator's own covers is for its answer to end: it may be what the attention tells of.
+        let own = task.is_initiators() && self.is_held(task);
+        !task.awaits_data() && !own && self.question_due(key, task).is_some_and(|at| at <= now)
+    }
+
+    fn question_due(&self, key: TaskKey, task: &Task) -> Option<Instant> {
         let run = task.run.as_ref()?;
         let since = run.in_question?.since;
         // What waits for an ACA condition to be cleared is not gone.
-        let soon = self.runs_again(task, run) && !self.may_be_blocked(task.lun);
+        let blocked = self.may_be_blocked(task.lun);
+        let followed = || self.order.followers_of(key).any(|k| self.tasks.runs(k));
+        let soon = self.runs_again(task, run) && !blocked && !followed();
         Some(since + if soon { PATIENCE } else { self.plan.task_timeout })
     }
 

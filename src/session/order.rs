@@ -6,7 +6,7 @@
 //! not while write data is still to come (TARGETS section 2), nor if the earlier is lost with one of several connections and
 //! the later is not; nor if a port may refuse the earlier for its state (SPC-4 section 5.15.2.4), and serve the later. So this
 //! is done on a session's only path, and where [`Barriers::Native`] asks for it, for units that have said that their ports
-//! are alike. What is lost and runs again waits anew ([`Order::recall`]). Commands that overlap always wait for completion.
+//! are alike. What is lost and runs again waits anew ([`Order::recall`]), and nothing follows what may be lost ([`Order::doubt`]). Commands that overlap always wait for completion.
 //!
 //! Entries are kept per session: commands until they complete, and **ghosts**, writes that may
 //! still reach a target over a path that was given up, until their nexus is fenced. A ghost holds back only what could
@@ -231,30 +231,32 @@ impl Order {
         std::mem::take(&mut entry.followers)
     }
 
+    /// The target may have forgotten a command: nothing that is not `running` there follows it any more. Returns the
+    /// commands that got one more entry to wait for.
+    pub(super) fn doubt(&mut self, key: TaskKey, running: impl Fn(TaskKey) -> bool) -> Vec<TaskKey> {
+        let handed_over = |e: &&Entry| e.holder == Holder::Task(key) && e.handed_over;
+        if broken!(self.rules, RecalledIsFollowed) || !self.entries.iter().any(|e| handed_over(&e)) {
+            return Vec::new();
+        }
+        let waiting: Vec<TaskKey> = self.followers_of(key).filter(|k| !running(*k)).collect();
+        if let Some(own) = self.entries.iter_mut().find(|e| e.holder == Holder::Task(key)) {
+            own.handed_over = false;
+            own.followers.clone_from(&waiting);
+        }
+        waiting
+    }
+
     /// A command has left the target without having completed, and will run again: nothing that is not `running` there
     /// follows it any more, and it follows nothing that has left the target before it. Returns the commands that got
     /// one more entry to wait for, once for each; it may be one of them.
     pub(super) fn recall(&mut self, key: TaskKey, running: impl Fn(TaskKey) -> bool) -> Vec<TaskKey> {
         let (left, rules) = (self.left, self.rules);
-        let Some(at) = self.entries.iter().position(|e| e.holder == Holder::Task(key)) else {
+        let mut waiting = self.doubt(key, running);
+        let Some(own) = self.entries.iter_mut().find(|e| e.holder == Holder::Task(key)) else {
             return Vec::new();
         };
-        let Some(own) = self.entries.get_mut(at) else { return Vec::new() };
+        own.handed_over = false;
         let (number, footprint) = (own.number, own.footprint.clone());
-        let mut waiting = Vec::new();
-        if std::mem::take(&mut own.handed_over) {
-            let follows = |e: &Entry| match e.holder {
-                Holder::Task(k) if e.number > number && !running(k) => {
-                    let waits = footprint.holds_back(&e.footprint, left, rules) == Wait::HandedOver;
-                    (waits && !broken!(rules, RecalledIsFollowed)).then_some(k)
-                }
-                Holder::Task(_) | Holder::Ghost(_) => None,
-            };
-            waiting = self.entries.iter().filter_map(follows).collect();
-            if let Some(own) = self.entries.get_mut(at) {
-                own.followers.clone_from(&waiting);
-            }
-        }
         for earlier in self.entries.iter_mut().filter(|e| e.number < number && !e.handed_over) {
             let task = matches!(earlier.holder, Holder::Task(_));
             let followed = task && earlier.footprint.holds_back(&footprint, left, rules) == Wait::HandedOver;
@@ -264,6 +266,20 @@ impl Order {
             }
         }
         waiting
+    }
+
+    /// Later commands that the target keeps behind this one, if it has them both.
+    pub(super) fn followers_of(&self, key: TaskKey) -> impl Iterator<Item = TaskKey> {
+        let own = self.entries.iter().find(|e| e.holder == Holder::Task(key));
+        own.into_iter().flat_map(|own| {
+            self.entries.iter().filter_map(|e| match e.holder {
+                Holder::Task(k) if e.number > own.number => {
+                    let wait = own.footprint.holds_back(&e.footprint, self.left, self.rules);
+                    (wait == Wait::HandedOver).then_some(k)
+                }
+                Holder::Task(_) | Holder::Ghost(_) => None,
+            })
+        })
     }
 
     /// The command left a ghost: what could be harmed and is not `running` waits for the ghost now. Returns the commands
@@ -494,6 +510,22 @@ mod tests {
         assert_eq!(order.recall(2, |_| false), vec![2]);
         assert_eq!(order.hand_over(0), vec![1]);
         assert_eq!(order.blockers_of(2), 1);
+    }
+
+    #[test]
+    fn nothing_follows_what_the_target_may_have_forgotten_r245() {
+        let mut order = Order::new(Left::by(Barriers::Strict, 1));
+        let ordered = |lba| Footprint { attribute: TaskAttribute::Ordered, ..write(lba) };
+        order.arrive(0, write(0));
+        order.hand_over(0);
+        assert_eq!(order.arrive(1, ordered(64)), FOLLOWS);
+        assert_eq!(order.arrive(2, ordered(128)).blockers, 1, "behind the other, which is not there yet");
+        assert_eq!(order.doubt(0, |k| k < 2), vec![2], "the other may have run by now");
+        assert!(order.doubt(0, |k| k < 2).is_empty(), "once is enough");
+        assert_eq!(order.arrive(3, ordered(192)), 3);
+        assert_eq!(order.followers_of(0).collect::<Vec<_>>(), vec![1, 2, 3]);
+        assert!(order.recall(0, |k| k == 1).is_empty(), "they wait already");
+        assert_eq!(order.hand_over(0), vec![2, 3]);
     }
 
     #[test]

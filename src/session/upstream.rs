@@ -502,8 +502,8 @@ impl Session {
     /// The target has all of a command: what follows it there may go.
     pub(super) fn handed_over(&mut self, key: TaskKey) {
         let unsent = broken!(self.rules, FollowsUnsentData);
-        let whole =
-            |t: &&Task| (unsent || t.is_whole_at_target()) && t.run.as_ref().is_some_and(|r| r.nexus == HOME);
+        let home = |t: &Task| t.run.as_ref().is_some_and(|r| r.nexus == HOME && r.in_question.is_none());
+        let whole = |t: &&Task| (unsent || t.is_whole_at_target()) && home(t);
         // What a port may refuse for its state runs again, behind what would follow it.
         if !self.tasks.get(key).filter(whole).is_some_and(|t| self.is_symmetric(t.lun)) {
             return;
@@ -515,6 +515,14 @@ impl Session {
             }
         }
         self.release(&followers);
+    }
+
+    /// The target may have forgotten a command: what would follow it there waits.
+    pub(super) fn doubt_handed_over(&mut self, key: TaskKey) {
+        let tasks = &self.tasks;
+        let waiting = self.order.doubt(key, |k| tasks.runs(k));
+        self.held_by_barrier(&waiting);
+        self.hold_back(&waiting);
     }
 
     /// A command will run again.
