@@ -163,6 +163,13 @@ impl Access {
         self.standings.values().any(|s| s.state() == State::Transitioning)
     }
 
+    /// Whether any group of a target in use is, one that no nexus has at the moment perhaps.
+    pub(super) fn is_unsettled(&self) -> bool {
+        let in_use = |target: TargetId| self.standings.values().any(|s| s.target == target);
+        let moves = |groups: &PortGroups| groups.groups.iter().any(|g| g.state == State::Transitioning);
+        self.is_changing() || self.groups.iter().any(|(target, (groups, _))| in_use(*target) && moves(groups))
+    }
+
     /// Whether no path can become better.
     fn is_even(&self) -> bool {
         self.standings.values().all(|s| matches!(s.state(), State::Optimized | State::LbaDependent))
@@ -443,7 +450,7 @@ impl Session {
         let Some(unit) = self.units.get_mut(&lun).filter(|u| u.access.support.any()) else { return };
         let access = &mut unit.access;
         let refused = access.standings.values().any(|s| s.refused.is_some());
-        let soon = refused || access.is_changing() || access.starved.is_some();
+        let soon = refused || access.is_unsettled() || access.starved.is_some();
         let at = if soon {
             access.want_answer(now)
         } else {

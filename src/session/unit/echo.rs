@@ -34,6 +34,8 @@ struct Expected {
     echo: Echo,
     /// When the change was over; none while it is under way.
     over: Option<Instant>,
+    /// A later command has told of a later change: only commands sent before it may still tell of this one.
+    sent_before: Option<Instant>,
 }
 
 /// What nexuses may still report of one unit.
@@ -50,7 +52,7 @@ impl Echoes {
         if self.0.len() == MOST {
             self.0.remove(0);
         }
-        self.0.push(Expected { nexus, echo, over: None });
+        self.0.push(Expected { nexus, echo, over: None, sent_before: None });
     }
 
     fn over(&mut self, echo: Echo, now: Instant) {
@@ -60,14 +62,23 @@ impl Echoes {
     }
 
     /// A command sent at a time met an attention. It tells of all changes that were over by then, since the same attention
-    /// waits only once, or else of the first of those that may have been made before it was answered.
-    fn heard(&mut self, (nexus, sent_at): (NexusId, Instant), code: (u8, u8)) -> bool {
-        let of = |e: &Expected| e.nexus == nexus && e.echo.sounds_like(code);
+    /// waits only once, or else of the first of those that may have been made before it was answered. Where it has
+    /// overtaken older commands, it tells of the last, and they may still tell of those before.
+    fn heard(&mut self, (nexus, sent_at): (NexusId, Instant), code: (u8, u8), overtook: bool) -> bool {
+        let of = |e: &Expected| {
+            let in_time = e.sent_before.is_none_or(|at| sent_at < at);
+            e.nexus == nexus && e.echo.sounds_like(code) && in_time
+        };
+        let told = |e: &Expected| of(e) && e.over.is_some_and(|at| at <= sent_at);
         let Some(first) = self.0.iter().position(of) else { return false };
-        let before = self.0.len();
-        self.0.retain(|e| !of(e) || e.over.is_none_or(|at| at > sent_at));
-        if self.0.len() == before && self.0.get(first).is_some_and(|e| e.over.is_some()) {
-            self.0.remove(first);
+        match self.0.iter().rposition(told) {
+            Some(last) if overtook => {
+                self.0.remove(last);
+                self.0.iter_mut().filter(|e| told(e)).for_each(|e| e.sent_before = Some(sent_at));
+            }
+            Some(_) => self.0.retain(|e| !told(e)),
+            None if self.0.get(first).is_some_and(|e| e.over.is_some()) => drop(self.0.remove(first)),
+            None => {}
         }
         true
     }
@@ -99,7 +110,17 @@ impl Session {
         (nexus, sent_at): (NexusId, Instant),
         code: (u8, u8),
     ) -> bool {
-        self.units.get_mut(&lun).is_some_and(|unit| unit.echoes.heard((nexus, sent_at), code))
+        if self.units.get(&lun).is_none_or(|unit| unit.echoes.0.is_empty()) {
+            return false;
+        }
+        let overtook = self.is_older_under_way(lun, nexus, sent_at);
+        self.units.get_mut(&lun).is_some_and(|unit| unit.echoes.heard((nexus, sent_at), code, overtook))
+    }
+
+    /// Whether commands that a nexus was sent before are not answered yet.
+    fn is_older_under_way(&self, lun: Lun, nexus: NexusId, sent_at: Instant) -> bool {
+        let older = |t: &Task| t.run.as_ref().is_some_and(|r| r.nexus == nexus && r.sent_at < sent_at);
+        self.tasks.iter().any(|(_, t)| t.lun == lun && older(t))
     }
 
     /// A nexus had nothing to report to a command sent at a time. (What it said before that may still be under way, on
@@ -108,8 +129,7 @@ impl Session {
         if self.units.get(&lun).is_none_or(|unit| unit.echoes.0.is_empty()) {
             return;
         }
-        let older = |t: &Task| t.run.as_ref().is_some_and(|r| r.nexus == nexus && r.sent_at < sent_at);
-        let under_way = self.tasks.iter().any(|(_, t)| t.lun == lun && older(t));
+        let under_way = self.is_older_under_way(lun, nexus, sent_at);
         if let Some(unit) = self.units.get_mut(&lun).filter(|_| !under_way) {
             unit.echoes.silent(nexus, sent_at);
         }
@@ -136,14 +156,14 @@ mod tests {
         let mut echoes = Echoes::default();
         echoes.expect(0, Echo::States);
         echoes.expect(1, Echo::States);
-        assert!(!echoes.heard((0, start), MODE) && !echoes.heard((2, start), STATES));
-        assert!(echoes.heard((0, start), STATES), "at its beginning");
+        assert!(!echoes.heard((0, start), MODE, false) && !echoes.heard((2, start), STATES, false));
+        assert!(echoes.heard((0, start), STATES, false), "at its beginning");
         echoes.over(Echo::States, later);
-        assert!(echoes.heard((0, after), STATES), "and at its end");
-        assert!(!echoes.heard((0, after), STATES), "this is somebody else's");
+        assert!(echoes.heard((0, after), STATES, false), "and at its end");
+        assert!(!echoes.heard((0, after), STATES, false), "this is somebody else's");
         echoes.silent(1, start);
         echoes.silent(1, later);
-        assert!(!echoes.heard((1, after), STATES));
+        assert!(!echoes.heard((1, after), STATES, false));
     }
 
     #[test]
@@ -158,11 +178,26 @@ mod tests {
             echoes
         };
         let mut echoes = twice();
-        assert!(echoes.heard((0, asked), MODE), "asked before the first change, answered after it");
-        assert!(echoes.heard((0, after), MODE), "and of the second");
-        assert!(!echoes.heard((0, later), MODE));
+        assert!(echoes.heard((0, asked), MODE, false), "asked before the first change, answered after it");
+        assert!(echoes.heard((0, after), MODE, false), "and of the second");
+        assert!(!echoes.heard((0, later), MODE, false));
         let mut echoes = twice();
-        assert!(echoes.heard((0, after), MODE), "of both");
-        assert!(!echoes.heard((0, later), MODE));
+        assert!(echoes.heard((0, after), MODE, false), "of both");
+        assert!(!echoes.heard((0, later), MODE, false));
+    }
+    #[test]
+    fn a_report_that_was_overtaken_takes_no_later_echo() {
+        let [first, older, second, newer, third] = times();
+        let mut echoes = Echoes::default();
+        for over in [first, second] {
+            echoes.expect(0, Echo::Pages);
+            echoes.over(Echo::Pages, over);
+        }
+        assert!(echoes.heard((0, newer), MODE, true), "of the second change");
+        echoes.expect(0, Echo::Pages);
+        echoes.over(Echo::Pages, third);
+        assert!(echoes.heard((0, older), MODE, false), "of the first, over a slower connection");
+        assert!(echoes.heard((0, third), MODE, false), "of the third");
+        assert!(!echoes.heard((0, third), MODE, false));
     }
 }

@@ -121,7 +121,8 @@ impl Session {
     /// The target has told of its states: whether it had done by then what was asked of it.
     pub(super) fn transition_seen(&mut self, lun: Lun, asked: Instant, now: Instant) {
         let Some(unit) = self.units.get(&lun) else { return };
-        if unit.access.transition.answered.is_some_and(|at| at <= asked) && !unit.access.is_changing() {
+        let done = !unit.access.is_unsettled();
+        if unit.access.transition.answered.is_some_and(|at| at <= asked) && done {
             self.echo_over(lun, Echo::States, now);
         }
     }

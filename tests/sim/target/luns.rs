@@ -15,6 +15,7 @@ use braid::iscsi::{Lun, Pdu, StatSn};
 use braid::scsi::Sense;
 use braid::scsi::sense::key;
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 /// What happens to the LUNs of a portal group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,7 +98,7 @@ impl Target {
     }
 
     /// The LUNs of a group change.
-    pub(crate) fn change_luns(&mut self, group: u16, change: LunChange) {
+    pub(crate) fn change_luns(&mut self, group: u16, change: LunChange, now: Instant) {
         let Some(mut map) = self.luns.maps.get(&group).cloned() else { return };
         let shown = self.luns.numbers(group);
         let number = |n: usize| (!shown.is_empty()).then(|| shown[n % shown.len()]);
@@ -143,6 +144,7 @@ impl Target {
             }
         }
         self.luns.maps.insert(group, map);
+        self.sessions.iter_mut().filter(|s| s.alive && s.port.portal == group).for_each(|s| s.renew(now));
         let traded = matches!(change, LunChange::Trade(..));
         if self.luns.tells || traded {
             let units = self.units.len();

@@ -60,13 +60,16 @@ pub(super) struct Session {
     pub(super) queues_attentions: bool,
     /// Numbers that have changed places, while it may not know.
     pub(super) traded: Option<Traded>,
-    /// When it began.
+    /// When it began, or its LUNs changed last: any unit may greet from then on.
     pub(super) began: Instant,
     /// When it last had nothing to report of each unit, as far as the initiator can tell: it is told of what happens from its
     /// beginning on (SAM-5 section 5.14.1), which is some time after its login was sent; and a command that met nothing ran
     /// some time after it was sent.
     pub(super) clean: Vec<Instant>,
 }
+
+/// POWER ON, RESET, OR BUS DEVICE RESET OCCURRED: of a new nexus.
+const GREETING: (u8, u8) = (0x29, 0x00);
 
 /// A unit attention that waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -309,10 +312,18 @@ impl Target {
 }
 
 impl Session {
+    /// Other LUNs are shown, perhaps of units that have powered on since, and say so (SAM-5 section 6.2). What waits with
+    /// the same code is told from that by nobody.
+    pub(super) fn renew(&mut self, now: Instant) {
+        self.began = now;
+        let waiting = self.attentions.iter_mut().flatten();
+        waiting.filter(|a| a.code == GREETING).for_each(|a| a.event = None);
+    }
+
     /// A unit attention waits; on most targets the same one waits once.
     pub(super) fn attend(&mut self, unit: usize, code: (u8, u8), event: Option<u32>) {
         // What a new session is greeted with nobody can tell from its greeting.
-        let event = event.filter(|_| code != (0x29, 0x00) || self.clean[unit] > self.began);
+        let event = event.filter(|_| code != GREETING || self.clean[unit] > self.began);
         let waiting = &mut self.attentions[unit];
         match waiting.iter_mut().find(|w| w.code == code && !self.queues_attentions) {
             // The initiator's own doing may be all that is told of it.

@@ -93,7 +93,7 @@ impl World {
 
     fn change_luns(&mut self, change: LunChange) {
         self.initiator.conditions.other_luns_changed();
-        self.targets[0].change_luns(inventory::GROUP, change);
+        self.targets[0].change_luns(inventory::GROUP, change, self.now);
         self.drain_target(0);
     }
 
