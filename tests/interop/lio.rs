@@ -91,6 +91,13 @@ impl Guest {
         self.machine.run(&(recipe(plan, &format!("fileio_0/{name}"), &control, 2) + groups));
     }
 
+    /// Lets another target of the guest show a target's unit too, under this LUN.
+    pub(crate) fn lend(&self, of: &str, to: &str, lun: u8) {
+        let (core, fabric) = ("/sys/kernel/config/target/core", "/sys/kernel/config/target/iscsi");
+        let there = format!("{fabric}/{to}/tpgt_1/lun/lun_{lun}");
+        self.machine.run(&format!("mkdir {there}\nln -s {core}/fileio_0/{} {there}/unit\n", serial(of)));
+    }
+
     /// Runs a script where the target port groups of a unit are directories, and gives what it prints.
     pub(crate) fn in_groups(&self, iqn: &str, script: &str) -> String {
         let groups = format!("/sys/kernel/config/target/core/fileio_0/{}/alua", serial(iqn));

@@ -9,6 +9,7 @@
 //! - [`cuts`]: each path cut in turn under a verified load ([`load`]).
 //! - [`faults`]: what else befalls links and targets ([`trouble`]), under a load that overlaps itself ([`steady`]).
 //! - [`access`]: access states of LIO's port groups changed under a verified load, by its operator and by Braid.
+//! - [`crossed`]: two targets of different names that show the same disks under each other's LUNs.
 //! - [`sg`]: sg3-utils on the kernel's initiator ([`initiator`]); through Braid must equal direct, line by line.
 //! - [`chap`]: authentication, ended by Braid or relayed to the target.
 //! - [`watched`]: Prometheus, with the rules and panels of `dashboards/`.
@@ -23,6 +24,7 @@
 mod access;
 mod braid;
 mod chap;
+mod crossed;
 mod cuts;
 mod faults;
 mod initiator;

@@ -375,6 +375,15 @@ impl Target {
         let iqn = &self.endpoints.first().expect("a portal").iqn;
         self.runner.guest().expect("a guest").in_groups(iqn, script)
     }
+
+    /// Lets another target of the same guest show the unit too, under this LUN.
+    ///
+    /// # Panics
+    /// Unless it is a [`Kind::Lio`].
+    pub(crate) fn lend(&self, to: &Self, lun: u8) {
+        let [of, to] = [self, to].map(|target| &target.endpoints.first().expect("a portal").iqn);
+        self.runner.guest().expect("a guest").lend(of, to, lun);
+    }
 }
 
 /// Writes inside a disk, until it is dropped.
