@@ -13,7 +13,7 @@ use crate::scsi::inquiry::{self, Capacity, Identity, Inquiry};
 use crate::scsi::mode::{self, ControlPage};
 use crate::scsi::sense::{key, status};
 use crate::session::Session;
-use crate::session::nexus::{HOME, NexusId};
+use crate::session::nexus::{HOME, NexusId, NexusState};
 use crate::session::tasks::{Origin, Task};
 use std::time::Instant;
 
@@ -393,8 +393,12 @@ impl Session {
         self.checks.iter().any(|c| c.nexus == HOME)
     }
 
-    /// Home is back: it is asked about what further nexuses reported while it could not be.
+    /// Asks home about what further nexuses reported while it could not be asked. (While it settles it cannot yet: its fence
+    /// comes first, and then the attentions of its login.)
     pub(in crate::session) fn ask_about_doubts(&mut self, now: Instant) {
+        if self.home_state() != NexusState::Up {
+            return;
+        }
         let doubted =
             |(lun, unit): (&Lun, &Unit)| (unit.attentions.is_doubtful() && !unit.learning).then_some(*lun);
         for lun in self.units.iter().filter_map(doubted).collect::<Vec<_>>() {
