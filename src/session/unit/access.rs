@@ -95,8 +95,6 @@ pub(super) struct Access {
     pub(super) short_header: bool,
     /// The newest answer of each target, and when it was asked for.
     groups: BTreeMap<TargetId, (PortGroups, Option<Instant>)>,
-    /// When the newest answer of all was asked for.
-    answered: Option<Instant>,
     pub(super) standings: BTreeMap<NexusId, Standing>,
     /// When to ask again, and the pause after that.
     ask_at: Option<Instant>,
@@ -170,6 +168,11 @@ impl Access {
         self.is_changing() || self.groups.iter().any(|(target, (groups, _))| in_use(*target) && moves(groups))
     }
 
+    /// When the newest answer of a target was asked for.
+    fn answered(&self, target: TargetId) -> Option<Instant> {
+        self.groups.get(&target).and_then(|(_, answered)| *answered)
+    }
+
     /// Whether no path can become better.
     fn is_even(&self) -> bool {
         self.standings.values().all(|s| matches!(s.state(), State::Optimized | State::LbaDependent))
@@ -190,7 +193,6 @@ impl Access {
             *groups = answer;
         }
         *answered = Some(asked);
-        self.answered = self.answered.max(Some(asked));
         let mut changes = Vec::new();
         for (nexus, standing) in self.standings.iter_mut().filter(|(_, s)| s.target == target) {
             let before = standing.state();
@@ -296,15 +298,16 @@ impl Session {
         needs && !unit.access.state(HOME).is_active() && task.refusals <= MOST_REFUSALS
     }
 
-    /// A unit's command finds no active path: whether it waits for one. It does, in any case, until the target has been asked
-    /// since it arrived.
+    /// A unit's command finds no active path: whether it waits for one. It does, in any case, until every target has been
+    /// asked since it arrived, and while a path that is back is being proved.
     pub(in crate::session) fn waits_for_access(&mut self, lun: Lun, arrived: Instant, now: Instant) -> bool {
-        let patience = self.patience(lun);
+        let (patience, told, proving) =
+            (self.patience(lun), self.states_told_since(lun), self.is_proving(lun));
         let Some(unit) = self.units.get_mut(&lun) else { return false };
         let first = unit.access.starved.is_none();
         let since = *unit.access.starved.get_or_insert(now);
-        let stale = unit.access.support.any() && unit.access.answered < Some(arrived);
-        let patient = now < since + patience || stale && now < arrived + PATIENCE;
+        let open = unit.access.support.any() && (told < Some(arrived) || proving);
+        let patient = now < since + patience || open && now < arrived + PATIENCE;
         let waits = patient && !broken!(self.rules, TransitionNotAwaited);
         if first {
             unit.access.want_answer(now);
@@ -326,17 +329,16 @@ impl Session {
         let access = &unit.access;
         let unknown = unit.learning || !unit.known && access.starved.is_none();
         // While commands wait, an answer to a question of before says nothing.
-        let to_ask = access.ask_at.is_some() && access.starved.is_none_or(|at| access.answered < Some(at));
+        let told = self.states_told_since(lun);
+        let to_ask = access.ask_at.is_some() && access.starved.is_none_or(|at| told < Some(at));
         let asked = to_ask || self.checks.iter().any(|c| c.lun == lun && c.is_about_access());
         let may_come = |nexus: NexusId| {
             let carries = |c: &Conn| c.nexus == nexus && c.state == ConnState::Up;
             let in_service = self.nexus(nexus).is_some_and(|n| n.state == NexusState::Up);
             let down = !in_service || !self.conns.iter().any(carries);
-            let proving = matches!(unit.proofs.get(&nexus), Some(Proof::Checking | Proof::Searching));
-            let active = access.state(nexus).is_active();
-            down && !self.is_carried_by_home(nexus) && active || proving && access.may_serve(nexus)
+            down && !self.is_carried_by_home(nexus) && access.state(nexus).is_active()
         };
-        let coming = (0..=self.plan.paths.len()).any(may_come);
+        let coming = self.is_proving(lun) || (0..=self.plan.paths.len()).any(may_come);
         if unknown || access.support.any() && (asked || coming) || self.may_transition(lun) {
             PATIENCE
         } else if access.is_changing() {
@@ -344,6 +346,23 @@ impl Session {
         } else {
             Duration::ZERO
         }
+    }
+
+    /// Whether a nexus that may give access to the unit is being proved, or will be once home has said again what the unit is.
+    fn is_proving(&self, lun: Lun) -> bool {
+        let Some(unit) = self.units.get(&lun) else { return false };
+        let proving = |nexus: NexusId| {
+            matches!(unit.proofs.get(&nexus), Some(Proof::Checking | Proof::Searching))
+                && unit.access.may_serve(nexus)
+        };
+        unit.learning || (1..=self.plan.paths.len()).any(proving)
+    }
+
+    /// Since when everything is told that the unit's targets, of those that can be asked, would tell of their states; none if
+    /// one of them has not told anything yet, or none can be asked.
+    pub(super) fn states_told_since(&self, lun: Lun) -> Option<Instant> {
+        let access = &self.units.get(&lun)?.access;
+        self.nexuses_to_ask(lun).into_keys().map(|target| access.answered(target)).min().flatten()
     }
 
     /// Whether a further nexus' path carries home, so that the nexus is not wanted.
@@ -439,7 +458,7 @@ impl Session {
                 self.prove(nexus, lun, now);
             }
         }
-        self.transition_seen(lun, asked, now);
+        self.transition_seen(lun, now);
         self.schedule_access(lun, now);
         self.changed = true;
     }
@@ -502,16 +521,18 @@ impl Session {
         if unit.access.ask_at.is_none_or(|at| at > now) {
             return;
         }
-        let under_way = self.checks.iter().any(|c| c.lun == lun && c.is_about_access());
-        let nexuses = if unit.access.support.any() { self.nexuses_to_ask(lun) } else { Vec::new() };
+        let mut nexuses = if unit.access.support.any() { self.nexuses_to_ask(lun) } else { BTreeMap::new() };
+        // One that is being asked says itself when to ask again.
+        let under_way = self.checks.iter().filter(|c| c.lun == lun && c.is_about_access());
+        let asked: Vec<TargetId> = under_way.map(|c| self.target_asked(c.nexus)).collect();
+        nexuses.retain(|target, _| !asked.contains(target));
         let rules = self.rules;
         let Some(unit) = self.units.get_mut(&lun) else { return };
         if broken!(rules, AccessNotAskedAgain) {
             unit.access.ask_at = None;
             return;
         }
-        if under_way {
-            // Its answer says when to ask again.
+        if nexuses.is_empty() && !asked.is_empty() {
             unit.access.ask_at = Some(now + LONGEST_PAUSE);
             return;
         }
@@ -524,7 +545,7 @@ impl Session {
         } else if nexuses.is_empty() {
             unit.access.ask_at = Some(now + LONGEST_PAUSE);
         }
-        for (nexus, there) in nexuses {
+        for (nexus, there) in nexuses.into_values() {
             let id = self.new_check(nexus, (lun, there), Step::Access, Reach::Access);
             self.ask(id, now);
         }
@@ -532,7 +553,7 @@ impl Session {
 
     /// The nexuses over which a unit's targets can be asked, one for each, and its LUN there: home, or one whose unit has
     /// home's name.
-    fn nexuses_to_ask(&self, lun: Lun) -> Vec<(NexusId, Lun)> {
+    fn nexuses_to_ask(&self, lun: Lun) -> BTreeMap<TargetId, (NexusId, Lun)> {
         let up = |nexus: NexusId| self.nexus(nexus).is_some_and(|n| n.state == NexusState::Up);
         let mut found: BTreeMap<TargetId, (NexusId, Lun)> = BTreeMap::new();
         for (nexus, standing) in self.units.get(&lun).iter().flat_map(|unit| &unit.access.standings) {
@@ -540,7 +561,7 @@ impl Session {
                 found.entry(standing.target).or_insert((*nexus, standing.there));
             }
         }
-        found.into_values().collect()
+        found
     }
 
     /// Whose port groups a nexus tells of.

@@ -118,11 +118,13 @@ impl Session {
         }
     }
 
-    /// The target has told of its states: whether it had done by then what was asked of it.
-    pub(super) fn transition_seen(&mut self, lun: Lun, asked: Instant, now: Instant) {
+    /// A target has told of its states: whether all that can be asked had done by then what was asked of one of them. (What
+    /// another target tells says nothing of the one that is at it.)
+    pub(super) fn transition_seen(&mut self, lun: Lun, now: Instant) {
+        let told = self.states_told_since(lun);
         let Some(unit) = self.units.get(&lun) else { return };
         let done = !unit.access.is_unsettled();
-        if unit.access.transition.answered.is_some_and(|at| at <= asked) && done {
+        if unit.access.transition.answered.is_some_and(|at| Some(at) <= told) && done {
             self.echo_over(lun, Echo::States, now);
         }
     }
