@@ -23,8 +23,10 @@
 //!
 //! # How long
 //! A command waits while there is hope: something is transitioning, or being asked or proved, or a path that may be active
-//! is down, or a group can be made active (`transition`); and no longer than a transition may take. Then it goes to
-//! home, and the initiator hears home's own answer. A command is refused a bounded number of times before that.
+//! is down, or a group can be made active (`transition`); and no longer than a transition may take, counted from the first
+//! that waited. But one that comes later waits for every target to be asked once more, and for a path that is back to be
+//! proved. Then it goes to home, and the initiator hears home's own answer. A command is refused a bounded number of times
+//! before that.
 
 use super::Unit;
 use super::inquire::{Reach, Step};

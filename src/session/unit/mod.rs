@@ -103,10 +103,12 @@ impl Session {
         usable && unit.manner.may_spread() && unit.control.may_spread()
     }
 
-    /// Whether commands for the unit's medium of Braid's own may go over a nexus.
+    /// Whether commands for the unit's medium of Braid's own may go over a nexus: not while it may be registered and home not
+    /// ([`registration`]).
     pub(in crate::session) fn unit_reached(&self, lun: Lun, nexus: NexusId) -> bool {
-        let proved = |unit: &Unit| nexus == HOME || unit.proofs.get(&nexus) == Some(&Proof::Proved);
-        self.units.get(&lun).is_some_and(|unit| proved(unit) && unit.access.state(nexus).is_active())
+        let proved = |unit: &Unit| unit.proofs.get(&nexus) == Some(&Proof::Proved);
+        let fit = |unit: &Unit| nexus == HOME || proved(unit) && self.registrations_settled(lun);
+        self.units.get(&lun).is_some_and(|unit| fit(unit) && unit.access.state(nexus).is_active())
     }
 
     /// Whether a nexus shows another unit.

@@ -10,6 +10,9 @@
 //! - as a **member**: registered with home's key, and home was registered with that key at some time *after* that; or
 //! - while home is not registered, if it is known not to be either.
 //!
+//! A flush of Braid's own ([`crate::session::caches`]) is no I/O of the initiator's, but it waits while anything is under way
+//! here, so that it does not go where home's would be refused either.
+//!
 //! That is enough. Whatever another initiator does to take home's registration away takes away all registrations with
 //! home's key (PREEMPT), or all but its own (CLEAR, PREEMPT of all registrants), in one step: from the moment at which both were
 //! registered on, no member is left behind. A nexus that joins too late is found out, because home, asked after the nexus had

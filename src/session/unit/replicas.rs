@@ -252,6 +252,15 @@ impl Session {
         registrations.replicas.keys().copied().filter(|n| stray(n)).collect()
     }
 
+    /// Whether nothing is to be done on behalf of a unit's registrations, as far as is known.
+    pub(super) fn registrations_settled(&self, lun: Lun) -> bool {
+        let still = |unit: &Unit| {
+            unit.registrations.work.is_none()
+                && !matches!(unit.registrations.standing, Standing::Unknown { .. })
+        };
+        self.units.get(&lun).is_some_and(still) && self.unserved(lun).is_empty()
+    }
+
     /// Registers what is not registered, or verifies what is.
     fn next_round(&mut self, lun: Lun) -> Option<Work> {
         let unserved = self.unserved(lun);
