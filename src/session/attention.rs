@@ -37,7 +37,7 @@ pub(super) type Code = (u8, u8);
 
 /// A new nexus, and commands that its predecessor took with it, which run again (R201).
 const OF_LOGIN: [Code; 3] = [(0x29, 0x00), (0x29, 0x07), (0x47, 0x7f)];
-const POWER_ON: Code = (0x29, 0x01);
+pub(super) const POWER_ON: Code = (0x29, 0x01);
 /// REPORTED LUNS DATA HAS CHANGED.
 pub(super) const REPORTED_LUNS_CHANGED: Code = (0x3f, 0x0e);
 /// What further nexuses reported, until home was asked.
@@ -248,6 +248,12 @@ impl Attentions {
             heard.greetings.push(code);
         }
         first
+    }
+
+    /// Whether a nexus has reported something since its login that the initiator was told.
+    pub(super) fn has_told(&self, nexus: NexusId, code: Code) -> bool {
+        let reported = self.heard.get(&nexus).map(|h| h.reported.as_slice()).unwrap_or_default();
+        reported.iter().any(|r| r.code == code && r.told > 0)
     }
 
     /// The LUNs of a nexus changed: what is found there may greet anew, and what was heard may have been another unit.
@@ -488,22 +494,12 @@ impl Session {
                 self.tasks.iter().any(|(_, t)| changing(t))
             }
         };
-        let (now, rules, home, home_lost) = (self.now, self.rules, self.home_state(), self.home_lost_since);
-        // A stray is home's own port in another portal group: should home move there, it will not say this again. And of
-        // what happened to another target home never says anything.
-        let stray = self.is_stray(nexus);
-        let elsewhere = self.group_in(nexus).map(|g| g.target) != self.group_in(HOME).map(|g| g.target);
-        let apart = code == POWER_ON && (home != NexusState::Up || elsewhere);
-        let cached = self.group_in(nexus).map(|g| g.target).filter(|_| apart);
-        let lost = cached.and_then(|target| self.cached_at(lun, target));
-        if let Some(target) = cached {
-            self.cache_lost(lun, target);
-        }
+        let (now, rules) = (self.now, self.rules);
+        let power = if code == POWER_ON { self.power_lost(lun, nexus) } else { None };
         let Some(unit) = self.attentions(lun) else { return };
-        let away = apart && (stray || lost.is_some());
+        let away = power.is_some();
         let greets = (OF_LOGIN.contains(&code) || code == POWER_ON && !away) && unit.greets(nexus, code);
-        let began = || lost.or(home_lost).unwrap_or(login);
-        let since = if away { Since::of_power_loss(began()) } else { unit.since(nexus, code, login) };
+        let since = power.map_or_else(|| unit.since(nexus, code, login), Since::of_power_loss);
         if greets {
             unit.note_report(nexus, code, sent_at, 0);
         }

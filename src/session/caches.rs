@@ -78,13 +78,14 @@ impl Caches {
     }
 
     fn mark(&mut self, lun: Lun, target: TargetId, feared: bool, at: Instant) {
-        let number = self.written;
+        // What an earlier session left is older than everything of this one.
+        let number = if feared { 0 } else { self.written };
         let fresh = Mark { first: number, last: number, at, washing: None, tried: 0, retry_at: None, feared };
         let mark = self.marks.entry((lun, target)).or_insert(fresh);
         (mark.last, mark.at, mark.feared) = (number, at, feared);
     }
 
-    /// Writes up to a number are durable at a target.
+    /// Writes up to a number are durable at a target, or lost.
     fn clean(&mut self, lun: Lun, target: TargetId, up_to: u64) {
         let Some(mark) = self.marks.get_mut(&(lun, target)) else { return };
         mark.first = mark.first.max(up_to + 1);
@@ -169,14 +170,17 @@ impl Session {
         }
     }
 
-    /// Whether writes that were answered may be in a target's cache, and when the youngest of them was answered.
-    pub(super) fn cached_at(&self, lun: Lun, target: TargetId) -> Option<Instant> {
-        self.caches.marks.get(&(lun, target)).map(|mark| mark.at)
+    /// How many writes have been answered.
+    pub(super) fn writes_answered(&self) -> u64 {
+        self.caches.written
     }
 
-    /// A target has lost what its cache held, and the initiator is told.
-    pub(super) fn cache_lost(&mut self, lun: Lun, target: TargetId) {
-        self.caches.marks.remove(&(lun, target));
+    /// A target has lost what its cache held of the writes up to a number: whether there may have been any, and when the
+    /// youngest that it held then or later was answered. The initiator is told.
+    pub(super) fn cache_lost(&mut self, lun: Lun, target: TargetId, up_to: u64) -> Option<Instant> {
+        let held = self.caches.marks.get(&(lun, target)).filter(|mark| mark.first <= up_to)?.at;
+        self.caches.clean(lun, target, up_to);
+        Some(held)
     }
 
     /// Before the commands of the queues are looked at.

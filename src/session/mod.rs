@@ -21,7 +21,7 @@
 //! - `tally`: what is counted in passing.
 //! - `stuck`: commands that a living connection does not answer. `cleared`: those that somebody else has cleared.
 //!   `stale`: answers that come too late.
-//! - `caches`: what a flush must reach where there are several targets.
+//! - `caches`: what a flush must reach where there are several targets. `power`: those that lost power.
 //! - `outage`: home is lost, and commands wait for it. `recover`: a nexus is lost: moved commands, ghosts. `fence`: what makes sure
 //!   that these have ended. `recognise`: whether they are of the right unit. `predecessor`: ghosts of an earlier session.
 //! - `finish`: the end.
@@ -54,6 +54,7 @@ mod nexus;
 mod order;
 mod outage;
 mod own;
+mod power;
 mod predecessor;
 mod recognise;
 mod recover;

@@ -45,6 +45,8 @@ pub(super) struct Nexus {
     pub(super) params: SessionParams,
     /// When its last leading login was sent.
     pub(super) login_began: Instant,
+    /// So many writes had been answered when it succeeded.
+    pub(super) writes_before: u64,
     next_cid: u16,
     /// When it may next be reinstated only to fence it.
     pub(super) fence_retry_at: Option<Instant>,
@@ -62,6 +64,7 @@ impl Nexus {
             window: UpstreamWindow::new(CmdSn(1), CmdSn(0)),
             params: SessionParams::default(),
             login_began: now,
+            writes_before: 0,
             next_cid: 0,
         }
     }
@@ -363,7 +366,7 @@ impl Session {
         conn.last_heard = now;
         conn.cid = negotiated.cid;
         let (path, nexus, role) = (conn.path, conn.nexus, conn.role);
-        let target_id = self.target_of(path);
+        let (target_id, writes) = (self.target_of(path), self.writes_answered());
         if let Some(target) = self.nexuses.get_mut(nexus) {
             if role == Role::Joining {
                 if broken!(self.rules, JoiningTakesCmdSn) {
@@ -375,6 +378,7 @@ impl Session {
                 let max_cmd_sn =
                     if broken!(self.rules, FirstWindowIgnored) { wide } else { negotiated.max_cmd_sn };
                 target.window = UpstreamWindow::new(negotiated.cmd_sn, max_cmd_sn);
+                target.writes_before = writes;
                 target.params = negotiated.session.clone();
                 target.tsih = negotiated.tsih;
                 let known = target.group.tag.filter(|_| target.group.target == target_id);
