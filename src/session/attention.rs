@@ -101,8 +101,12 @@ struct Heard {
     clean: Option<Instant>,
     /// Attentions of the login that were met.
     greetings: Vec<Code>,
-    /// The unit may be new to the nexus, as after a login.
-    renewed: bool,
+    /// The LUNs of the nexus changed then: only what was sent later says anything.
+    renewed: Option<Instant>,
+    /// The unit was found to be home's since.
+    proved: bool,
+    /// What `clean` was before that, of the same unit.
+    clean_before: Option<Instant>,
     reported: Vec<Reported>,
     /// What it has reported since it last had nothing to say, greetings aside.
     since_clean: Vec<Code>,
@@ -204,7 +208,7 @@ impl Attentions {
     /// Since when an event may have happened that a further nexus reports, at the latest since `login`.
     fn since(&self, nexus: NexusId, code: Code, login: Instant) -> Since {
         let heard = self.heard.get(&nexus);
-        let clean = heard.and_then(|h| h.clean).unwrap_or(login);
+        let clean = heard.and_then(|h| h.clean.or(h.clean_before)).unwrap_or(login);
         let last = heard.and_then(|h| h.reported.iter().find(|r| r.code == code)).map(|r| r.sent_at);
         let reports = heard.map_or(0, |h| h.since_clean.iter().filter(|c| **c == code).count());
         let one = last.map_or(clean, |last| last.max(clean));
@@ -243,7 +247,7 @@ impl Attentions {
     /// Whether it is the first of its kind that a login may cause.
     fn greets(&mut self, nexus: NexusId, code: Code) -> bool {
         let heard = self.heard.entry(nexus).or_default();
-        let first = (heard.clean.is_none() || heard.renewed) && !heard.greetings.contains(&code);
+        let first = heard.clean.is_none() && !heard.greetings.contains(&code);
         if first {
             heard.greetings.push(code);
         }
@@ -256,10 +260,17 @@ impl Attentions {
         reported.iter().any(|r| r.code == code && r.told > 0)
     }
 
-    /// The LUNs of a nexus changed: what is found there may greet anew, and what was heard may have been another unit.
-    pub(super) fn renew(&mut self, nexus: NexusId) {
+    /// A unit was found on a nexus: what was heard there is its own.
+    pub(super) fn proved(&mut self, nexus: NexusId) {
+        self.heard.entry(nexus).or_default().proved = true;
+    }
+
+    /// The LUNs of a nexus changed, or are others than was believed: what is found there may greet anew, and what was heard
+    /// may have been another unit, if it was not proved.
+    pub(super) fn renew(&mut self, nexus: NexusId, now: Instant) {
         if let Some(heard) = self.heard.get_mut(&nexus) {
-            *heard = Heard { renewed: true, ..Heard::default() };
+            let clean_before = heard.clean.filter(|_| heard.proved).or(heard.clean_before);
+            *heard = Heard { renewed: Some(now), clean_before, ..Heard::default() };
         }
     }
 
@@ -378,7 +389,7 @@ impl Session {
         self.no_echo(lun, nexus, sent_at);
         if let Some(unit) = self.attentions(lun) {
             let heard = unit.heard.entry(nexus).or_default();
-            if heard.clean < Some(sent_at) {
+            if heard.clean < Some(sent_at) && heard.renewed <= Some(sent_at) {
                 heard.clean = Some(sent_at);
                 heard.since_clean.clear();
             }

@@ -179,7 +179,7 @@ impl Session {
             self.begin_survey(nexus, now);
         } else if let Some(there) = found {
             unit.proofs.insert(nexus, Proof::Checking);
-            unit.attentions.renew(nexus);
+            unit.attentions.renew(nexus, now);
             self.start_check(nexus, lun, there, now);
         } else {
             let here = unit.shown.get(&nexus).and_then(|shown| shown.here.as_deref()).unwrap_or("no unit");
@@ -295,7 +295,7 @@ impl Session {
         for unit in self.units.values_mut() {
             unit.proofs.remove(&nexus);
             unit.access.forget(nexus);
-            unit.attentions.renew(nexus);
+            unit.attentions.renew(nexus, now);
             if let Some(shown) = unit.shown.get_mut(&nexus) {
                 shown.lun = None;
             }

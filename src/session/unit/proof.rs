@@ -165,9 +165,11 @@ impl Session {
             // Where one of them has not told its size, the name says all that is known: home may move there.
             let told = home.capacity.is_some() && check.facts.capacity.is_some();
             unit.shown.entry(nexus).or_default().other_here |= there == lun && told;
+            unit.attentions.renew(nexus, now);
             self.refuse(nexus, lun, what, now);
         } else {
             unit.proofs.insert(nexus, Proof::Proved);
+            unit.attentions.proved(nexus);
             let shown = unit.shown.entry(nexus).or_default();
             (shown.lun, shown.told) = ((there != lun).then_some(there), None);
             shown.other_here &= there != lun;
