@@ -84,6 +84,16 @@ fn a_configuration_that_intercepts_nothing_has_no_rules() {
 fn a_target_that_is_not_there_ends_with_69() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     assert_eq!(code(&["discover", &closed]), 69);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("braid.toml");
+    let table = format!("[[target]]\nname = \"*\"\ndiscover = true\npaths = [\"{closed}\"]\n");
+    std::fs::write(&file, table).unwrap();
+    let output = braid(&["discover", "--config", &file.display().to_string()]);
+    assert_eq!(output.status.code(), Some(69));
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert!(complaint.contains(&format!("portal {closed}: cannot connect")), "{complaint}");
+    assert_eq!(code(&["discover"]), 64);
+    assert_eq!(code(&["discover", &closed, "--chap-name", "braid"]), 64);
     assert_eq!(code(&["probe", &closed, "iqn.2026-01.org.braid:test"]), 69);
 }
 

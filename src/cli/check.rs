@@ -25,8 +25,17 @@ pub fn describe(config: &Config) -> String {
     for target in &config.targets {
         line(describe_target(target));
         line(format!("  initiators {}", describe_access(target)));
+        let word = if target.discover.is_some() { "asks portal" } else { "path" };
         for path in &target.paths {
-            line(format!("  path {}", describe_path(path, target)));
+            line(format!("  {word} {}", describe_path(path, target)));
+        }
+        for rule in target.discover.iter().flat_map(|discover| &discover.rules) {
+            line(format!(
+                "  portals in {}{}, weight {}",
+                rule.portals,
+                describe_local(&rule.local),
+                rule.weight
+            ));
         }
     }
     text
@@ -93,11 +102,7 @@ fn describe_chap(chap: &Chap) -> String {
 /// A path in one line.
 #[must_use]
 pub fn describe_path(path: &PathConfig, target: &Target) -> String {
-    let local = match &path.local {
-        Local::Any => String::new(),
-        Local::Source(address) => format!(" from {address}"),
-        Local::Interface(name) => format!(" through {name}"),
-    };
+    let local = describe_local(&path.local);
     let name = if path.name.starts_with(&path.portal.to_string()) {
         String::new()
     } else {
@@ -105,6 +110,16 @@ pub fn describe_path(path: &PathConfig, target: &Target) -> String {
     };
     let twin = if path.target == target.name { String::new() } else { format!(", target {}", path.target) };
     format!("{name}{}{local}{twin}, weight {}", path.portal, path.weight)
+}
+
+/// The local end of a path, if it is not the routing table's choice.
+#[must_use]
+pub fn describe_local(local: &Local) -> String {
+    match local {
+        Local::Any => String::new(),
+        Local::Source(address) => format!(" from {address}"),
+        Local::Interface(name) => format!(" through {name}"),
+    }
 }
 
 #[cfg(test)]
@@ -126,6 +141,18 @@ mod tests {
             "path spare: 10.0.0.2:3260 through eth1",
             "path 10.0.0.3:3260, target iqn.b, weight 1",
         ] {
+            assert!(shown.contains(part), "{part} is missing in\n{shown}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_and_what_becomes_of_it_is_told() {
+        let text = "[[target]]\nname = \"*\"\ndiscover = true\npaths = [\"10.0.0.1\"]\n\
+                    path_rules = [{ portals = \"10.0.1.0/24\", interface = \"eth1\" }]\n";
+        let shown = describe(&Config::from_toml(text, "t").unwrap());
+        for part in
+            ["target *:", "asks portal 10.0.0.1:3260", "portals in 10.0.1.0/24 through eth1, weight 1"]
+        {
             assert!(shown.contains(part), "{part} is missing in\n{shown}");
         }
     }

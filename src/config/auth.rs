@@ -49,7 +49,7 @@ pub(super) fn chap(keys: &mut Keys<'_>, may_relay: bool) -> Chap {
             let accounts = keys.inner("chap", section, accounts);
             accounts.map_or(Chap::None, |accounts| Chap::Terminate(Arc::new(accounts)))
         }
-        Value::Text(_) | Value::Integer(_) | Value::List(_) | Value::Other(_) => {
+        Value::Text(_) | Value::Integer(_) | Value::Boolean(_) | Value::List(_) | Value::Other(_) => {
             let relay = if may_relay { "\"relay\", " } else { "" };
             let message = format!(
                 "must be \"none\", {relay}or a table such as chap = {{ initiators = [{{ name = \"host7\", secret_file = \"/etc/braid/host7\" }}] }}"
@@ -219,7 +219,7 @@ fn pattern(value: &Value) -> Read<String> {
 }
 
 /// An address or a network.
-fn network(value: &Value) -> Read<IpNet> {
+pub(super) fn network(value: &Value) -> Read<IpNet> {
     let text = value::text(value)?;
     let parsed = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
     parsed.ok_or_else(|| {
@@ -238,7 +238,8 @@ pub(super) fn check(section: &Section, config: &Config, problems: &mut Vec<Probl
     for (index, target) in config.targets.iter().enumerate() {
         let place = tables.get(index).map_or(&section.place, |table| &table.place);
         proofs.of_braid(&target.chap, place);
-        for credentials in target.paths.iter().filter_map(|path| path.credentials.as_deref()) {
+        let told = target.discover.iter().filter_map(|discover| discover.credentials.as_deref());
+        for credentials in target.paths.iter().filter_map(|path| path.credentials.as_deref()).chain(told) {
             proofs.at_targets(credentials, place);
         }
     }
@@ -316,7 +317,7 @@ pub(super) fn open_files(value: &Section, warnings: &mut Vec<String>) {
                     }
                 }
             }
-            Value::Text(_) | Value::Integer(_) | Value::Other(_) => {}
+            Value::Text(_) | Value::Integer(_) | Value::Boolean(_) | Value::Other(_) => {}
         }
     }
 }

@@ -11,6 +11,8 @@ pub enum Value {
     Text(String),
     /// A whole number.
     Integer(i64),
+    /// True or false.
+    Boolean(bool),
     /// A list.
     List(Vec<Placed>),
     /// A table.
@@ -26,6 +28,7 @@ impl Value {
         match self {
             Self::Text(_) => "a string",
             Self::Integer(_) => "a number",
+            Self::Boolean(_) => "true or false",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
             Self::Other(name) => name,
@@ -117,7 +120,7 @@ fn placed(value: &Spanned<DeValue<'_>>, lines: &Lines<'_>) -> Placed {
         DeValue::Array(items) => Value::List(items.iter().map(|item| placed(item, lines)).collect()),
         DeValue::Table(table) => Value::Table(section(&Spanned::new(value.span(), table.clone()), lines)),
         DeValue::Float(_) => Value::Other("a number with a fraction"),
-        DeValue::Boolean(_) => Value::Other("true or false"),
+        DeValue::Boolean(value) => Value::Boolean(*value),
         DeValue::Datetime(_) => Value::Other("a date"),
     };
     Placed { place, value }

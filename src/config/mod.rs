@@ -13,11 +13,12 @@
 //!
 //! # Invariants of a `Config`
 //! At least one listen address and one target; target names unique; each target has 1 to [`Config::MAX_PATHS`] paths
-//! with unique names and no two alike; no path leads to a listen address of Braid's own; at most one listener of each
+//! with unique names and no two alike, or is to be discovered and has as many portals to ask; no path leads to a listen address of Braid's own; at most one listener of each
 //! address family intercepts, where the rules can reach it; every duration, size and
 //! weight lies within its range; `first_burst <= max_burst`.
 
 mod auth;
+mod discover;
 pub mod draft;
 mod listener;
 pub mod problem;
@@ -162,8 +163,10 @@ impl Allow {
 pub struct Target {
     /// The target's name: downstream, and upstream on paths that have none of their own.
     pub name: String,
-    /// Paths in order of preference; at least one.
+    /// Paths in order of preference; at least one. If the target is to be discovered, the portals to be asked.
     pub paths: Vec<PathConfig>,
+    /// How its paths are found, if they are not those that are written. The name may then be a pattern.
+    pub discover: Option<Discover>,
     /// Which initiators are let in.
     pub allow: Allow,
     /// How they prove themselves.
@@ -212,6 +215,26 @@ pub struct Target {
     pub first_burst: u32,
 }
 
+/// How the paths of a target are made of what portals tell.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Discover {
+    /// The local ends of paths, by portal. If there are rules, a portal that fits none is not used.
+    pub rules: Vec<PathRule>,
+    /// What Braid proves itself with to the target over paths that are not written out.
+    pub credentials: Option<Arc<Credentials>>,
+}
+
+/// The local end of paths to some portals. Where several rules fit a portal, there are several paths to it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PathRule {
+    /// The portals it is for.
+    pub portals: IpNet,
+    /// The local end.
+    pub local: Local,
+    /// Weight, 1 to 1000.
+    pub weight: u32,
+}
+
 /// One way to a target.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -232,10 +255,12 @@ pub struct PathConfig {
     pub mark: Option<u32>,
     /// What Braid proves itself with to the target over this path: the path's own, or else the target's.
     pub credentials: Option<Arc<Credentials>>,
+    /// Tag of the portal group, where the portal has told it.
+    pub group: Option<u16>,
 }
 
 /// The local end of a path.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Local {
     /// The kernel's choice.
     Any,
@@ -337,6 +362,22 @@ impl Config {
         section.overlay(flags);
         let config = schema::config(&section, &mut problems);
         ConfigError::unless_empty(problems, file).map(|()| config)
+    }
+
+    /// Credentials of which the name and the file with the secret were typed.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with all problems.
+    pub fn credentials(name: &str, secret_file: &str) -> Result<Option<Arc<Credentials>>, ConfigError> {
+        let mut account = draft::Section::new(Place::Flag("--chap-name".to_owned()));
+        account.set("name", "--chap-name", draft::Value::Text(name.to_owned()));
+        account.set("secret_file", "--chap-secret-file", draft::Value::Text(secret_file.to_owned()));
+        let mut section = draft::Section::new(account.place.clone());
+        section.set("upstream_chap", "--chap-name", draft::Value::Table(account));
+        let mut problems = Vec::new();
+        let credentials =
+            auth::credentials(&mut schema::Keys::new(&section, "", &mut problems), "upstream_chap");
+        ConfigError::unless_empty(problems, "command line").map(|()| credentials)
     }
 
     /// Checks settings that were typed as flags.

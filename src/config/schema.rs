@@ -1,6 +1,7 @@
 //! The one list of keys, defaults and ranges, and the checks of settings against each other.
 
 use super::auth;
+use super::discover;
 use super::draft::{Placed, Section, Value};
 use super::listener;
 use super::problem::{Place, Problem};
@@ -70,10 +71,11 @@ fn target(item: &Placed, problems: &mut Vec<Problem>) -> Option<Target> {
         return None;
     };
     let mut keys = Keys::new(section, "target", problems);
+    let discover = discover::read(&mut keys);
     let name = keys.required(
         "name",
         "write the target's name, such as name = \"iqn.2003-01.org.example:disk\"",
-        value::iscsi_name,
+        if discover.is_some() { value::name_pattern } else { value::iscsi_name },
     );
     let paths = keys.list("paths", path);
     if section.get("paths").is_none() {
@@ -83,13 +85,14 @@ fn target(item: &Placed, problems: &mut Vec<Problem>) -> Option<Target> {
             "is missing; write the target's portals, such as paths = [\"10.0.1.1:3260\", \"10.0.2.1:3260\"]",
         );
     }
-    let mut target = defaults(name.unwrap_or_default(), paths.unwrap_or_default());
+    let mut target = Target { discover, ..defaults(name.unwrap_or_default(), paths.unwrap_or_default()) };
     read_behaviour(&mut keys, &mut target);
     read_timing(&mut keys, &mut target);
     read_sizes(&mut keys, &mut target);
     read_access(&mut keys, &mut target);
     keys.reject_unknown();
     check_paths(section, &mut target, problems);
+    discover::check(section.get("paths"), &target, problems);
     if target.first_burst > target.max_burst {
         let message = format!(
             "{} bytes is more than max_burst ({}); lower it, or raise max_burst",
@@ -107,6 +110,7 @@ fn defaults(name: String, paths: Vec<PathConfig>) -> Target {
     Target {
         name,
         paths,
+        discover: None,
         allow: Allow::default(),
         chap: Chap::None,
         mode: Mode::default(),
@@ -190,6 +194,9 @@ fn read_access(keys: &mut Keys<'_>, target: &mut Target) {
     for path in &mut target.paths {
         path.credentials = path.credentials.take().or_else(|| credentials.clone());
     }
+    if let Some(discover) = &mut target.discover {
+        discover.credentials = credentials;
+    }
 }
 
 /// A path: the portal alone, or a table.
@@ -206,9 +213,10 @@ fn path(item: &Placed, problems: &mut Vec<Problem>) -> Option<PathConfig> {
                 weight: 1,
                 mark: None,
                 credentials: None,
+                group: None,
             });
         }
-        other @ (Value::Integer(_) | Value::List(_) | Value::Other(_)) => {
+        other @ (Value::Integer(_) | Value::Boolean(_) | Value::List(_) | Value::Other(_)) => {
             let message = format!(
                 "is {}, must be \"ADDRESS:PORT\" or {{ portal = \"ADDRESS:PORT\", ... }}",
                 other.kind()
@@ -219,27 +227,45 @@ fn path(item: &Placed, problems: &mut Vec<Problem>) -> Option<PathConfig> {
     };
     let mut keys = Keys::new(section, "target.paths", problems);
     let address = keys.required("portal", "write portal = \"ADDRESS:PORT\"", portal);
-    let source = keys.optional("source", source);
-    let interface = keys.optional("interface", interface);
+    let local = local(&mut keys, &item.place, address.map(|address| address.is_ipv4()));
     let name = keys.optional("name", value::text).unwrap_or_default();
     let target = keys.optional("target", value::iscsi_name).unwrap_or_default();
-    let weight = keys.or("weight", 1, |value| value::number(value, 1, 1000));
+    let weight = weight(&mut keys);
     let credentials = auth::credentials(&mut keys, "upstream_chap");
+    keys.reject_unknown();
+    Some(PathConfig { name, portal: address?, target, local, weight, mark: None, credentials, group: None })
+}
+
+/// The local end of a way to portals of this address family.
+pub(super) fn local(keys: &mut Keys<'_>, place: &Place, v4: Option<bool>) -> Local {
+    let source = keys.optional("source", source);
+    let interface = keys.optional("interface", interface);
     if source.is_some() && interface.is_some() {
-        keys.problem(item.place.clone(), "source", "and interface cannot both be given; keep one of them");
+        keys.problem(place.clone(), "source", "and interface cannot both be given; keep one of them");
     }
-    if let (Some(portal), Some(source)) = (address, source)
-        && portal.is_ipv4() != source.is_ipv4()
+    if let (Some(v4), Some(source)) = (v4, source)
+        && v4 != source.is_ipv4()
     {
         keys.problem(
-            item.place.clone(),
+            place.clone(),
             "source",
             "is of another address family than the portal; use one of the same",
         );
     }
-    keys.reject_unknown();
-    let local = source.map(Local::Source).or_else(|| interface.map(Local::Interface)).unwrap_or(Local::Any);
-    Some(PathConfig { name, portal: address?, target, local, weight, mark: None, credentials })
+    source.map(Local::Source).or_else(|| interface.map(Local::Interface)).unwrap_or(Local::Any)
+}
+
+pub(super) fn weight(keys: &mut Keys<'_>) -> u32 {
+    keys.or("weight", 1, |value| value::number(value, 1, 1000))
+}
+
+/// A portal and the local end, in one word.
+pub(super) fn way(portal: SocketAddr, local: &Local) -> String {
+    match local {
+        Local::Any => portal.to_string(),
+        Local::Source(address) => format!("{portal}@{address}"),
+        Local::Interface(name) => format!("{portal}@{name}"),
+    }
 }
 
 pub(super) fn address(value: &Value) -> Read<SocketAddr> {
@@ -279,12 +305,7 @@ fn check_paths(section: &Section, target: &mut Target, problems: &mut Vec<Proble
     }
     let mut seen = BTreeMap::new();
     for path in &mut target.paths {
-        let local = match &path.local {
-            Local::Any => String::new(),
-            Local::Source(address) => format!("@{address}"),
-            Local::Interface(name) => format!("@{name}"),
-        };
-        let mut way = format!("{}{local}", path.portal);
+        let mut way = way(path.portal, &path.local);
         if path.target.is_empty() {
             path.target.clone_from(&target.name);
         } else if path.target != target.name {
@@ -339,7 +360,7 @@ fn warnings(config: &Config) -> Vec<String> {
     warnings.extend(listener::warnings(config));
     for target in &config.targets {
         let mut warn = |text: &str| warnings.push(format!("target {}: {text}", target.name));
-        if let [_] = target.paths.as_slice() {
+        if let ([_], None) = (target.paths.as_slice(), &target.discover) {
             warn("has a single path: when it fails there is nothing to move to");
         }
         let weighted = target.paths.iter().any(|path| path.weight != 1);
@@ -449,7 +470,9 @@ impl<'a> Keys<'a> {
                 self.problem(placed.place.clone(), key, &message);
                 return None;
             }
-            Value::Text(_) | Value::Integer(_) | Value::Other(_) => std::slice::from_ref(placed),
+            Value::Text(_) | Value::Integer(_) | Value::Boolean(_) | Value::Other(_) => {
+                std::slice::from_ref(placed)
+            }
         };
         if items.is_empty() {
             self.problem(placed.place.clone(), key, "must not be empty; write at least one, or leave the key out for the default where there is one");

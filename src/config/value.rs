@@ -18,7 +18,7 @@ pub(super) fn text(value: &Value) -> Read<String> {
     match value {
         Value::Text(text) if !text.trim().is_empty() => Ok(text.clone()),
         Value::Text(_) => Err("must not be empty".to_owned()),
-        Value::Integer(_) | Value::List(_) | Value::Table(_) | Value::Other(_) => {
+        Value::Integer(_) | Value::Boolean(_) | Value::List(_) | Value::Table(_) | Value::Other(_) => {
             Err(format!("is {}, must be a string in quotes", value.kind()))
         }
     }
@@ -29,12 +29,22 @@ pub(super) fn number(value: &Value, low: u32, high: u32) -> Read<u32> {
     let typed = match value {
         Value::Integer(number) => Some(*number),
         Value::Text(text) => text.trim().parse().ok(),
-        Value::List(_) | Value::Table(_) | Value::Other(_) => None,
+        Value::Boolean(_) | Value::List(_) | Value::Table(_) | Value::Other(_) => None,
     };
     typed
         .and_then(|number| u32::try_from(number).ok())
         .filter(|number| (low..=high).contains(number))
         .ok_or_else(|| format!("must be a whole number from {low} to {high}"))
+}
+
+/// True or false.
+pub(super) fn boolean(value: &Value) -> Read<bool> {
+    match value {
+        Value::Boolean(value) => Ok(*value),
+        Value::Text(_) | Value::Integer(_) | Value::List(_) | Value::Table(_) | Value::Other(_) => {
+            Err(format!("is {}, must be true or false, without quotes", value.kind()))
+        }
+    }
 }
 
 /// A duration such as `500ms`, `5s` or `2min`, from `low` to `high`.
@@ -62,7 +72,7 @@ pub(super) fn size(value: &Value, low: u64, high: u64) -> Read<u64> {
     let typed = match value {
         Value::Integer(number) => u64::try_from(*number).ok(),
         Value::Text(text) => parse_size(text),
-        Value::List(_) | Value::Table(_) | Value::Other(_) => None,
+        Value::Boolean(_) | Value::List(_) | Value::Table(_) | Value::Other(_) => None,
     };
     let typed = typed.ok_or("must be a size in bytes, such as 65536, \"64KiB\" or \"1MiB\"")?;
     if (low..=high).contains(&typed) {
@@ -126,12 +136,32 @@ pub(super) fn admin(value: &Value) -> Read<Option<SocketAddr>> {
 /// An iSCSI name (RFC 7143 section 4.2.7).
 pub(super) fn iscsi_name(value: &Value) -> Read<String> {
     let name = text(value)?;
+    if name.contains(['*', '?']) {
+        return Err(format!(
+            "\"{name}\" is a pattern; write the target's whole name, or discover = true beside it"
+        ));
+    }
     let known = ["iqn.", "eui.", "naa."].iter().any(|prefix| name.starts_with(prefix));
     if !known {
         return Err(format!("\"{name}\" is no iSCSI name; it begins with iqn., eui. or naa."));
     }
     if name.len() > 223 {
         return Err(format!("is {} bytes long; an iSCSI name has at most 223", name.len()));
+    }
+    match name.chars().find(|c| c.is_whitespace() || c.is_control() || "=,/\\".contains(*c)) {
+        Some('*' | '?') => Err(format!(
+            "\"{name}\" is a pattern; write the target's whole name, or discover = true beside it"
+        )),
+        Some(wrong) => Err(format!("\"{name}\" contains {wrong:?}, which no iSCSI name does")),
+        None => Ok(name),
+    }
+}
+
+/// An iSCSI name, or a pattern of such names, in which `*` stands for anything and `?` for one character.
+pub(super) fn name_pattern(value: &Value) -> Read<String> {
+    let name = text(value)?;
+    if !name.contains(['*', '?']) {
+        return iscsi_name(value);
     }
     match name.chars().find(|c| c.is_whitespace() || c.is_control() || "=,/\\".contains(*c)) {
         Some(wrong) => Err(format!("\"{name}\" contains {wrong:?}, which no iSCSI name does")),

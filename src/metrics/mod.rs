@@ -10,8 +10,8 @@
 //! # Invariants
 //! - All names are in `Families::new` and begin with `braid_`, but for those of the process, which every exporter has; each
 //!   has a help text.
-//! - Labels hold names from the configuration or words of this module, never what a peer sent (an initiator's name, an
-//!   unknown target's name): the number of series does not grow with time.
+//! - Labels hold names from the configuration, those of so many targets and portals that were discovered, and words of this
+//!   module, never what an initiator sent: the number of series does not grow without limit.
 
 mod health;
 mod login;
@@ -40,6 +40,15 @@ const DURATION_BUCKETS: [f64; 16] =
 /// Bounds of the failover stall histogram, in seconds.
 const STALL_BUCKETS: [f64; 15] =
     [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0];
+
+/// Targets, those of the configuration among them, up to which a discovered one gets series of its own.
+const MAX_TARGETS: usize = 256;
+
+/// Paths up to which one that was discovered does.
+const MAX_PATHS: usize = 1024;
+
+/// The label of targets and paths beyond that.
+const OTHER: &str = "other";
 
 const TARGET: &[&str] = &["target"];
 const PATH: &[&str] = &["target", "path"];
@@ -215,22 +224,58 @@ impl Metrics {
     /// Makes the series of a target, at zero, and lists it in [`Metrics::health`].
     pub fn declare<'p>(&self, target: &str, paths: impl IntoIterator<Item = &'p str>) {
         let paths: Vec<String> = paths.into_iter().map(str::to_owned).collect();
+        self.make(target, &paths);
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner).insert(target.to_owned(), paths);
+    }
+
+    /// The same for a target that was discovered, or was found to have further paths. There is room for [`MAX_TARGETS`]
+    /// targets and [`MAX_PATHS`] paths; sessions with others are counted under [`OTHER`].
+    pub fn declare_discovered<'p>(&self, target: &str, paths: impl IntoIterator<Item = &'p str>) {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = targets.values().map(Vec::len).sum::<usize>();
+        if !targets.contains_key(target) && targets.len() >= MAX_TARGETS {
+            return;
+        }
+        let own = targets.entry(target.to_owned()).or_default();
+        let fresh: Vec<_> =
+            paths.into_iter().filter(|path| !own.iter().any(|own| own == path)).map(str::to_owned).collect();
+        let room = MAX_PATHS.saturating_sub(known);
+        own.extend(fresh.into_iter().take(room));
+        self.make(target, own);
+    }
+
+    /// Makes the series of a target, those that are there already excepted.
+    fn make(&self, target: &str, paths: &[String]) {
         Terms::declare(&self.families, target);
         TargetSeries::new(&self.families, target);
         self.families.single_path.with_label_values(&[target]);
-        for path in &paths {
+        for path in paths {
             PathSeries::new(&self.families, target, path);
         }
-        self.targets.lock().unwrap_or_else(PoisonError::into_inner).insert(target.to_owned(), paths);
+    }
+
+    /// The labels of a target and of its paths: their names if they were declared.
+    fn labels<'p>(
+        &self,
+        target: &'p str,
+        paths: impl IntoIterator<Item = &'p str>,
+    ) -> (&'p str, Vec<&'p str>) {
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(own) = targets.get(target) else {
+            return (OTHER, paths.into_iter().map(|_| OTHER).collect());
+        };
+        let label = |path: &'p str| if own.iter().any(|own| own == path) { path } else { OTHER };
+        (target, paths.into_iter().map(label).collect())
     }
 
     /// The series of a session; `paths` in the order of its plan.
     pub fn session<'p>(
         self: &Arc<Self>,
-        target: &str,
+        target: &'p str,
         paths: impl IntoIterator<Item = &'p str>,
         terms: &Terms,
     ) -> SessionMetrics {
+        let (target, paths) = self.labels(target, paths);
         let paths: Vec<_> =
             paths.into_iter().map(|path| PathSeries::new(&self.families, target, path)).collect();
         let open = terms.enter(&self.families, target, paths.len());
@@ -253,7 +298,7 @@ impl Metrics {
 
     /// Counts a session that runs on one path because Braid cannot log in over the others.
     pub fn single_path(&self, target: &str) {
-        self.families.single_path.with_label_values(&[target]).inc();
+        self.families.single_path.with_label_values(&[self.labels(target, []).0]).inc();
     }
 
     /// The state of each declared target.

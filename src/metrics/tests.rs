@@ -292,3 +292,19 @@ fn the_readme_lists_every_series() {
         );
     }
 }
+
+#[test]
+fn discovered_targets_and_paths_have_bounds() {
+    let metrics = Arc::new(Metrics::new());
+    for n in 0..MAX_TARGETS + 5 {
+        metrics.declare_discovered(&format!("iqn.{n}"), ["10.0.0.1:3260"]);
+    }
+    assert_eq!(metrics.health().len(), MAX_TARGETS);
+    let ports: Vec<String> = (0..2 * MAX_PATHS).map(|n| format!("10.0.0.2:{n}")).collect();
+    metrics.declare_discovered("iqn.0", ports.iter().map(String::as_str));
+    assert_eq!(metrics.health().iter().map(|target| target.paths.len()).sum::<usize>(), MAX_PATHS);
+    let last = ports.last().unwrap().as_str();
+    assert_eq!(metrics.labels("iqn.0", ["10.0.0.1:3260", last]), ("iqn.0", vec!["10.0.0.1:3260", OTHER]));
+    let late = format!("iqn.{}", MAX_TARGETS + 1);
+    assert_eq!(metrics.labels(&late, ["10.0.0.1:3260"]), (OTHER, vec![OTHER]));
+}

@@ -31,12 +31,17 @@ pub(super) fn guard(
     Ok(Some(Guard::new(Arc::clone(accounts), dial::nonce()?)))
 }
 
-/// The targets that a discovery session may be told of: those that admit the initiator. Who has passed by the accounts of one
-/// target, where discovery has its own, hears of that one.
-pub(super) fn shown<'c>(config: &'c Config, intent: &Intent, address: Option<IpAddr>) -> Vec<&'c str> {
-    let by_target =
-        |target: &Target| target.name == intent.target_name && matches!(target.chap, Chap::Terminate(_));
-    let only = config.discovery_chap != Chap::None && config.targets.iter().any(by_target);
-    let open = |target: &&Target| admits(target, intent, address) && (!only || by_target(target));
-    config.targets.iter().filter(open).map(|target| target.name.as_str()).collect()
+/// Whether a discovery session may be told of a target of this name, which is served by this table: if it admits the initiator.
+/// Who has passed by the accounts of one target, where discovery has its own, hears of that one.
+pub(super) fn shows(
+    config: &Config,
+    intent: &Intent,
+    address: Option<IpAddr>,
+    table: &Target,
+    name: &str,
+) -> bool {
+    let named = config.table(&intent.target_name);
+    let only = config.discovery_chap != Chap::None
+        && named.is_some_and(|named| matches!(named.chap, Chap::Terminate(_)));
+    admits(table, intent, address) && (!only || name == intent.target_name)
 }

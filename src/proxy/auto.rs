@@ -1,6 +1,6 @@
 //! `mode = auto`: MC/S where a probe proved it sound, several sessions everywhere else.
 //!
-//! A target is probed when Braid starts, under Braid's own name, and again at a login if that came to nothing, then under
+//! A target is probed when Braid starts (one that is discovered, at its first login), under Braid's own name, and again at a login if that came to nothing, then under
 //! the initiator's name, because a target may admit nobody else. One probe of a target runs at a time. A login waits
 //! for it some seconds at most and then goes on with several sessions; what the probe finds out later serves the logins
 //! after that.
@@ -15,7 +15,7 @@ use super::verdict::{Second, StateFile, Verdict};
 use crate::config::{Chap, Config, Mode, PathConfig, Target};
 use crate::session::Fanout;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -27,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// How long to rest after a probe without a result.
 const REST: Duration = Duration::from_secs(60);
 
+/// Targets of which something is known, at most: those that are discovered may come and go. Others get several sessions.
+const MAX_TARGETS: usize = 4096;
+
 /// The name under which targets are probed when no initiator is there yet.
 const PROBE_NAME: &str = "iqn.2026-01.org.braid:probe";
 
@@ -34,7 +37,7 @@ const PROBE_NAME: &str = "iqn.2026-01.org.braid:probe";
 #[derive(Debug)]
 pub(super) struct Verdicts {
     state: Arc<Mutex<StateFile>>,
-    targets: BTreeMap<String, watch::Sender<Knowledge>>,
+    targets: Mutex<BTreeMap<String, watch::Sender<Knowledge>>>,
     probes: Mutex<JoinSet<()>>,
 }
 
@@ -52,25 +55,19 @@ impl Verdicts {
     /// Nothing known but what stands in the state file.
     pub(super) fn new(config: &Config) -> Self {
         let state = config.state_file.as_ref().map_or_else(StateFile::in_memory, StateFile::load);
-        let open = config.targets.iter().flat_map(open);
-        let slot = |name: &str| (name.to_owned(), watch::Sender::new(Knowledge::None(None)));
-        Self {
-            state: Arc::new(Mutex::new(state)),
-            targets: open.map(slot).collect(),
-            probes: Mutex::default(),
-        }
+        Self { state: Arc::new(Mutex::new(state)), targets: Mutex::default(), probes: Mutex::default() }
     }
 
     /// Begins to probe all targets.
     pub(super) fn ask_all(&self, config: &Config) {
-        for target in &config.targets {
+        for target in config.targets.iter().filter(|target| target.discover.is_none()) {
             open(target).into_iter().for_each(|name| self.ask(target, name, PROBE_NAME));
         }
     }
 
     /// Ends all probes.
     pub(super) async fn stop(&self) {
-        let mut probes = std::mem::take(&mut *self.probes.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut probes = std::mem::take(&mut *lock(&self.probes));
         probes.shutdown().await;
     }
 
@@ -103,7 +100,8 @@ impl Verdicts {
 
     /// What speaks against several connections in a session with a target, once its probe is over.
     async fn objection(&self, name: &str) -> Option<&'static str> {
-        let mut knowledge = self.targets.get(name)?.subscribe();
+        let Some(slot) = self.slot(name) else { return Some("too many targets were probed") };
+        let mut knowledge = slot.subscribe();
         let known = knowledge.wait_for(|known| !matches!(known, Knowledge::Asking)).await;
         match known.map_or(Knowledge::None(None), |known| known.clone()) {
             Knowledge::Settled(verdict) => verdict.objection(),
@@ -113,15 +111,26 @@ impl Verdicts {
 
     /// The portal group tag that a probe met.
     pub(super) fn tpgt(&self, target: &str) -> Option<u16> {
-        match &*self.targets.get(target)?.borrow() {
+        let slot = lock(&self.targets).get(target).cloned()?;
+        match &*slot.borrow() {
             Knowledge::Settled(verdict) => verdict.product.tpgt,
             Knowledge::None(_) | Knowledge::Asking => None,
         }
     }
 
+    /// What is known of a target; none if as many are known as may be.
+    fn slot(&self, name: &str) -> Option<watch::Sender<Knowledge>> {
+        let mut targets = lock(&self.targets);
+        if targets.len() < MAX_TARGETS || targets.contains_key(name) {
+            let new = || watch::Sender::new(Knowledge::None(None));
+            return Some(targets.entry(name.to_owned()).or_insert_with(new).clone());
+        }
+        None
+    }
+
     /// Begins a probe if there is something to find out and none is under way.
     fn ask(&self, target: &Target, name: &str, initiator: &str) {
-        let Some(slot) = self.targets.get(name) else { return };
+        let Some(slot) = self.slot(name) else { return };
         let now = clock::now();
         let begin = slot.send_if_modified(|known| {
             let due = matches!(known, Knowledge::None(rest) if rest.is_none_or(|until| until <= now));
@@ -131,15 +140,19 @@ impl Verdicts {
             due
         });
         if begin {
-            let (slot, state) = (slot.clone(), Arc::clone(&self.state));
+            let state = Arc::clone(&self.state);
             let plans = plans(target, name, initiator);
-            let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut probes = lock(&self.probes);
             while probes.try_join_next().is_some() {}
             probes.spawn(async move {
                 slot.send_replace(find_out(&plans, &state).await);
             });
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The names upstream with which there is something to choose: several paths lead to each. A target whose authentication

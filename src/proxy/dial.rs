@@ -12,7 +12,7 @@ use crate::login::chap::{Algorithm, Client, Credentials, Nonce};
 use crate::login::{InitiatorLogin, InitiatorStep, LoginError, LoginPlan, Negotiated, Proof};
 use crate::session::Cause;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
@@ -38,7 +38,7 @@ impl Route {
         Self { portal: portal.into(), source: None, interface: None, mark: None, credentials: None }
     }
 
-    /// The same without wanting a proof of the target: in discovery it may have none.
+    /// The same without wanting a proof of the target.
     pub(super) fn unasked(mut self) -> Self {
         if let Some(credentials) = &mut self.credentials {
             Arc::make_mut(credentials).peer = None;
@@ -62,6 +62,18 @@ impl From<&PathConfig> for Route {
             credentials: path.credentials.clone(),
         }
     }
+}
+
+/// The local address that the routing table gives a connection to this one. Nothing is sent.
+///
+/// # Errors
+/// What the system says, if there is no way.
+pub fn local_address(portal: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr =
+        if portal.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(portal)?;
+    Ok(socket.local_addr()?.ip())
 }
 
 /// How long each step may take.

@@ -8,8 +8,8 @@ use crate::iscsi::{Cid, CmdSn, Isid, Payload, Ttt, WireError};
 use crate::login::discovery::{TargetRecord, parse_answer};
 use crate::login::{ConnectionParams, LoginKind, LoginPlan, SessionParams};
 
-/// Longest answer taken, in bytes: tens of thousands of targets.
-const LONGEST: usize = 4 << 20;
+/// Longest answer taken, in bytes: thousands of targets.
+const LONGEST: usize = 1 << 20;
 
 /// Longest data segment accepted, in bytes.
 const SEGMENT: u32 = 65_536;
@@ -57,7 +57,8 @@ pub async fn discover(
         offer: SessionParams::default(),
         connection: ConnectionParams { max_recv_data_segment: SEGMENT, ..ConnectionParams::default() },
     };
-    let (conn, agreed) = dial(route, &plan, timing).await?;
+    // In discovery a target may have no proof of its own.
+    let (conn, agreed) = dial(&route.clone().unasked(), &plan, timing).await?;
     let mut line = Line::new(conn, &agreed);
     let mut numbers = Numbers::new(&agreed);
     let answer = tokio::time::timeout(timing.login, send_targets(&mut line, &mut numbers)).await;

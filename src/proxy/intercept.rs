@@ -7,7 +7,8 @@
 //!
 //! # Whose they are
 //! Nothing is answered before it is known whose a connection is: [`sort`] reads as far as the end of the first PDU. Braid
-//! keeps a login to a configured target of which the original destination is a portal, and discovery at such a portal.
+//! keeps a login to a configured target of which the original destination is a portal, and discovery at such a portal. A target
+//! that is discovered (`catalogue`) is Braid's if its portals have told of it.
 //! Everything else is [`pass_on`]: connected to the original destination, given the bytes that were read, and copied both
 //! ways, with bounded buffers, until both sides have closed. So is a connection that says nothing at first, because in its
 //! protocol the other side speaks first.
@@ -16,10 +17,10 @@
 //! Braid's own connections carry a mark that the rules leave alone ([`can_mark`] sees to it that they can), and no connection
 //! is passed on to a listener of Braid's own ([`own`]).
 
+use super::Shared;
 use super::dial::{self, Route, Timing};
-use super::discover::discover;
-use super::{Shared, probe};
-use crate::config::{Config, Intercept, Listen, Target};
+use super::told::Answer;
+use crate::config::{Config, Intercept, Listen, PathConfig, Target};
 use crate::iscsi::Pdu;
 use crate::iscsi::framer::{Framer, Receiver};
 use crate::iscsi::text::KeyList;
@@ -27,7 +28,7 @@ use crate::login::discovery::TargetRecord;
 use bytes::BytesMut;
 use socket2::{Domain, SockRef, Socket, Type};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional_with_sizes};
@@ -44,10 +45,6 @@ const LONGEST: usize = 12 * 1024;
 
 /// Opcode byte of a login request, with the bit that makes it immediate.
 const LOGIN_REQUEST: u8 = 0x43;
-
-/// How long the portal itself may be asked what it shows: the initiator waits for it.
-const ASKING: Timing =
-    Timing { connect: Duration::from_secs(2), login: Duration::from_secs(3), user: Duration::from_secs(3) };
 
 /// Bytes under way at most in one direction of a connection that is passed on.
 const BUFFER: usize = 64 * 1024;
@@ -109,49 +106,91 @@ pub(super) fn original(stream: &TcpStream, listener: SocketAddr, how: Intercept)
     (wanted != local || how == Intercept::Tproxy).then(|| SocketAddr::new(wanted.ip(), wanted.port()))
 }
 
+/// What a first PDU asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Request {
+    initiator: String,
+    /// The target; none in discovery.
+    target: Option<String>,
+}
+
 /// Finds out whose a connection to this original destination is, without answering anything.
-pub(super) async fn sort(config: &Config, stream: &mut TcpStream, wanted: SocketAddr) -> Sorted {
-    let mut read = BytesMut::new();
-    if !config.targets.iter().any(|target| has_portal(target, wanted)) {
-        return Sorted::Foreign(read);
+pub(super) async fn sort(shared: &Shared, stream: &mut TcpStream, wanted: SocketAddr) -> Sorted {
+    let peer = stream.peer_addr().ok().map(|peer| peer.ip());
+    if !shared.config.targets.iter().any(|target| has_portal(target, wanted)) {
+        return Sorted::Foreign(BytesMut::new());
     }
-    let sorting = async {
+    read_and_judge(stream, async |request| match is_ours(&shared.config, request, wanted, peer) {
+        Ours::Yes => true,
+        Ours::No => false,
+        Ours::IfThere(name) => {
+            let target = shared.target(name, &request.initiator).await;
+            target.is_some_and(|target| has_portal(&target, wanted))
+        }
+    })
+    .await
+}
+
+/// Reads what a connection begins with, and asks whether it is Braid's if that is a login request.
+async fn read_and_judge(stream: &mut TcpStream, is_ours: impl AsyncFnOnce(&Request) -> bool) -> Sorted {
+    let mut read = BytesMut::new();
+    let reading = async {
         loop {
-            if let Some(ours) = judge(config, &read, wanted) {
-                return Some(ours);
+            if let Some(found) = first_request(&read) {
+                return Some(found);
             }
             match stream.read_buf(&mut read).await {
                 Ok(0) if read.is_empty() => return None,
-                Ok(0) => return Some(false),
+                Ok(0) => return Some(None),
                 Ok(_) => {}
                 Err(_) => return None,
             }
         }
     };
-    match tokio::time::timeout(PATIENCE, sorting).await {
+    match tokio::time::timeout(PATIENCE, reading).await {
         Ok(None) => Sorted::Gone,
-        Ok(Some(true)) => Sorted::Ours(read),
-        Ok(Some(false)) | Err(_) => Sorted::Foreign(read),
+        Ok(Some(Some(request))) if is_ours(&request).await => Sorted::Ours(read),
+        Ok(Some(_)) | Err(_) => Sorted::Foreign(read),
     }
 }
 
-/// Whether a connection is Braid's, by its first bytes; none if they do not tell yet.
-fn judge(config: &Config, read: &BytesMut, wanted: SocketAddr) -> Option<bool> {
+/// The login request that a connection begins with, or that it begins with something else; none if its bytes do not tell yet.
+fn first_request(read: &BytesMut) -> Option<Option<Request>> {
     if *read.first()? != LOGIN_REQUEST {
-        return Some(false);
+        return Some(None);
     }
     let mut framer = Framer::new(Receiver::Target);
     framer.buffer().extend_from_slice(read);
     match framer.next_pdu() {
         Ok(Some(Pdu::LoginRequest(request))) => {
             let keys = KeyList::parse(&request.data.contiguous()).unwrap_or_default();
+            let value = |key| keys.value(key).unwrap_or_default().to_owned();
             let discovery = keys.value("SessionType") == Some("Discovery");
-            let named = |target: &Target| keys.value("TargetName") == Some(&target.name);
-            let ours = |target: &Target| has_portal(target, wanted) && (discovery || named(target));
-            Some(config.targets.iter().any(ours))
+            let target = (!discovery).then(|| value("TargetName"));
+            Some(Some(Request { initiator: value("InitiatorName"), target }))
         }
         Ok(None) if read.len() < LONGEST => None,
-        Ok(_) | Err(_) => Some(false),
+        Ok(_) | Err(_) => Some(None),
+    }
+}
+
+/// Whether a login is Braid's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ours<'r> {
+    Yes,
+    No,
+    /// If the target of this name is to be had at the portal.
+    IfThere(&'r str),
+}
+
+/// Whether a login on its way to this portal is Braid's. For those whom the table of a discovered target does not admit no portal
+/// is asked: they are refused.
+fn is_ours<'r>(config: &Config, request: &'r Request, wanted: SocketAddr, peer: Option<IpAddr>) -> Ours<'r> {
+    let Some(name) = &request.target else { return Ours::Yes };
+    match config.table(name).filter(|table| has_portal(table, wanted)) {
+        None => Ours::No,
+        Some(table) if table.discover.is_none() || !table.allow.admits(&request.initiator, peer) => Ours::Yes,
+        Some(_) => Ours::IfThere(name),
     }
 }
 
@@ -205,52 +244,84 @@ pub(super) fn own(listener: SocketAddr, address: SocketAddr) -> bool {
     listener.port() == address.port() && (ip == address.ip() || (ip.is_unspecified() && is_here(address)))
 }
 
-/// Whether an address is this machine's own, by the source that the kernel would take to reach it. Nothing is sent.
+/// Whether an address is this machine's own, by the source that the kernel would take to reach it.
 fn is_here(address: SocketAddr) -> bool {
-    let any: IpAddr =
-        if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let source = || {
-        let socket = UdpSocket::bind((any, 0))?;
-        socket.connect(address)?;
-        socket.local_addr()
-    };
-    address.ip().is_loopback() || source().is_ok_and(|source| source.ip() == address.ip())
+    address.ip().is_loopback() || dial::local_address(address).is_ok_and(|source| source == address.ip())
 }
 
 impl Shared {
     /// The answer to discovery at an intercepted portal: what the portal itself tells this initiator, with the portal in place
-    /// of all addresses of the targets that are Braid's there; those alone if it does not answer.
+    /// of all addresses of the targets that are Braid's there; those alone if it does not answer. `shows` says which of these
+    /// the initiator is told of.
     pub(super) async fn records_at(
         &self,
         portal: SocketAddr,
         initiator: &str,
-        open: &[&str],
+        shows: impl Fn(&Target, &str) -> bool,
     ) -> Vec<TargetRecord> {
         let here: Vec<&Target> =
             self.config.targets.iter().filter(|target| has_portal(target, portal)).collect();
-        let route = here.iter().flat_map(|target| &target.paths).find(|path| path.portal == portal);
-        let Some(route) = route.map(|path| Route::from(path).unasked()) else { return Vec::new() };
-        let asked = discover(&route, initiator, probe::throwaway_isid(), &ASKING).await;
-        let mut records = asked.unwrap_or_else(|error| {
-            tracing::warn!(%portal, %error, "the portal tells nothing: discovery shows configured targets only");
-            here.iter().map(|target| self.record_at(portal, &target.name)).collect()
-        });
+        let is_here = |table: &Target| here.iter().any(|here| here.name == table.name);
+        let Some(path) = here.iter().find_map(|table| path_to(table, portal)) else { return Vec::new() };
+        let answered = |answers: &[Option<Answer>]| answers.iter().all(Option::is_some);
+        let asked = self.told.by(initiator, [path], answered).await.pop();
+        let Some(answer) = asked.flatten() else {
+            tracing::warn!(%portal, "the portal tells nothing: discovery shows configured targets only");
+            return self.records_without(portal, initiator, &here, shows).await;
+        };
+        let mut records = answer.to_vec();
         records.retain_mut(|record| {
-            if !here.iter().any(|target| target.name == record.name) {
+            let Some(table) = self.config.table(&record.name).filter(|table| is_here(table)) else {
                 return true;
-            }
+            };
             let told = record.portals.iter().find(|(address, _)| *address == portal.to_string());
             let tpgt = told.map_or_else(|| self.tpgt(&record.name), |(_, tpgt)| *tpgt);
             record.portals = vec![(portal.to_string(), tpgt)];
-            open.contains(&record.name.as_str())
+            shows(table, &record.name)
         });
         records
     }
 
-    /// A target as it is shown at an intercepted portal.
-    pub(super) fn record_at(&self, portal: SocketAddr, target: &str) -> TargetRecord {
-        TargetRecord { name: target.to_owned(), portals: vec![(portal.to_string(), self.tpgt(target))] }
+    /// The same without the portal's help.
+    async fn records_without(
+        &self,
+        portal: SocketAddr,
+        initiator: &str,
+        here: &[&Target],
+        shows: impl Fn(&Target, &str) -> bool,
+    ) -> Vec<TargetRecord> {
+        let mut records = Vec::new();
+        for table in here {
+            let targets = self.targets_of(table, initiator).await;
+            let found =
+                targets.iter().filter(|target| has_portal(target, portal) && shows(table, &target.name));
+            records.extend(found.map(|target| self.record_at(portal, target, initiator)));
+        }
+        records
     }
+
+    /// A target as it is shown at an intercepted portal.
+    pub(super) fn record_at(&self, portal: SocketAddr, target: &Target, initiator: &str) -> TargetRecord {
+        let tpgt = self.tpgt_at(portal, target, initiator).unwrap_or_else(|| self.tpgt(&target.name));
+        TargetRecord { name: target.name.clone(), portals: vec![(portal.to_string(), tpgt)] }
+    }
+
+    /// The tag that a portal has told of a target.
+    pub(super) fn tpgt_at(&self, portal: SocketAddr, target: &Target, initiator: &str) -> Option<u16> {
+        let path = path_to(target, portal)?;
+        let told = || {
+            let answer = self.told.remembered(initiator, path)?;
+            let record = answer.iter().find(|record| record.name == target.name)?;
+            let own = record.portals.iter().find(|(address, _)| *address == portal.to_string());
+            own.map(|(_, tpgt)| *tpgt)
+        };
+        path.group.or_else(told)
+    }
+}
+
+/// The first path that leads to a portal.
+fn path_to(target: &Target, portal: SocketAddr) -> Option<&PathConfig> {
+    target.paths.iter().find(|path| path.portal == portal && path.target == target.name)
 }
 
 #[cfg(test)]
@@ -287,7 +358,12 @@ mod tests {
         let (near, mut far) = pair().await;
         let mut near = Conn::new(near, Receiver::Initiator);
         near.send(&[InitiatorLogin::start(plan).1]).await.unwrap();
-        sort(&config(), &mut far, wanted.parse().unwrap()).await
+        sorted_at(&mut far, wanted.parse().unwrap()).await
+    }
+
+    async fn sorted_at(stream: &mut TcpStream, wanted: SocketAddr) -> Sorted {
+        let yes = async |request: &Request| is_ours(&config(), request, wanted, None) == Ours::Yes;
+        read_and_judge(stream, yes).await
     }
 
     /// The same for bytes.
@@ -297,7 +373,7 @@ mod tests {
         if end {
             near.shutdown().await.unwrap();
         }
-        sort(&config(), &mut far, "10.0.0.1:3260".parse().unwrap()).await
+        sorted_at(&mut far, "10.0.0.1:3260".parse().unwrap()).await
     }
 
     #[tokio::test]
@@ -308,7 +384,6 @@ mod tests {
             ("iqn.a", "10.0.0.3:3260", false),
             ("iqn.c", "10.0.0.1:3260", false),
             ("", "10.0.0.3:3260", true),
-            ("", "10.0.0.4:3260", false),
         ] {
             let sorted = sorted(target, wanted).await;
             assert_eq!(matches!(sorted, Sorted::Ours(_)), ours, "{target} at {wanted}");
@@ -316,14 +391,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_target_that_is_discovered_is_looked_for_where_it_is_asked_for() {
+        let text = "[[target]]\nname = \"iqn.*\"\ndiscover = true\npaths = [\"10.0.0.1\"]\nallow = { names = [\"iqn.me\"] }\n\
+                    [[target]]\nname = \"iqn.b\"\npaths = [\"10.0.0.1\"]\n";
+        let config = Config::from_toml(text, "t").unwrap();
+        for (initiator, target, wanted, ours) in [
+            ("iqn.me", "iqn.a", "10.0.0.1:3260", Ours::IfThere("iqn.a")),
+            ("iqn.me", "iqn.a", "10.0.0.2:3260", Ours::No),
+            ("iqn.me", "eui.a", "10.0.0.1:3260", Ours::No),
+            ("iqn.you", "iqn.a", "10.0.0.1:3260", Ours::Yes),
+            ("iqn.you", "iqn.b", "10.0.0.1:3260", Ours::Yes),
+        ] {
+            let request = Request { initiator: initiator.to_owned(), target: Some(target.to_owned()) };
+            assert_eq!(
+                is_ours(&config, &request, wanted.parse().unwrap(), None),
+                ours,
+                "{initiator} {target} {wanted}"
+            );
+        }
+    }
+
     #[tokio::test]
     async fn nothing_is_decided_before_the_login_request_is_whole() {
         let Sorted::Ours(read) = sorted("iqn.a", "10.0.0.1:3260").await else { panic!("ours") };
-        let wanted = "10.0.0.1:3260".parse().unwrap();
         for length in 0..read.len() {
-            assert_eq!(judge(&config(), &BytesMut::from(&read[..length]), wanted), None, "{length} bytes");
+            assert_eq!(first_request(&BytesMut::from(&read[..length])), None, "{length} bytes");
         }
-        assert_eq!(judge(&config(), &read, wanted), Some(true));
+        let request = first_request(&read).flatten().unwrap();
+        assert_eq!(
+            (request.initiator.as_str(), request.target.as_deref()),
+            ("iqn.2026-11.example:host", Some("iqn.a"))
+        );
     }
 
     #[tokio::test]
@@ -347,7 +446,7 @@ mod tests {
     async fn who_waits_to_be_greeted_is_passed_on() {
         tokio::time::pause();
         let (_near, mut far) = pair().await;
-        let sorted = sort(&config(), &mut far, "10.0.0.1:3260".parse().unwrap()).await;
+        let sorted = sorted_at(&mut far, "10.0.0.1:3260".parse().unwrap()).await;
         assert!(matches!(sorted, Sorted::Foreign(read) if read.is_empty()));
     }
 

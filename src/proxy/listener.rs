@@ -73,7 +73,7 @@ fn admit(shared: &Arc<Shared>, listen: Listen, stream: TcpStream, served: &mut J
 async fn serve(shared: Arc<Shared>, listen: Listen, mut stream: TcpStream, permit: OwnedSemaphorePermit) {
     let wanted = listen.intercept.and_then(|how| intercept::original(&stream, listen.address, how));
     let Some(wanted) = wanted else { return welcome::serve(shared, stream, None, permit).await };
-    match intercept::sort(&shared.config, &mut stream, wanted).await {
+    match intercept::sort(&shared, &mut stream, wanted).await {
         Sorted::Ours(read) => welcome::serve(shared, stream, Some((wanted, read)), permit).await,
         Sorted::Foreign(read) => {
             drop(permit);

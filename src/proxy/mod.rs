@@ -17,7 +17,7 @@
 //! 6. The session ends when the engine says so: after a logout, after the initiator's connection is lost, when no path
 //!    came back in time, or on the order to stop (reinstatement, or the whole of Braid stopping).
 //!
-//! Beside that, [`probe`] finds out how a target treats several connections in one session ([`verdict`]), on which `auto`
+//! Beside that, `catalogue` says which targets there are, `told` remembers what portals tell of them, [`probe`] finds out how a target treats several connections in one session ([`verdict`]), on which `auto`
 //! rests its choice, [`discover`] asks a portal for its targets, and `links` tells sessions when a link of this machine
 //! comes up.
 //!
@@ -27,6 +27,7 @@
 
 mod access;
 mod auto;
+pub mod catalogue;
 pub mod clock;
 pub mod conn;
 pub mod dial;
@@ -44,15 +45,15 @@ mod rate;
 mod registry;
 mod relay;
 mod session;
+pub mod told;
 pub mod verdict;
 mod welcome;
 
-use crate::config::{Config, Intercept, Listen, Target};
+use crate::config::{Config, Intercept, Listen, PathConfig, Target};
 use crate::login::Refusal;
 use crate::login::discovery::TargetRecord;
 use crate::metrics::Metrics;
 use auto::Verdicts;
-use dial::{Route, Timing};
 use links::Links;
 use mark::Mark;
 use registry::Registry;
@@ -64,6 +65,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use told::{Answer, Told};
 
 /// Connections that have not finished their login, at most.
 const MAX_LOGINS: usize = 256;
@@ -71,11 +73,11 @@ const MAX_LOGINS: usize = 256;
 /// How long sessions may take to end when Braid stops.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a discovery session waits for portal group tags to be learnt.
-const TPGT_PATIENCE: Duration = Duration::from_secs(2);
-
 /// Portal group tag where the target's own is not known.
 const DEFAULT_TPGT: u16 = 1;
+
+/// Targets at most whose portal group tag is remembered: one of a target that comes and goes matters no more.
+const MAX_TPGTS: usize = 4096;
 
 const fn refusal(class: u8, detail: u8) -> Refusal {
     Refusal { class, detail, address: None }
@@ -127,7 +129,7 @@ struct Shared {
     /// The addresses listened on, with the ports that were given out.
     portals: Vec<SocketAddr>,
     /// Those among them that initiators are told of: they do not intercept.
-    told: Vec<SocketAddr>,
+    public: Vec<SocketAddr>,
     /// Room for connections that are passed on.
     passing: Arc<Semaphore>,
     registry: Arc<Registry>,
@@ -137,7 +139,8 @@ struct Shared {
     logins: Arc<Semaphore>,
     rate: Mutex<rate::Rates>,
     verdicts: Verdicts,
-    /// Portal group tags of targets, as far as they are known from logins.
+    told: Told,
+    /// Portal group tags that initiators have been told, by target: whatever is learnt later, they stay.
     tpgts: Mutex<BTreeMap<String, u16>>,
 }
 
@@ -156,7 +159,7 @@ impl Proxy {
     /// [`StartError`]; nothing is left running.
     pub async fn start(config: Arc<Config>, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let bound = bind(&config).await?;
-        for target in &config.targets {
+        for target in config.targets.iter().filter(|target| target.discover.is_none()) {
             metrics.declare(&target.name, target.paths.iter().map(|path| path.name.as_str()));
         }
         let (mark, died) = Mark::leave(config.state_file.as_deref());
@@ -169,7 +172,7 @@ impl Proxy {
             verdicts,
             metrics,
             portals: bound.iter().map(|(_, listen)| listen.address).collect(),
-            told: bound
+            public: bound
                 .iter()
                 .filter(|(_, listen)| listen.intercept.is_none())
                 .map(|(_, listen)| listen.address)
@@ -181,6 +184,7 @@ impl Proxy {
             sessions: Arc::new(Semaphore::new(sessions)),
             logins: Arc::new(Semaphore::new(MAX_LOGINS)),
             rate,
+            told: Told::new(),
             tpgts: Mutex::default(),
         });
         let (stop, stopped) = watch::channel(false);
@@ -212,6 +216,7 @@ impl Proxy {
             connections.extend(served);
         }
         self.shared.verdicts.stop().await;
+        self.shared.told.stop().await;
         self.shared.registry.close(patience).await;
         if self.shared.registry.is_clean() {
             self.shared.mark.remove();
@@ -249,46 +254,37 @@ impl Shared {
         known.get(target).copied().or_else(|| self.verdicts.tpgt(target))
     }
 
-    /// Asks for the tags of targets that nobody has logged in to yet: an initiator compares the tag it discovered with
-    /// the one it meets at login. Bounded in time; where it fails the default has to do.
-    async fn learn_tpgts(&self, initiator: &str) {
-        self.learn(self.config.targets.iter(), initiator).await;
-    }
-
-    /// Asks for the tags of these targets, as far as they are not known.
-    async fn learn(&self, targets: impl Iterator<Item = &Target>, initiator: &str) {
-        let mut asking = JoinSet::new();
-        for target in targets.filter(|target| self.known_tpgt(&target.name).is_none()) {
-            asking.spawn(ask_tpgt(target.clone(), initiator.to_owned()));
+    /// Learns the tag of a target that nobody has logged in to yet: an initiator compares the tag it discovered with the one
+    /// it meets at login. Where the portals do not tell, the default has to do.
+    async fn learn(&self, target: &Target, initiator: &str) {
+        if self.known_tpgt(&target.name).is_some() {
+            return;
         }
-        let learn = async {
-            while let Some(learnt) = asking.join_next().await {
-                if let Ok((target, tpgt)) = learnt {
-                    self.learn_tpgt(&target, tpgt);
-                }
-            }
+        if let Some(group) = target.paths.iter().find_map(|path| path.group) {
+            return self.learn_tpgt(&target.name, Some(group));
+        }
+        let tag = |(path, answer): (&PathConfig, &Option<Answer>)| {
+            let record = answer.as_ref()?.iter().find(|record| record.name == path.target)?;
+            let own = record.portals.iter().find(|(address, _)| *address == path.portal.to_string());
+            own.or_else(|| record.portals.first()).map(|(_, tag)| *tag)
         };
-        if tokio::time::timeout(TPGT_PATIENCE, learn).await.is_err() {
-            tracing::debug!("not all portal group tags are known");
-        }
+        let first = |answers: &[Option<Answer>]| target.paths.iter().zip(answers).find_map(tag);
+        let answers = self.told.by(initiator, &target.paths, |answers| first(answers).is_some()).await;
+        self.learn_tpgt(&target.name, first(&answers));
     }
 
     fn learn_tpgt(&self, target: &str, tpgt: Option<u16>) {
-        if let Some(tpgt) = tpgt {
-            let mut known = self.tpgts.lock().unwrap_or_else(PoisonError::into_inner);
-            known.insert(target.to_owned(), tpgt);
+        let mut known = self.tpgts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tpgt) = tpgt.filter(|_| known.len() < MAX_TPGTS) {
+            known.entry(target.to_owned()).or_insert(tpgt);
         }
     }
 
-    /// The answer to SendTargets on a connection that was accepted on this local address.
-    fn records(&self, local: Option<IpAddr>) -> Vec<TargetRecord> {
-        let addresses = shown(&self.told, local);
-        let record = |name: &String| {
-            let tpgt = self.tpgt(name);
-            let portals = addresses.iter().map(|address| (address.to_string(), tpgt)).collect();
-            TargetRecord { name: name.clone(), portals }
-        };
-        self.config.targets.iter().map(|target| record(&target.name)).collect()
+    /// A target as it is shown on a connection that was accepted on this local address.
+    fn record(&self, target: &str, local: Option<IpAddr>) -> TargetRecord {
+        let tpgt = self.tpgt(target);
+        let portals = shown(&self.public, local).iter().map(|address| (address.to_string(), tpgt)).collect();
+        TargetRecord { name: target.to_owned(), portals }
     }
 }
 
@@ -313,22 +309,6 @@ async fn bind(config: &Config) -> Result<Vec<(TcpListener, Listen)>, StartError>
         bound.push((listener, Listen { address, ..*listen }));
     }
     Ok(bound)
-}
-
-/// Asks the target's first portal that answers for the tag it is shown with.
-async fn ask_tpgt(target: Target, initiator: String) -> (String, Option<u16>) {
-    let timing = Timing::from(&target);
-    for path in &target.paths {
-        let route = Route::from(path).unasked();
-        let asked = discover::discover(&route, &initiator, probe::throwaway_isid(), &timing).await;
-        let record = asked.ok().and_then(|all| all.into_iter().find(|record| record.name == path.target));
-        if let Some(record) = record {
-            let own = record.portals.iter().find(|(address, _)| *address == route.portal);
-            let portal = own.or_else(|| record.portals.first());
-            return (target.name, portal.map(|(_, tpgt)| *tpgt));
-        }
-    }
-    (target.name, None)
 }
 
 /// The portals as seen from a connection to `local`: an unspecified address is shown as the one the initiator has

@@ -155,6 +155,9 @@ struct Content {
     verdicts: Vec<Verdict>,
 }
 
+/// Verdicts at most: discovered targets come and go. The oldest make room.
+const MAX_VERDICTS: usize = 4096;
+
 /// Version of the file's form; files of another version are not read.
 const VERSION: u32 = 1;
 
@@ -193,6 +196,9 @@ impl StateFile {
     pub fn remember(&mut self, verdict: Verdict) -> io::Result<()> {
         let key = |v: &Verdict| (v.target.clone(), v.product.tpgt);
         self.verdicts.retain(|old| key(old) != key(&verdict));
+        if self.verdicts.len() >= MAX_VERDICTS {
+            self.verdicts.remove(0);
+        }
         self.verdicts.push(verdict);
         self.path.as_deref().map_or(Ok(()), |path| write(path, &self.verdicts))
     }

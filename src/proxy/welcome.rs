@@ -8,9 +8,9 @@ use super::registry::{Claim, Key};
 use super::session::{Driver, Ending};
 use super::{
     NO_SESSION, NOT_ALLOWED, NOT_FOUND, OUT_OF_RESOURCES, SERVICE_UNAVAILABLE, Shared, TOO_MANY_CONNECTIONS,
-    access, clock, discovery, relay,
+    access, clock, dial, discovery, relay,
 };
-use crate::config::{Chap, Digest, PathConfig, Target};
+use crate::config::{Chap, Digest, Local, PathConfig, Target};
 use crate::iscsi::framer::Receiver;
 use crate::iscsi::text::KeyList;
 use crate::iscsi::{Cid, CmdSn, Pdu, Tsih};
@@ -117,33 +117,37 @@ impl Greeting {
     async fn decided(mut self, intent: &Intent) {
         match self.admit(intent).await {
             Err(end) => self.ended(end).await,
-            Ok(()) if intent.discovery => self.discovery(intent).await,
-            Ok(()) => self.normal(intent).await,
+            Ok(_) if intent.discovery => self.discovery(intent).await,
+            Ok(Some(target)) => self.normal(intent, target).await,
+            Ok(None) => self.ended(End::Refused(NOT_FOUND, LoginResult::UnknownTarget)).await,
         }
     }
 
-    /// Lets in who may come in, once it has proved itself if that is asked for. Before that nothing happens to an earlier
-    /// session, and nothing at the target but that it is asked for its tag.
-    async fn admit(&mut self, intent: &Intent) -> Result<(), End> {
+    /// Lets in who may come in, once it has proved itself if that is asked for; gives the target, if one is named. Before that
+    /// nothing happens to an earlier session, and nothing at the target but that it is asked where it is and for its tag.
+    async fn admit(&mut self, intent: &Intent) -> Result<Option<Target>, End> {
         let shared = Arc::clone(&self.shared);
-        let target = shared.config.targets.iter().find(|target| target.name == intent.target_name);
-        if target.is_none() && !intent.target_name.is_empty() && !intent.discovery {
-            return Err(End::Refused(NOT_FOUND, LoginResult::UnknownTarget));
-        }
         let peer = self.conn.peer().map(|peer| peer.ip());
-        if target.is_some_and(|target| !access::admits(target, intent, peer)) {
+        let table = shared.config.table(&intent.target_name);
+        if table.is_some_and(|table| !access::admits(table, intent, peer)) {
             tracing::warn!("this initiator is not among those that allow lets in");
             return Err(End::Refused(NOT_ALLOWED, LoginResult::Denied));
         }
-        let guard = access::guard(&shared.config, target, intent).map_err(|error| {
+        let target = shared.target(&intent.target_name, &intent.initiator_name).await;
+        if target.is_none() && !intent.discovery {
+            return Err(End::Refused(NOT_FOUND, LoginResult::UnknownTarget));
+        }
+        let guard = access::guard(&shared.config, table, intent).map_err(|error| {
             tracing::error!(%error, "no random numbers for a challenge");
             End::Refused(OUT_OF_RESOURCES, LoginResult::Limit)
         })?;
-        let Some(guard) = guard else { return Ok(()) };
-        shared.learn(target.into_iter(), &intent.initiator_name).await;
+        let Some(guard) = guard else { return Ok(target) };
+        if let Some(target) = &target {
+            shared.learn(target, &intent.initiator_name).await;
+        }
         let step = self.login.require(guard, shared.tpgt(&intent.target_name));
         match self.talk(Some(step)).await? {
-            Halt::Decide(_) => Ok(()),
+            Halt::Decide(_) => Ok(target),
             Halt::Done(_) | Halt::Failed => Err(End::Unproved),
         }
     }
@@ -203,14 +207,14 @@ impl Greeting {
         };
         self.shared.metrics.login(LoginResult::Discovery);
         let peer = self.conn.peer().map(|peer| peer.ip());
-        let open = access::shown(&self.shared.config, intent, peer);
+        let config = &self.shared.config;
+        let shows = |table: &Target, name: &str| access::shows(config, intent, peer, table, name);
         let targets = match self.wanted {
-            Some(portal) => self.shared.records_at(portal, &agreed.initiator_name, &open).await,
+            Some(portal) => self.shared.records_at(portal, &agreed.initiator_name, shows).await,
             None => {
-                self.shared.learn_tpgts(&agreed.initiator_name).await;
-                let mut targets = self.shared.records(local.map(|local| local.ip()));
-                targets.retain(|record| open.contains(&record.name.as_str()));
-                targets
+                let targets = self.shared.shown_to(intent, peer).await;
+                let local = local.map(|local| local.ip());
+                targets.iter().map(|target| self.shared.record(&target.name, local)).collect()
             }
         };
         let Self { conn, _permit: permit, .. } = self;
@@ -225,8 +229,8 @@ impl Greeting {
         }
     }
 
-    async fn normal(mut self, intent: &Intent) {
-        match self.grant(intent).await {
+    async fn normal(mut self, intent: &Intent, target: Target) {
+        match self.grant(intent, target).await {
             Ok(granted) => {
                 self.shared.metrics.login(LoginResult::Accepted);
                 let Self { shared, conn, wanted, .. } = self;
@@ -237,10 +241,8 @@ impl Greeting {
     }
 
     /// Logs in upstream first, so that the initiator is promised only what the target can keep.
-    async fn grant(&mut self, intent: &Intent) -> Result<Granted, End> {
+    async fn grant(&mut self, intent: &Intent, mut target: Target) -> Result<Granted, End> {
         let shared = Arc::clone(&self.shared);
-        let target = shared.config.targets.iter().find(|target| target.name == intent.target_name);
-        let mut target = target.ok_or(End::Refused(NOT_FOUND, LoginResult::UnknownTarget))?.clone();
         // The initiator expects the tag of the portal that it wanted: if it can be reached, that is home.
         target.paths.sort_by_key(|path| self.wanted.is_some_and(|wanted| path.portal != wanted));
         if intent.tsih != Tsih(0) {
@@ -321,11 +323,27 @@ impl Greeting {
     async fn accept(&mut self, footing: Footing) -> Result<Granted, End> {
         let Footing { target, leading, claim, .. } = &footing;
         self.shared.learn_tpgt(&target.name, leading.agreed.tpgt);
-        let step = self.login.accept(offer(target, &leading.agreed, claim.tsih));
+        let tpgt = self.tpgt(&footing);
+        let step = self.login.accept(offer(target, &leading.agreed, claim.tsih, tpgt));
         match self.talk(Some(step)).await? {
             Halt::Done(agreed) => Ok(Granted { footing, agreed: *agreed }),
             Halt::Decide(_) | Halt::Failed => Err(End::Told),
         }
+    }
+}
+
+impl Greeting {
+    /// The tag under which the initiator knows the target, whichever path is home: that of the portal which it wanted, or
+    /// what it was told in discovery.
+    fn tpgt(&self, footing: &Footing) -> u16 {
+        let Footing { target, leading, plan, .. } = footing;
+        let home = target.paths.get(leading.path).map(|path| path.portal);
+        let wanted = match self.wanted {
+            Some(wanted) if home == Some(wanted) => leading.agreed.tpgt,
+            Some(wanted) => self.shared.tpgt_at(wanted, target, &plan.initiator_name),
+            None => None,
+        };
+        wanted.unwrap_or_else(|| self.shared.tpgt(&target.name))
     }
 }
 
@@ -354,14 +372,22 @@ async fn run(shared: &Arc<Shared>, conn: Conn, wanted: Option<SocketAddr>, grant
     tracing::info!(home = names.get(leading.path), tsih = claim.tsih.0, "session begins");
     let (barriers, fence, memory_budget) = (target.barriers, target.fence, target.memory);
     let terms = Terms { fanout, barriers, fence, memory_budget };
+    if shared.config.table(&target.name).is_some_and(|table| table.discover.is_some()) {
+        for PathConfig { name, portal, group, local, .. } in &target.paths {
+            let source = (*local == Local::Any).then(|| dial::local_address(*portal).ok()).flatten();
+            let source = source.map(tracing::field::display);
+            tracing::info!(path = name, group, source, "this path was discovered");
+        }
+        shared.metrics.declare_discovered(&target.name, names.iter().map(String::as_str));
+    }
     let metrics = shared.metrics.session(&target.name, names.iter().map(String::as_str), &terms);
     let home = PathId(leading.path);
     let local = conn.stream().local_addr().ok().map(|local| local.ip());
-    let portals = wanted.map_or_else(
-        || shared.records(local).into_iter().filter(|record| record.name == target.name).collect(),
-        |portal| vec![shared.record_at(portal, &target.name)],
+    let record = wanted.map_or_else(
+        || shared.record(&target.name, local),
+        |portal| shared.record_at(portal, &target, &agreed.initiator_name),
     );
-    let portals = answer(&portals);
+    let portals = answer(&[record]);
     let home_login = (home, leading.agreed, plan);
     let plan = session_plan(&target, fanout, (agreed, portals), home_login, claim.predecessor());
     let engine = Session::new(plan, clock::now());
@@ -486,14 +512,14 @@ fn limits(target: &Target) -> SessionParams {
     }
 }
 
-fn offer(target: &Target, upstream: &Negotiated, tsih: Tsih) -> Offer {
+fn offer(target: &Target, upstream: &Negotiated, tsih: Tsih, tpgt: u16) -> Offer {
     Offer {
         // A session ends with its connection: there is nothing to retain.
         limits: SessionParams { default_time2retain: 0, ..limits(target) },
         joining: false,
         max_recv_data_segment: target.max_recv_data_segment,
         allow_digests: true,
-        tpgt: upstream.tpgt.unwrap_or(super::DEFAULT_TPGT),
+        tpgt,
         target_alias: upstream.target_alias.clone(),
         tsih,
         window: target.window.min(FIRST_WINDOW),

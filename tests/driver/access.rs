@@ -1,7 +1,9 @@
 //! Who is let in: CHAP that Braid ends, CHAP that it passes on, names, addresses and rates. The target with CHAP is another
 //! Braid, in front of the lab's.
 
-use crate::rig::{Client, Rig, TARGET, assert_closed, bounded, pattern, plan, start, start_on, stranger};
+use crate::rig::{
+    Client, Rig, TARGET, assert_closed, bounded, pattern, plan, refusal, start, start_on, stranger,
+};
 use braid::iscsi::framer::Receiver;
 use braid::iscsi::text::KeyList;
 use braid::iscsi::{LoginResponse, Payload, Pdu, Stage};
@@ -56,14 +58,6 @@ async fn login(
 ) -> Result<Client, DialError> {
     let route = Route { credentials: Some(credentials), ..Route::to(address.to_string()) };
     Client::login_over(&route, plan).await
-}
-
-fn refusal(login: Result<Client, DialError>) -> (u8, u8) {
-    match login {
-        Err(DialError::Login(LoginError::Refused { class, detail })) => (class, detail),
-        Err(other) => panic!("{other}"),
-        Ok(_) => panic!("login was accepted"),
-    }
 }
 
 fn discovery(isid: u8) -> LoginPlan {

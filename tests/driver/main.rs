@@ -8,6 +8,7 @@
 
 mod access;
 mod cuts;
+mod discover;
 mod malformed;
 mod relay;
 mod rig;

@@ -7,7 +7,7 @@ use braid::iscsi::{
     TextRequest, Ttt,
 };
 use braid::lab::target::{RamTarget, TargetOptions};
-use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
+use braid::login::{ConnectionParams, LoginError, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::metrics::Metrics;
 use braid::proxy::Proxy;
 use braid::proxy::conn::{Conn, ConnError};
@@ -96,6 +96,15 @@ pub(crate) async fn start_on(
     config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)).into(); listeners];
     let metrics = Arc::new(Metrics::new());
     (Proxy::start(Arc::new(config), Arc::clone(&metrics)).await.unwrap(), metrics)
+}
+
+/// The status of a refused login.
+pub(crate) fn refusal(login: Result<Client, DialError>) -> (u8, u8) {
+    match login {
+        Err(DialError::Login(LoginError::Refused { class, detail })) => (class, detail),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("login was accepted"),
+    }
 }
 
 /// A leading login with nothing special about it.

@@ -1,24 +1,14 @@
 //! The driver over real sockets: login through, discovery, refusals, reinstatement, stopping, back-pressure.
 
 use crate::rig::{
-    BLOCK, Client, Rig, TARGET, assert_closed, bounded, pattern, plan, send_raw, start, stranger,
+    BLOCK, Client, Rig, TARGET, assert_closed, bounded, pattern, plan, refusal, send_raw, start, stranger,
 };
 use braid::iscsi::{Cid, Isid, Pdu, Tsih};
 use braid::lab::target::TargetOptions;
-use braid::login::{InitiatorLogin, LoginError, LoginKind, LoginPlan, SessionParams};
+use braid::login::{InitiatorLogin, LoginKind, LoginPlan, SessionParams};
 use braid::proxy::conn::ConnError;
-use braid::proxy::dial::DialError;
 use std::time::Duration;
 use tokio::net::TcpListener;
-
-/// The status of a refused login.
-fn refusal(login: Result<Client, DialError>) -> (u8, u8) {
-    match login {
-        Err(DialError::Login(LoginError::Refused { class, detail })) => (class, detail),
-        Err(other) => panic!("{other}"),
-        Ok(_) => panic!("login was accepted"),
-    }
-}
 
 #[tokio::test]
 async fn data_goes_through_to_the_medium_and_back_r1() {

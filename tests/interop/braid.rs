@@ -112,12 +112,46 @@ impl Braid {
     ) -> Self {
         let first = target.endpoints().first().expect("a target has a portal");
         let paths: Vec<String> = target.endpoints().iter().map(|endpoint| endpoint.portal.clone()).collect();
-        let state = state_file(dir.path());
-        let text = format!(
-            "listen = {listen}\nadmin = {admin:?}\nstate_file = {state:?}\n[[target]]\nname = {:?}\npaths = {paths:?}\n\
-             mode = \"sessions\"\n{settings}\n",
-            first.iqn
+        let table = format!("name = {:?}\npaths = {paths:?}\nmode = \"sessions\"\n{settings}\n", first.iqn);
+        Self::served_from(target, dir, (listen, own, admin), &table)
+    }
+
+    /// With several sessions whose commands go over the paths in turn, and a target's table that names these portals to be asked
+    /// for targets whose names fit. It intercepts, or listens as it comes.
+    pub(crate) fn discovering(target: &Target, intercepts: bool, name: &str, asked: &[String]) -> Self {
+        let (listen, own) = if intercepts {
+            let own = format!("127.0.0.1:{INTERCEPTOR}");
+            (format!("[{{ address = \"{own}\", intercept = \"redirect\" }}]"), own)
+        } else {
+            let own = format!("{}:{PORT}", loopback());
+            (format!("{own:?}"), own)
+        };
+        let admin = format!("127.0.0.1:{ADMIN_PORT}");
+        let table = format!(
+            "name = {name:?}\ndiscover = true\npaths = {asked:?}\nmode = \"sessions\"\npolicy = \"round-robin\"\n\
+             connect_timeout = \"1s\"\nreconnect = {{ first = \"100ms\", longest = \"500ms\" }}\n"
         );
+        Self::served_from(target, temporary(), (listen, own, admin), &table)
+    }
+
+    /// What `braid discover` says with its configuration.
+    pub(crate) fn discover(&self) -> Done {
+        let file = self.dir.path().join("braid.toml").display().to_string();
+        let line = words(&[env!("CARGO_BIN_EXE_braid"), "discover", "--config", &file]);
+        run(command(self.endpoint.netns.as_deref(), &line), PATIENCE)
+    }
+
+    fn served_from(
+        target: &Target,
+        dir: TempDir,
+        (listen, own, admin): (String, String, String),
+        table: &str,
+    ) -> Self {
+        let first = target.endpoints().first().expect("a target has a portal");
+        let paths: Vec<String> = target.endpoints().iter().map(|endpoint| endpoint.portal.clone()).collect();
+        let state = state_file(dir.path());
+        let text =
+            format!("listen = {listen}\nadmin = {admin:?}\nstate_file = {state:?}\n[[target]]\n{table}");
         let file = dir.path().join("braid.toml");
         fs::write(&file, text).expect("configuration");
         let line = words(&[env!("CARGO_BIN_EXE_braid"), "run", "--config", &file.display().to_string()]);

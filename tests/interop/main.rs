@@ -13,6 +13,7 @@
 //! - [`sg`]: sg3-utils on the kernel's initiator ([`initiator`]); through Braid must equal direct, line by line.
 //! - [`chap`]: authentication, ended by Braid or relayed to the target.
 //! - [`watched`]: Prometheus, with the rules and panels of `dashboards/`.
+//! - [`discover`]: targets that the configuration does not write out, with dead portals among those told of.
 //! - [`intercept`]: initiators that go to the target's own addresses, and are carried by Braid on the way.
 //! - [`neighbour`]: a second initiator, straight at the target, resets, reserves and preempts under load.
 //!
@@ -26,6 +27,7 @@ mod braid;
 mod chap;
 mod crossed;
 mod cuts;
+mod discover;
 mod faults;
 mod initiator;
 mod intercept;

@@ -1,0 +1,192 @@
+//! Targets that the configuration does not write out: what portals tell of them becomes their paths.
+
+use crate::rig::{Client, TARGET, bounded, pattern, plan, refusal};
+use braid::config::Config;
+use braid::lab::target::{Listen, RamTarget, TargetOptions};
+use braid::login::{LoginKind, LoginPlan, SessionParams};
+use braid::metrics::Metrics;
+use braid::proxy::Proxy;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+
+/// Braid that asks these portals for targets whose names fit, with further lines in their table.
+struct Asking {
+    proxy: Proxy,
+    metrics: Arc<Metrics>,
+}
+
+impl Asking {
+    async fn new(name: &str, portals: &[SocketAddr], settings: &str) -> Self {
+        let portals: Vec<_> = portals.iter().map(|portal| format!("\"{portal}\"")).collect();
+        let portals = portals.join(", ");
+        let text =
+            format!("[[target]]\nname = \"{name}\"\ndiscover = true\npaths = [{portals}]\n{settings}\n");
+        let mut config = Config::from_toml(&text, "test").unwrap_or_else(|error| panic!("{error}"));
+        config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()];
+        let metrics = Arc::new(Metrics::new());
+        let proxy = Proxy::start(Arc::new(config), Arc::clone(&metrics)).await.unwrap();
+        Self { proxy, metrics }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.proxy.addresses()[0]
+    }
+
+    /// Names of the target's paths, with the connections up.
+    fn paths(&self) -> Vec<(String, i64)> {
+        self.metrics.health().into_iter().flat_map(|target| target.paths).collect()
+    }
+
+    async fn paths_up(&self, wanted: usize) {
+        while self.paths().iter().filter(|(_, up)| *up > 0).count() < wanted {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn found(&self, isid: u8) -> String {
+        let mut client = Client::login_as(self.address(), discovery(isid)).await.unwrap();
+        let found = client.text("SendTargets=All\0").await.unwrap();
+        client.logout().await;
+        found
+    }
+}
+
+fn discovery(isid: u8) -> LoginPlan {
+    let offer = SessionParams::default();
+    LoginPlan { kind: LoginKind::Discovery, target_name: String::new(), offer, ..plan(isid) }
+}
+
+/// An address where nobody listens.
+async fn gone() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn one_portal_tells_of_all_paths() {
+    bounded(async {
+        let ram = RamTarget::start(TargetOptions::loopback(3)).await.unwrap();
+        let braid = Asking::new("*", &ram.addresses()[1..2], "mode = \"sessions\"").await;
+        let mut client = Client::login(braid.address(), 1).await.unwrap();
+        assert_eq!(client.write(0, &pattern(8, 1)).await.status, 0);
+        braid.paths_up(3).await;
+        assert_eq!(client.read(0, 8).await.data, pattern(8, 1));
+        let names: Vec<_> = braid.paths().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ram.addresses().iter().map(ToString::to_string).collect::<Vec<_>>());
+        let shown = format!("TargetName={TARGET}\0TargetAddress={},1\0", braid.address());
+        assert_eq!(client.text("SendTargets=\0").await.unwrap(), shown);
+        assert_eq!(braid.found(2).await, shown);
+        let other = LoginPlan { target_name: "iqn.2026-11.example:other".into(), ..plan(3) };
+        assert_eq!(refusal(Client::login_as(braid.address(), other).await), (2, 3));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dead_portal_is_a_path_that_waits_for_it() {
+    bounded(async {
+        let ram = RamTarget::start(TargetOptions::loopback(1)).await.unwrap();
+        let dead = gone().await;
+        let settings = "mode = \"sessions\"\nreconnect = { first = \"10ms\", longest = \"20ms\" }";
+        let braid = Asking::new("iqn.*", &[dead, ram.addresses()[0]], settings).await;
+        let mut client = Client::login(braid.address(), 1).await.unwrap();
+        client.ping().await.unwrap();
+        braid.paths_up(1).await;
+        let names: Vec<_> = braid.paths().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, [ram.addresses()[0], dead].map(|portal| portal.to_string()));
+        // It comes to life, at the same units of another target's process.
+        let second = Listen { address: dead, tpgt: 1, advertise: None };
+        let _second =
+            RamTarget::start(TargetOptions { listen: vec![second], ..TargetOptions::default() }).await;
+        braid.paths_up(2).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_any_answer_a_target_of_a_whole_name_has_the_portals_themselves() {
+    bounded(async {
+        let dead = gone().await;
+        let named = Asking::new(TARGET, &[dead], "").await;
+        assert_eq!(refusal(Client::login(named.address(), 1).await), (3, 1));
+        let any = Asking::new("iqn.*", &[dead], "").await;
+        assert_eq!(refusal(Client::login(any.address(), 1).await), (2, 3));
+        assert_eq!(any.found(2).await, "");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_told_is_remembered_when_the_portal_is_gone() {
+    bounded(async {
+        let ram = RamTarget::start(TargetOptions::loopback(1)).await.unwrap();
+        let braid = Asking::new("*", ram.addresses(), "").await;
+        let shown = braid.found(1).await;
+        assert!(shown.contains(TARGET));
+        drop(ram);
+        assert_eq!(braid.found(2).await, shown);
+        assert_eq!(refusal(Client::login(braid.address(), 3).await), (3, 1), "it is known, and away");
+    })
+    .await;
+}
+
+/// An initiator compares the tag of discovery with that of its login, whichever path is home.
+#[tokio::test]
+async fn r239_the_tag_stays_whichever_group_home_is_in() {
+    bounded(async {
+        let mut options = TargetOptions::loopback(2);
+        options.listen[0].tpgt = 5;
+        options.listen[1].tpgt = 6;
+        let dead = gone().await;
+        options.listen[0].advertise = Some(dead.to_string());
+        let ram = RamTarget::start(options).await.unwrap();
+        let braid = Asking::new("*", ram.addresses(), "mode = \"sessions\"").await;
+        let shown = braid.found(1).await;
+        assert!(shown.ends_with(",5\0"), "{shown}");
+        let mut client = Client::login(braid.address(), 2).await.unwrap();
+        assert_eq!(client.agreed.tpgt, Some(5), "home is in group 6");
+        assert_eq!(client.text("SendTargets=\0").await.unwrap(), shown);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn rules_say_over_which_local_end_and_which_portals_are_used() {
+    bounded(async {
+        let mut options = TargetOptions::loopback(2);
+        options.listen[1].address = "127.0.1.1:0".parse().unwrap();
+        let ram = RamTarget::start(options).await.unwrap();
+        let rules = "mode = \"sessions\"\npath_rules = [{ portals = \"127.0.1.0/24\", source = \"127.0.1.7\" },\n\
+                     { portals = \"127.0.1.1\", source = \"127.0.1.8\" }]";
+        let other = ram.addresses()[1];
+        let braid = Asking::new("*", &[other], rules).await;
+        let client = Client::login(braid.address(), 1).await.unwrap();
+        braid.paths_up(1).await;
+        let names: Vec<_> = braid.paths().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, [other.to_string()], "what is written out is as it is written");
+        client.logout().await;
+        let braid = Asking::new("*", &ram.addresses()[..1], rules).await;
+        let _client = Client::login(braid.address(), 1).await.unwrap();
+        braid.paths_up(2).await;
+        let mut names: Vec<_> = braid.paths().into_iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        let first = ram.addresses()[0];
+        assert_eq!(names, [format!("{first}"), format!("{other}@127.0.1.7"), format!("{other}@127.0.1.8")]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_is_not_allowed_hears_of_nothing_and_asks_nobody() {
+    bounded(async {
+        let ram = RamTarget::start(TargetOptions::loopback(1)).await.unwrap();
+        let allow = "allow = { names = [\"iqn.2026-11.example:*\"] }";
+        let braid = Asking::new("*", ram.addresses(), allow).await;
+        let stranger = |plan| LoginPlan { initiator_name: "iqn.2026-12.example:host".into(), ..plan };
+        assert_eq!(refusal(Client::login_as(braid.address(), stranger(plan(1))).await), (2, 2));
+        let mut client = Client::login_as(braid.address(), stranger(discovery(2))).await.unwrap();
+        assert_eq!(client.text("SendTargets=All\0").await.unwrap(), "");
+        assert!(braid.found(3).await.contains(TARGET));
+    })
+    .await;
+}

@@ -1,0 +1,100 @@
+//! Targets that the configuration does not write out: Braid asks portals, some of them dead, and serves what these tell.
+//!
+//! What was learned about targets: tgt tells of the portal that was asked alone, istgt of all in the group.
+
+use std::time::Duration;
+
+use crate::braid::Braid;
+use crate::net::{Cut, Net};
+use crate::process::{Daemon, Done, command, run, temporary, words};
+use crate::target::{Endpoint, Kind, Site, Target};
+use crate::wait::{HEAVY, PATIENCE, poll};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const SIZE: u64 = 16 << 20;
+
+fn call(endpoint: &Endpoint, tool: &[&str], url: String) -> Done {
+    run(command(endpoint.netns.as_deref(), &[words(tool), vec![url]].concat()), LIMIT)
+}
+
+fn portals(target: &Target) -> Vec<String> {
+    target.endpoints().iter().map(|endpoint| endpoint.portal.clone()).collect()
+}
+
+/// A load at this endpoint, under which the second link is mended: its path joins the session and carries data.
+fn assert_joins(braid: &Braid, net: &Net, endpoint: &Endpoint) {
+    let dir = temporary();
+    let load = ["iscsi-perf", "-m", "8", "-b", "8", "-t", "15"];
+    let line = [words(&load), vec![endpoint.url()]].concat();
+    let mut load = Daemon::start("load", dir.path(), command(endpoint.netns.as_deref(), &line));
+    let [first, second] = braid.paths() else { panic!("two paths") };
+    let carries = |path: &str| poll(PATIENCE, || (braid.metrics().bytes(path) > 0.0).then_some(()));
+    let show = || format!("{}\n{}", braid.metrics().show(), braid.log());
+    assert!(carries(first).is_some(), "{}", show());
+    assert_eq!(braid.metrics().bytes(second), 0.0, "its portal is dead\n{}", show());
+    net.heal(1);
+    assert!(carries(second).is_some(), "{}", show());
+    load.end();
+}
+
+/// Nothing on the initiator changes, and of the target nothing is known but its portals, one of which is dead.
+#[test]
+fn intercepted_with_a_dead_portal() {
+    let _place = HEAVY.enter();
+    let net = Net::new(2);
+    let target = Target::start(Kind::Tgt, Site::Behind(&net), SIZE);
+    let other = target.second();
+    net.cut(1, Cut::Drop);
+    let braid = Braid::discovering(&target, true, "iqn.*:disk", &portals(&target));
+    braid.intercept(&["--apply"]).expect_ok();
+    let first = target.endpoints().first().expect("a portal");
+    call(first, &["iscsi-inq"], first.url()).expect_ok();
+    assert_eq!(braid.metrics().sum("braid_connections_passed_on_total", &[]), 0.0, "{}", braid.log());
+    call(&other, &["iscsi-inq"], other.url()).expect_ok();
+    assert_eq!(braid.metrics().sum("braid_connections_passed_on_total", &[]), 1.0, "{}", braid.log());
+    assert_joins(&braid, &net, first);
+    let shown = braid.discover().expect_ok().stdout;
+    for path in [
+        "path 10.0.0.2:23260 from 10.0.0.1, portal group 1",
+        "path 10.1.0.2:23260 from 10.1.0.1, portal group 1",
+    ] {
+        assert!(shown.contains(path), "{shown}");
+    }
+    assert!(!shown.contains(":second"), "{shown}");
+}
+
+/// One portal tells of both, of which the other is dead.
+#[test]
+fn a_dead_portal_is_told_of() {
+    let _place = HEAVY.enter();
+    let net = Net::new(2);
+    let target = Target::start(Kind::Istgt, Site::Behind(&net), SIZE);
+    net.cut(1, Cut::Drop);
+    let asked = portals(&target);
+    let braid = Braid::discovering(&target, false, "*", asked.get(..1).expect("a portal"));
+    call(braid.endpoint(), &["iscsi-inq"], braid.endpoint().url()).expect_ok();
+    assert_joins(&braid, &net, braid.endpoint());
+}
+
+/// All targets of a machine, by discovery at Braid's address.
+#[test]
+fn all_targets_are_found_at_braids_address() {
+    let _place = HEAVY.enter();
+    let net = Net::new(2);
+    let target = Target::start(Kind::Tgt, Site::Behind(&net), SIZE);
+    let other = target.second();
+    net.cut(1, Cut::Drop);
+    let braid = Braid::discovering(&target, false, "*", &portals(&target));
+    let found = call(braid.endpoint(), &["iscsi-ls"], braid.endpoint().portal_url()).expect_ok().stdout;
+    for iqn in [&braid.endpoint().iqn, &other.iqn] {
+        let line = format!("Target:{iqn} Portal:{},1", braid.endpoint().portal);
+        assert!(found.lines().any(|shown| shown == line), "{line}\n{found}\n{}", braid.log());
+        let endpoint = Endpoint { iqn: iqn.clone(), ..braid.endpoint().clone() };
+        call(&endpoint, &["iscsi-inq"], endpoint.url()).expect_ok();
+    }
+    let mut told = braid.discover();
+    assert!(told.stdout.contains("portal 10.1.0.2:23260: cannot connect"), "{}", told.show());
+    net.heal(1);
+    told = braid.discover();
+    assert!(told.stdout.contains("portal 10.1.0.2:23260: 2 targets"), "{}", told.show());
+}
