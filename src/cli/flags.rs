@@ -40,6 +40,7 @@ pub enum Command {
   braid run --config /etc/braid.toml
   braid run --listen 0.0.0.0:3260 --target iqn.2003-01.org.example:disk \\
             --path 10.0.1.1:3260,source=10.0.1.9 --path 10.0.2.1:3260,source=10.0.2.9
+  braid run --target '*' --discover --path 10.0.1.1 --path 10.0.2.1
 
 Flags win over the file. Everything else (timing, sizes, digests, several targets) is set in the file.")]
     Run(Settings),
@@ -54,6 +55,7 @@ Prints every problem with its line, and what to write instead. Exit status 64 if
   braid intercept --config /etc/braid.toml             print them
   braid intercept --config /etc/braid.toml --apply     put them up, in place of earlier ones
   braid intercept --config /etc/braid.toml --remove    take them down
+  braid intercept --listen 127.0.0.1:3261,intercept=redirect --target '*' --discover --path 10.0.1.1
 
 They are for listeners that intercept, such as
   listen = [{ address = \"127.0.0.1:3261\", intercept = \"redirect\" }]
@@ -63,11 +65,16 @@ and need nftables; --apply and --remove need root. Start `braid run` first: with
     #[command(after_help = "Example:
   braid probe 10.0.1.1:3260 iqn.2003-01.org.example:disk --portal 10.0.2.1:3260
 
-The verdict decides what `mode = \"auto\"` does with the target.")]
+The verdict decides what `mode = \"auto\"` does with the target. With CHAP:
+  braid probe 10.0.1.1:3260 iqn.2003-01.org.example:disk --config /etc/braid.toml
+  braid probe 10.0.1.1:3260 iqn.2003-01.org.example:disk --chap-name braid --chap-secret-file /etc/braid/upstream")]
     Probe(Probe),
-    /// Ask a portal which targets it offers, and at which addresses.
-    #[command(after_help = "Example:
-  braid discover 10.0.1.1:3260")]
+    /// Ask a portal which targets it offers, and at which addresses; or show which paths a configuration's targets get.
+    #[command(after_help = "Examples:
+  braid discover 10.0.1.1:3260
+  braid discover 10.0.1.1:3260 --chap-name braid --chap-secret-file /etc/braid/upstream
+  braid discover --config /etc/braid.toml              the targets that are discovered, and their paths
+  braid discover 10.0.1.1:3260 --config /etc/braid.toml   with the credentials and the local end of the path there")]
     Discover(Discover),
     /// Cut a link under load and see that nothing is lost: RAM disk, four links, Braid and a verifying workload.
     #[command(after_help = "Example:
@@ -84,8 +91,9 @@ pub struct Settings {
     /// Configuration file (TOML).
     #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Address to take initiators at; may be repeated [default: 0.0.0.0:3260].
-    #[arg(long, value_name = "ADDR:PORT")]
+    /// Address to take initiators at; may be repeated [default: 0.0.0.0:3260]. With intercept=redirect or intercept=tproxy for
+    /// connections to the targets' own addresses.
+    #[arg(long, value_name = "ADDR:PORT[,intercept=HOW]")]
     pub listen: Vec<String>,
     /// Name of the target to serve.
     #[arg(long, value_name = "IQN", requires = "path", conflicts_with = "config")]
@@ -94,6 +102,9 @@ pub struct Settings {
     /// target=IQN where the target has another name there.
     #[arg(long, value_name = "PORTAL[,OPTION=VALUE]...", requires = "target")]
     pub path: Vec<String>,
+    /// Ask the portals of `--path` for the target's paths; its name may then be a pattern, such as '*'.
+    #[arg(long, requires = "target")]
+    pub discover: bool,
     /// Fan-out: auto, mcs or sessions [default: auto].
     #[arg(long, value_name = "MODE", requires = "target")]
     pub mode: Option<String>,
@@ -117,9 +128,9 @@ pub struct Settings {
 /// Settings of `intercept`.
 #[derive(Args, Debug)]
 pub struct Intercept {
-    /// Configuration file (TOML).
-    #[arg(long, short, value_name = "FILE")]
-    pub config: PathBuf,
+    /// The configuration, as `run` is told it.
+    #[command(flatten)]
+    pub settings: Settings,
     /// Put the rules up, in place of earlier ones.
     #[arg(long)]
     pub apply: bool,
@@ -143,17 +154,37 @@ pub struct Probe {
     /// Initiator name to log in with; the target must admit it.
     #[arg(long, value_name = "IQN", default_value = INITIATOR)]
     pub initiator: String,
+    /// How to get there.
+    #[command(flatten)]
+    pub way: Way,
+}
+
+/// How `probe` and `discover` reach portals.
+#[derive(Args, Debug, Default)]
+pub struct Way {
+    /// Configuration file (TOML): its paths to the portals say over which local end to go, and with which credentials.
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// CHAP name to prove oneself with, where it is asked for.
+    #[arg(long, value_name = "NAME", requires = "chap_secret_file")]
+    pub chap_name: Option<String>,
+    /// File that holds the CHAP secret.
+    #[arg(long, value_name = "FILE", requires = "chap_name")]
+    pub chap_secret_file: Option<String>,
 }
 
 /// Settings of `discover`.
 #[derive(Args, Debug)]
 pub struct Discover {
-    /// The portal to ask.
-    #[arg(value_name = "PORTAL")]
-    pub portal: String,
+    /// The portal to ask. Without it all those of the configuration's targets with `discover = true` are asked.
+    #[arg(value_name = "PORTAL", required_unless_present = "config")]
+    pub portal: Option<String>,
     /// Initiator name to log in with; targets may offer themselves to some names only.
     #[arg(long, value_name = "IQN", default_value = INITIATOR)]
     pub initiator: String,
+    /// How to get there.
+    #[command(flatten)]
+    pub way: Way,
 }
 
 /// Settings of `demo`.
@@ -195,11 +226,7 @@ impl Settings {
         text("log", "--log", &self.log);
         text("log_format", "--log-format", &self.log_format);
         if !self.listen.is_empty() {
-            let place = |typed: &String| Place::Flag(format!("--listen {typed}"));
-            let items = self
-                .listen
-                .iter()
-                .map(|typed| Placed { place: place(typed), value: Value::Text(typed.clone()) });
+            let items = self.listen.iter().map(|typed| with_options("--listen", "address", typed));
             section.set("listen", "--listen", Value::List(items.collect()));
         }
         if self.target.is_some() {
@@ -221,20 +248,27 @@ impl Settings {
                 target.set(key, flag, Value::Text(typed.clone()));
             }
         }
-        target.set("paths", "--path", Value::List(self.path.iter().map(|typed| path(typed)).collect()));
+        if self.discover {
+            target.set("discover", "--discover", Value::Boolean(true));
+        }
+        target.set(
+            "paths",
+            "--path",
+            Value::List(self.path.iter().map(|typed| with_options("--path", "portal", typed)).collect()),
+        );
         target
     }
 }
 
-/// `PORTAL[,KEY=VALUE]...` as the table a file would hold.
-fn path(typed: &str) -> Placed {
-    let mut section = Section::new(Place::Flag(format!("--path {typed}")));
+/// `ADDRESS[,KEY=VALUE]...` as the table a file would hold, with the address under this key.
+fn with_options(flag: &str, key: &str, typed: &str) -> Placed {
+    let mut section = Section::new(Place::Flag(format!("{flag} {typed}")));
     let mut parts = typed.split(',');
-    let portal = parts.next().unwrap_or_default();
-    section.set("portal", &format!("--path {portal}"), Value::Text(portal.to_owned()));
+    let address = parts.next().unwrap_or_default();
+    section.set(key, &format!("{flag} {address}"), Value::Text(address.to_owned()));
     for part in parts {
         let (key, value) = part.split_once('=').unwrap_or((part, ""));
-        section.set(key.trim(), &format!("--path ...,{part}"), Value::Text(value.trim().to_owned()));
+        section.set(key.trim(), &format!("{flag} ...,{part}"), Value::Text(value.trim().to_owned()));
     }
     Placed { place: section.place.clone(), value: Value::Table(section) }
 }
@@ -296,6 +330,15 @@ mod tests {
             config.listen.iter().map(|listen| listen.address.to_string()).collect::<Vec<_>>(),
             ["10.0.0.1:3260", "[fd00::1]:860"]
         );
+        let config = run(&["--listen", "127.0.0.1:3261,intercept=redirect"]);
+        let file = "listen = [{ address = \"127.0.0.1:3261\", intercept = \"redirect\" }]\n[[target]]\n\
+                    name = \"iqn.2003-01.org.example:disk\"\npaths = [\"10.0.1.1\"]\n";
+        assert_eq!(config, Config::from_toml(file, "t").unwrap());
+        let wrong = refused(&["--listen", "127.0.0.1:3261,intercept=redirekt"]);
+        assert!(
+            wrong.starts_with("--listen ...,intercept=redirekt: ") && wrong.contains("did you mean"),
+            "{wrong}"
+        );
         assert!(refused(&["--listen", "here"]).starts_with("--listen here: \"here\" is not an IP address"));
     }
 
@@ -323,6 +366,17 @@ mod tests {
         );
         assert!(refused(&["--path", "10.0.2.1,wight=1"]).contains("did you mean weight?"));
         assert!(refused(&["--path", "10.0.1.1:3260"]).contains("listed twice"));
+    }
+
+    #[test]
+    fn discover_the_paths() {
+        let args = ["--target", "*", "--discover", "--path", "10.0.1.1,interface=eth1"];
+        let config = settings(&args).resolve().unwrap_or_else(|error| panic!("{error}"));
+        let same = "[[target]]\nname = \"*\"\ndiscover = true\npaths = [{ portal = \"10.0.1.1\", interface = \"eth1\" }]\n";
+        assert_eq!(config, Config::from_toml(same, "t").unwrap());
+        let error = settings(&["--target", "*", "--path", "10.0.1.1"]).resolve().unwrap_err().to_string();
+        assert!(error.starts_with("--target: \"*\" is a pattern"), "{error}");
+        assert!(parse("run", &["--config", "f", "--discover"]).is_err());
     }
 
     #[test]
@@ -389,7 +443,7 @@ mod tests {
         let Command::Discover(discover) = parse("discover", &args).unwrap().command else {
             panic!("not discover")
         };
-        assert_eq!([discover.portal.as_str(), &discover.initiator], ["10.0.0.1", "iqn.me"]);
+        assert_eq!((discover.portal.as_deref(), discover.initiator.as_str()), (Some("10.0.0.1"), "iqn.me"));
         let args = ["--seconds", "9", "--paths", "3", "--keep"];
         let Command::Demo(demo) = parse("demo", &args).unwrap().command else { panic!("not demo") };
         assert_eq!((demo.seconds, demo.paths, demo.keep), (9, 3, true));

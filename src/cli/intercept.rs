@@ -20,7 +20,7 @@ const REMOVE: &str = "table inet braid\ndelete table inet braid\n";
 /// # Errors
 /// A configuration that is wrong or intercepts nothing; `nft` or `ip` that is missing or refuses.
 pub fn intercept(asked: &flags::Intercept) -> Result<(), Failure> {
-    let config = Config::load(&asked.config)?;
+    let config = asked.settings.resolve()?;
     if asked.remove {
         nft(REMOVE)?;
         return Ok(clear_routes(config.mark + 1)?);
