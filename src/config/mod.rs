@@ -191,8 +191,8 @@ pub struct Target {
     pub ping_timeout: Duration,
     /// See [`crate::session::SessionPlan::task_timeout`].
     pub task_timeout: Duration,
-    /// TCP_USER_TIMEOUT: sent data unacknowledged this long ends a connection.
-    pub user_timeout: Duration,
+    /// See [`crate::session::SessionPlan::silence_timeout`].
+    pub silence_timeout: Duration,
     /// Longest wait for a TCP connection to a portal.
     pub connect_timeout: Duration,
     /// Longest wait for an upstream login, from TCP connection to full feature phase.

@@ -123,7 +123,7 @@ fn defaults(name: String, paths: Vec<PathConfig>) -> Target {
         ping_interval: S(2),
         ping_timeout: S(15),
         task_timeout: S(20),
-        user_timeout: S(5),
+        silence_timeout: S(5),
         connect_timeout: S(3),
         login_timeout: S(15),
         reconnect: (MS(500), S(10)),
@@ -160,7 +160,7 @@ fn read_timing(keys: &mut Keys<'_>, target: &mut Target) {
     duration("ping_interval", &mut target.ping_interval);
     duration("ping_timeout", &mut target.ping_timeout);
     duration("task_timeout", &mut target.task_timeout);
-    duration("user_timeout", &mut target.user_timeout);
+    duration("silence_timeout", &mut target.silence_timeout);
     duration("connect_timeout", &mut target.connect_timeout);
     duration("login_timeout", &mut target.login_timeout);
     let (first, longest) = target.reconnect;

@@ -96,7 +96,7 @@ fn durations_of_a_target() {
     assert_eq!(target_with("ping_interval = \"300ms\"").ping_interval, ms);
     assert_eq!(target_with("ping_timeout = \"300ms\"").ping_timeout, ms);
     assert_eq!(target_with("task_timeout = \"300ms\"").task_timeout, ms);
-    assert_eq!(target_with("user_timeout = \"300ms\"").user_timeout, ms);
+    assert_eq!(target_with("silence_timeout = \"300ms\"").silence_timeout, ms);
     assert_eq!(target_with("connect_timeout = \"300ms\"").connect_timeout, ms);
     assert_eq!(target_with("login_timeout = \"300ms\"").login_timeout, ms);
     let reconnect = target_with("reconnect = { first = \"300ms\", longest = \"1min\" }").reconnect;

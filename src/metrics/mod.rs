@@ -14,6 +14,7 @@
 //!   module, never what an initiator sent: the number of series does not grow without limit.
 
 mod health;
+mod labels;
 mod login;
 mod stall;
 mod target;
@@ -22,7 +23,8 @@ pub use health::TargetHealth;
 pub use login::LoginResult;
 pub use target::{Side, Terms};
 
-use crate::session::{Cause, Fanout, FenceMethod, Notice, PathId, Session};
+use crate::session::{Fanout, Notice, PathId, Session};
+use labels::{CAUSES, DIRECTIONS, DOUBTS, FENCES, cause_label, doubt_label, fence_label};
 use prometheus::core::Collector;
 use prometheus::{
     Counter, CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
@@ -52,29 +54,6 @@ const OTHER: &str = "other";
 
 const TARGET: &[&str] = &["target"];
 const PATH: &[&str] = &["target", "path"];
-const CAUSES: [&str; 3] = ["tcp", "login", "protocol"];
-const DIRECTIONS: [&str; 3] = ["read", "write", "none"];
-const FENCES: [&str; 3] = ["reinstate", "ordered", "time"];
-
-/// The label for a cause; none if nothing was wrong.
-fn cause_label(cause: &Cause) -> Option<&'static str> {
-    let label = match cause {
-        Cause::Tcp(_) => "tcp",
-        Cause::Login(_) => "login",
-        Cause::Protocol(_) => "protocol",
-        Cause::Logout => return None,
-    };
-    Some(label)
-}
-
-fn fence_label(method: FenceMethod) -> &'static str {
-    match method {
-        // A fence that was carried out has been decided; `auto` that falls through decided for time.
-        FenceMethod::Auto | FenceMethod::Time => "time",
-        FenceMethod::Reinstate => "reinstate",
-        FenceMethod::Ordered => "ordered",
-    }
-}
 
 /// The label for a fan-out.
 #[must_use]
@@ -118,6 +97,9 @@ struct Families {
     commands: IntCounterVec,
     in_flight: IntGaugeVec,
     moved: IntCounterVec,
+    suspect: IntGaugeVec,
+    suspicions: IntCounterVec,
+    evaded: IntCounterVec,
     unknown: IntCounterVec,
     fences: IntCounterVec,
     fence_seconds: CounterVec,
@@ -170,6 +152,9 @@ impl Families {
             commands: counter("braid_path_commands_total", "Commands completed, by the path that carried them last.", PATH),
             in_flight: gauge("braid_path_commands_in_flight", "Commands under way now.", PATH),
             moved: counter("braid_path_commands_moved_total", "Commands moved to other paths because this one was lost.", PATH),
+            suspect: gauge("braid_path_suspect", "Sessions for which the path is suspect now: they use others.", PATH),
+            suspicions: counter("braid_path_suspicions_total", "Times that a connection became suspect, by cause.", &["target", "path", "cause"]),
+            evaded: counter("braid_path_commands_evaded_total", "Commands asked again over other paths because this one was suspect.", PATH),
             unknown: counter("braid_path_outcomes_unknown_total", "Commands answered with ABORTED COMMAND because their path was lost and they must not run twice.", PATH),
             fences: counter("braid_fences_total", "Fences of lost nexuses, by method.", &["target", "path", "method"]),
             fence_seconds: seconds("braid_fence_seconds_total", "Time that fences of lost nexuses took.", PATH),
@@ -362,6 +347,9 @@ struct PathSeries {
     written: IntCounter,
     commands: IntCounter,
     moved: IntCounter,
+    suspect: Contribution,
+    suspicions: [IntCounter; DOUBTS.len()],
+    evaded: IntCounter,
     unknown: IntCounter,
     fences: [IntCounter; FENCES.len()],
     fence_seconds: Counter,
@@ -390,6 +378,9 @@ impl PathSeries {
             written: families.written.with_label_values(labels),
             commands: families.commands.with_label_values(labels),
             moved: families.moved.with_label_values(labels),
+            suspect: Contribution::new(families.suspect.with_label_values(labels)),
+            suspicions: DOUBTS.map(|cause| families.suspicions.with_label_values(&[target, path, cause])),
+            evaded: families.evaded.with_label_values(labels),
             unknown: families.unknown.with_label_values(labels),
             fences: FENCES.map(|method| families.fences.with_label_values(&[target, path, method])),
             fence_seconds: families.fence_seconds.with_label_values(labels),
@@ -417,8 +408,10 @@ impl Contribution {
     }
 
     fn set(&mut self, value: i64) {
-        self.gauge.add(value - self.value);
-        self.value = value;
+        if value != self.value {
+            self.gauge.add(value - self.value);
+            self.value = value;
+        }
     }
 
     fn add(&mut self, by: i64) {
@@ -453,6 +446,9 @@ impl SessionMetrics {
             Notice::PathUp { path, .. }
             | Notice::PathDown { path, .. }
             | Notice::Moved { path, .. }
+            | Notice::PathSuspect { path, .. }
+            | Notice::PathTrusted { path }
+            | Notice::Evaded { path, .. }
             | Notice::Fenced { path, .. }
             | Notice::IdentityMismatch { path, .. }
             | Notice::IdentityProved { path, .. }
@@ -495,6 +491,13 @@ impl SessionMetrics {
         self.target.digest_error(from);
     }
 
+    /// Tells whether a path is suspect.
+    pub fn suspect(&mut self, path: PathId, suspect: bool) {
+        if let Some(series) = self.paths.get_mut(path.0) {
+            series.suspect.set(i64::from(suspect));
+        }
+    }
+
     /// Tells how many commands are under way on a path.
     pub fn in_flight(&mut self, path: PathId, commands: usize) {
         if let Some(series) = self.paths.get_mut(path.0) {
@@ -525,6 +528,10 @@ impl PathSeries {
                     .for_each(|label| count(&self.connect_failures, &CAUSES, label));
             }
             Notice::Moved { commands, .. } => self.moved.inc_by(u64::try_from(*commands).unwrap_or(u64::MAX)),
+            Notice::PathSuspect { doubt, .. } => count(&self.suspicions, &DOUBTS, doubt_label(*doubt)),
+            Notice::Evaded { commands, .. } => {
+                self.evaded.inc_by(u64::try_from(*commands).unwrap_or(u64::MAX))
+            }
             Notice::Fenced { method, took, .. } => {
                 count(&self.fences, &FENCES, fence_label(*method));
                 self.fence_seconds.inc_by(took.as_secs_f64());
@@ -551,6 +558,7 @@ impl PathSeries {
             Notice::UnitAttentionAbsorbed { .. } => self.absorbed.inc(),
             Notice::OutcomeUnknown { .. } => self.unknown.inc(),
             Notice::UnitBound { .. }
+            | Notice::PathTrusted { .. }
             | Notice::DownstreamProtocol(_)
             | Notice::AllPathsDown
             | Notice::GaveUp(_)

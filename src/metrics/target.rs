@@ -1,7 +1,8 @@
 //! The series of a target, and what one session has part in.
 
+use super::labels::FENCES;
 use super::stall::{StallWatch, Turn};
-use super::{Contribution, FENCES, Families, fanout_label};
+use super::{Contribution, Families, fanout_label};
 use crate::session::{Barriers, Cause, Fanout, FenceMethod, HeldBy, Notice, Session, Tally, Waits};
 use prometheus::{Counter, GaugeVec, Histogram, IntCounter};
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::session::{AccessState, Barriers};
+use crate::session::{AccessState, Barriers, Cause, FenceMethod};
 use std::collections::BTreeSet;
 use std::time::Duration;
 

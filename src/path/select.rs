@@ -110,6 +110,12 @@ impl PathLoad {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
+    /// What its commands take, in the mean of late; zero before the first has finished.
+    #[must_use]
+    pub fn usual_time(&self) -> Duration {
+        self.measured.map_or(Duration::ZERO, |m| Duration::from_secs_f64(m.nanoseconds / 1e9))
+    }
+
     /// The path was made anew: what was measured of the old one is void, and nothing is in flight.
     pub fn reset(&mut self) {
         *self = Self::new(self.weight);

@@ -10,9 +10,11 @@
 //! One call of `poll_fill` makes at most one read into the framer's buffer. A flush makes as many writes as the socket
 //! takes; what it does not take waits, and the owner decides by [`Conn::queued`] when to stop producing.
 
+use super::kernel;
 use crate::iscsi::framer::{Framer, FramerLimits, Receiver};
 use crate::iscsi::{FrameError, Pdu, SendQueue};
 use crate::login::ConnectionParams;
+use crate::session::Sample;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -55,6 +57,12 @@ pub struct Conn {
 }
 
 impl Conn {
+    /// What the kernel knows of it; none if it does not tell.
+    #[must_use]
+    pub fn sample(&self) -> Option<Sample> {
+        kernel::sample(&self.stream).ok()
+    }
+
     /// Takes a connected socket over, in the login phase.
     #[must_use]
     pub fn new(stream: TcpStream, receiver: Receiver) -> Self {

@@ -83,23 +83,17 @@ pub struct Timing {
     pub connect: Duration,
     /// One whole login.
     pub login: Duration,
-    /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged before the kernel gives the connection up.
-    pub user: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(3),
-            login: Duration::from_secs(15),
-            user: Duration::from_secs(10),
-        }
+        Self { connect: Duration::from_secs(3), login: Duration::from_secs(15) }
     }
 }
 
 impl From<&Target> for Timing {
     fn from(target: &Target) -> Self {
-        Self { connect: target.connect_timeout, login: target.login_timeout, user: target.user_timeout }
+        Self { connect: target.connect_timeout, login: target.login_timeout }
     }
 }
 
@@ -239,7 +233,7 @@ pub async fn connect(route: &Route, timing: &Timing) -> Result<Conn, DialError> 
 pub(super) async fn connect_tcp(route: &Route, timing: &Timing) -> io::Result<TcpStream> {
     let connecting = tokio::time::timeout(timing.connect, connect_any(route));
     let stream = connecting.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-    tune(&stream, timing.user)?;
+    tune(&stream)?;
     Ok(stream)
 }
 
@@ -368,15 +362,16 @@ async fn connect_one(route: &Route, address: SocketAddr) -> io::Result<TcpStream
     socket.connect(address).await
 }
 
-/// Options of every connection, whoever opened it: no delay for small PDUs, and death noticed by the kernel.
+/// Options of every connection, whoever opened it: no delay for small PDUs, and the kernel notices when an idle one is dead.
+/// (One that is in use is watched by the engine: a timeout of the kernel's would also kill it while the peer merely reads
+/// nothing.)
 ///
 /// # Errors
 /// If the system refuses an option.
-pub fn tune(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
+pub fn tune(stream: &TcpStream) -> io::Result<()> {
     let (idle, interval, retries) = KEEPALIVE;
     let socket = socket2::SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_user_timeout(Some(user_timeout))?;
     let keepalive =
         socket2::TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(retries);
     socket.set_tcp_keepalive(&keepalive)
@@ -390,11 +385,7 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::task::JoinSet;
 
-    const QUICK: Timing = Timing {
-        connect: Duration::from_millis(500),
-        login: Duration::from_millis(500),
-        user: Duration::from_secs(1),
-    };
+    const QUICK: Timing = Timing { connect: Duration::from_millis(500), login: Duration::from_millis(500) };
 
     fn plan() -> LoginPlan {
         LoginPlan {

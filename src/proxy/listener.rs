@@ -57,7 +57,9 @@ fn admit(shared: &Arc<Shared>, listen: Listen, stream: TcpStream, served: &mut J
         }
         Verdict::Refuse => return,
     }
-    if let Err(error) = dial::tune(&stream, USER_TIMEOUT) {
+    let tuned = dial::tune(&stream)
+        .and_then(|()| socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(USER_TIMEOUT)));
+    if let Err(error) = tuned {
         tracing::debug!(%error, "connection lost before it was served");
         return;
     }

@@ -35,6 +35,7 @@ pub mod discover;
 mod discovery;
 mod errand;
 mod intercept;
+mod kernel;
 mod leading;
 mod links;
 mod listener;

@@ -36,6 +36,7 @@ impl Observer {
     pub(super) fn look(&mut self, engine: &Session, now: Instant) {
         self.metrics.look(engine, now);
         for path in (0..self.paths.len()).map(PathId) {
+            self.metrics.suspect(path, engine.is_suspect(path));
             self.metrics.in_flight(path, usize::try_from(engine.in_flight(path)).unwrap_or(usize::MAX));
         }
     }
@@ -47,7 +48,7 @@ fn log(paths: &[String], notice: &Notice) {
     match notice {
         Notice::PathUp { path, home } => tracing::info!(path = name(path), home, "path up"),
         Notice::PathDown { path, cause: Cause::Logout, .. } => {
-            tracing::info!(path = name(path), "path logged out");
+            tracing::info!(path = name(path), "path logged out")
         }
         Notice::PathDown { path, was_up: true, cause } => {
             tracing::warn!(path = name(path), ?cause, "path lost");
@@ -57,6 +58,11 @@ fn log(paths: &[String], notice: &Notice) {
         }
         Notice::Moved { path, commands } => {
             tracing::info!(path = name(path), commands, "commands moved to other paths");
+        }
+        Notice::PathSuspect { path, doubt } => tracing::warn!(path = name(path), ?doubt, "path suspect"),
+        Notice::PathTrusted { path } => tracing::info!(path = name(path), "path trusted again"),
+        Notice::Evaded { path, commands } => {
+            tracing::info!(path = name(path), commands, "asked again elsewhere")
         }
         Notice::Fenced { path, method, took } => {
             tracing::info!(path = name(path), ?method, ?took, "lost nexus fenced");
@@ -91,12 +97,7 @@ fn log(paths: &[String], notice: &Notice) {
             tracing::info!(path = name(path), lun, %from, %to, "access state changed");
         }
         Notice::TransitionAsked { path, lun, group } => {
-            tracing::warn!(
-                path = name(path),
-                lun,
-                group,
-                "no path is active: asked the target to make this one so"
-            );
+            tracing::warn!(path = name(path), lun, group, "no path is active: asked the target for this one");
         }
         Notice::TransitionRefused { path, lun, what } => {
             tracing::warn!(path = name(path), lun, what, "the target did not make the path active");

@@ -120,6 +120,8 @@ pub(super) struct Driver {
     upstream: Vec<Upstream>,
     errands: JoinSet<Errand>,
     dialling: Vec<(ConnId, AbortHandle)>,
+    /// Connections of which the engine wants a sample.
+    to_sample: SmallVec<[ConnId; 8]>,
     closing: JoinSet<()>,
     alarm: Alarm,
     paused: bool,
@@ -158,6 +160,7 @@ impl Driver {
             upstream: vec![Upstream { id, conn }],
             errands,
             dialling: Vec::new(),
+            to_sample: SmallVec::new(),
             closing: JoinSet::new(),
             alarm: Alarm::new(),
 
@@ -296,6 +299,7 @@ impl Driver {
         if due {
             self.engine.handle_timeout(now);
             self.drain();
+            self.take_samples(now);
         }
         self.flush(now);
         self.turn_pause(now);
@@ -323,11 +327,22 @@ impl Driver {
                         up.conn.queue(&pdu);
                     }
                 }
+                Output::Sample(id) => self.to_sample.push(id),
                 Output::Open(id, path, plan) => self.open(id, path, plan),
                 Output::Close(id, how) => self.close_upstream(id, how),
                 Output::CloseDownstream => self.close_downstream(),
                 Output::Finished => self.end = Some(Ending::InOrder),
                 Output::Note(notice) => self.observer.note(&notice),
+            }
+        }
+    }
+
+    /// Tells the engine what the kernel knows of the connections that it asked for.
+    fn take_samples(&mut self, now: Instant) {
+        for id in std::mem::take(&mut self.to_sample) {
+            let sample = self.upstream.iter().find(|up| up.id == id).and_then(|up| up.conn.sample());
+            if let Some(sample) = sample {
+                self.feed(Event::Health(id, sample), now);
             }
         }
     }

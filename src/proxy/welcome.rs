@@ -555,6 +555,7 @@ fn session_plan(
         exhausted: target.exhausted,
         ping_interval: target.ping_interval,
         ping_timeout: target.ping_timeout,
+        silence_timeout: target.silence_timeout,
         task_timeout: target.task_timeout,
         reconnect: target.reconnect,
         max_window: target.window,

@@ -79,7 +79,7 @@ impl Session {
     /// Runs a command that did not run on a further nexus on home.
     pub(super) fn move_to_home(&mut self, key: TaskKey) {
         if let Some(task) = self.tasks.get_mut(key) {
-            task.home_only = true;
+            (task.home_only, task.bound) = (true, true);
         }
         self.put_back(key);
     }

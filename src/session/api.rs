@@ -3,6 +3,7 @@
 use crate::iscsi::Pdu;
 use crate::iscsi::text::KeyList;
 use crate::login::{LoginPlan, Negotiated};
+pub use crate::path::health::{Doubt, Sample};
 use crate::path::select::Policy;
 pub use crate::scsi::alua::State as AccessState;
 use std::time::{Duration, Instant};
@@ -107,6 +108,8 @@ pub struct SessionPlan {
     pub ping_interval: Duration,
     /// A connection whose ping stays unanswered this long is given up.
     pub ping_timeout: Duration,
+    /// A connection on which something is unacknowledged and no acknowledgement has come for this long is given up.
+    pub silence_timeout: Duration,
     /// A read or write that a target leaves unanswered this long, while it answers pings, counts as lost in the target:
     /// its session is opened anew and the command runs again.
     pub task_timeout: Duration,
@@ -160,6 +163,8 @@ pub enum Event {
     Connected(ConnId, Box<Negotiated>),
     /// An [`Output::Open`] failed, or an open connection ended.
     Disconnected(ConnId, Cause),
+    /// What the kernel knows of an open connection, as [`Output::Sample`] asked.
+    Health(ConnId, Sample),
     /// Back-pressure began or ended: while it lasts, nothing is read from targets, so that no ping is late.
     Paused(bool),
     /// A link of this machine came up, or an address: paths that are down may be reachable again.
@@ -193,6 +198,9 @@ pub enum Output {
     ToInitiator(Pdu),
     /// Send to a target.
     ToTarget(ConnId, Pdu),
+    /// Report [`Event::Health`] of this connection, after all other outputs are done; where the kernel does not tell,
+    /// nothing is reported, and it is not asked again.
+    Sample(ConnId),
     /// Connect over a path, log in, and report [`Event::Connected`] or [`Event::Disconnected`].
     Open(ConnId, PathId, Box<LoginPlan>),
     /// End a connection; no event for it is wanted any more.
@@ -227,6 +235,25 @@ pub enum Notice {
     /// Commands of a lost nexus were moved.
     Moved {
         /// Path lost.
+        path: PathId,
+        /// Number of commands.
+        commands: usize,
+    },
+    /// A connection is suspect: no new commands go there as long as another one is trusted.
+    PathSuspect {
+        /// Path.
+        path: PathId,
+        /// Why.
+        doubt: Doubt,
+    },
+    /// A connection that was suspect is trusted again.
+    PathTrusted {
+        /// Path.
+        path: PathId,
+    },
+    /// Commands caught on a suspect path were asked again elsewhere.
+    Evaded {
+        /// Suspect path.
         path: PathId,
         /// Number of commands.
         commands: usize,

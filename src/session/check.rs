@@ -46,7 +46,8 @@ impl Session {
         {
             return Err("home is down, and nothing will bring it back or end the session".into());
         }
-        let held: u64 = self.tasks.iter().map(|(_, t)| u64::from(t.inbound.received())).sum();
+        let with_tasks: u64 = self.tasks.iter().map(|(_, t)| u64::from(t.inbound.received())).sum();
+        let held = with_tasks + self.held_for_stale();
         let promised: u64 = self.tasks.iter().map(|(_, t)| t.booked()).sum();
         if (held, promised) != (self.held, self.promised) {
             return Err(format!("memory: {}/{} booked, {held}/{promised} held", self.held, self.promised));

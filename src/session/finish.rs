@@ -52,7 +52,8 @@ impl Session {
                 self.nexus_lost(nexus, path, now);
             }
         }
-        let running = self.tasks.iter().any(|(_, t)| t.run.is_some());
+        let moved = self.conns.iter().any(|c| self.owes_stale_answer(c.id));
+        let running = moved || self.tasks.iter().any(|(_, t)| t.run.is_some());
         if running || !(self.ghosts.is_empty() || broken!(self.rules, EndLeavesGhosts)) {
             self.open_fences(now);
             return;
@@ -78,7 +79,9 @@ impl Session {
     /// Nexuses with a command that will not end, or did not end in time. Fences have the time that ghosts have.
     fn hopeless(&self, now: Instant) -> Vec<NexusId> {
         let late = self.finishing.as_ref().is_some_and(|f| now >= f.drain_until);
-        let mut found: Vec<NexusId> = self.haunted_alive().collect();
+        let mut found: Vec<NexusId> = self.haunted_alive(late).collect();
+        let owing = self.conns.iter().filter(|c| late && self.owes_stale_answer(c.id));
+        found.extend(owing.map(|c| c.nexus));
         for (_, task) in self.tasks.iter().filter(|(_, t)| !matches!(t.origin, Origin::Fence(_))) {
             let starving = task.write && task.inbound.received() < task.expected;
             let Some(run) = task.run.as_ref().filter(|_| late || starving) else { continue };

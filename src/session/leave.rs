@@ -24,7 +24,8 @@ impl Session {
             match conn.state {
                 ConnState::Draining(until) => {
                     let runs = |t: &Task| t.run.as_ref().is_some_and(|r| r.conn == id);
-                    let busy = self.tasks.iter().any(|(_, t)| runs(t)) || self.owes_answer(id);
+                    let owes = self.owes_answer(id) || self.owes_stale_answer(id);
+                    let busy = self.tasks.iter().any(|(_, t)| runs(t)) || owes;
                     let idle = !busy || broken!(self.rules, LeavesWithCommands);
                     let window = self.nexus(conn.nexus).map(|n| n.window);
                     let later = self.closes_session_later(id);

@@ -19,8 +19,9 @@
 //! - `unit`: logical units: who they are, whether two nexuses show the same one, what binds them to home.
 //! - `attention`: unit attentions, each told once. `deed`: what they tell of. `again`: commands that were answered and have not run.
 //! - `tally`: what is counted in passing.
+//! - `watch`: whether connections live, and which are suspect. `evade`: what is caught on these is asked again elsewhere.
 //! - `stuck`: commands that a living connection does not answer. `cleared`: those that somebody else has cleared.
-//!   `stale`: answers that come too late.
+//!   `stale`: runs left to themselves, and answers that come too late.
 //! - `caches`: what a flush must reach where there are several targets. `power`: those that lost power.
 //! - `outage`: home is lost, and commands wait for it. `recover`: a nexus is lost: moved commands, ghosts. `fence`: what makes sure
 //!   that these have ended. `recognise`: whether they are of the right unit. `predecessor`: ghosts of an earlier session.
@@ -44,6 +45,7 @@ mod cleared;
 mod data;
 mod deed;
 mod downstream;
+mod evade;
 mod fence;
 mod finish;
 mod group;
@@ -67,6 +69,7 @@ mod tasks;
 mod tmf;
 mod unit;
 mod upstream;
+mod watch;
 
 pub use api::*;
 pub use tally::{HeldBy, Tally, Waits};
@@ -127,6 +130,8 @@ pub struct Session {
     /// When commands that somebody may have cleared are looked at next; set while there are some.
     question_at: Option<Instant>,
     stale_runs: VecDeque<stale::StaleRun>,
+    /// When samples of connections are taken next; set while there is something to watch.
+    sample_at: Option<Instant>,
     functions: Vec<tmf::Function>,
     /// Immediate functions that wait for commands with lower numbers.
     early_functions: Vec<TaskManagementRequest>,
@@ -196,6 +201,7 @@ impl Session {
             stuck_check_at: None,
             question_at: None,
             stale_runs: VecDeque::new(),
+            sample_at: None,
             functions: Vec::new(),
             early_functions: Vec::new(),
             home_path: plan.home_path,
@@ -240,6 +246,7 @@ impl Session {
             Event::Upstream(conn, pdu) => self.take_upstream(conn, pdu, now),
             Event::Connected(conn, negotiated) => self.connected(conn, &negotiated, now),
             Event::Disconnected(conn, cause) => self.disconnected(conn, cause, now),
+            Event::Health(conn, sample) => self.sampled(conn, &sample, now),
             Event::Paused(paused) => self.set_paused(paused, now),
             Event::LinkUp => self.try_paths_again(now),
             Event::Control(Control::GiveUp) => self.give_up(now),
@@ -251,6 +258,7 @@ impl Session {
             self.look_around(now);
         }
         self.check_access(now);
+        self.begin_watch(now);
     }
 
     /// A deadline has passed.
@@ -260,6 +268,7 @@ impl Session {
         self.expire_ghosts(now);
         self.expire_functions(now);
         self.settle_questions(now);
+        self.watch(now);
         self.check_health(now);
         self.give_up_in_time(now);
         self.give_late_answers(now);
@@ -268,10 +277,12 @@ impl Session {
         self.end_hopeless(now);
         self.look_around(now);
         self.check_access(now);
+        self.begin_watch(now);
     }
 
     /// What changes with the state of connections rather than with data.
     fn look_around(&mut self, now: Instant) {
+        self.forget_stale_runs(now);
         self.check_drains(now);
         self.tend_registrations(now);
         self.maintain(now);
@@ -299,6 +310,7 @@ impl Session {
             self.question_deadline(),
             self.access_deadline(),
             self.caches_deadline(),
+            self.sample_at,
         ];
         all.into_iter().flatten().filter(|at| *at > self.looked).min()
     }

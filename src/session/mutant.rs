@@ -230,6 +230,17 @@ mutants! {
     /// A reset that was lost with home is answered as done (P5).
     LostResetAnswered = "lost-reset-answered",
 
+    // Suspicion.
+
+    /// Suspect connections are used like others, and nothing is asked again elsewhere (P4).
+    SuspicionIgnored = "suspicion-ignored",
+    /// Data that a target asks for, of a write that was moved, are not sent (P4; LIO).
+    StaleRequestsUnanswered = "stale-requests-unanswered",
+    /// A write that was moved while its connection lives leaves no ghost (P2).
+    MovedLeavesNoGhost = "moved-leaves-no-ghost",
+    /// Where all paths are suspect none is used (P4).
+    LastPathEjected = "last-path-ejected",
+
     // Numbers and windows.
 
     /// A control PDU that is not immediate does not use up its CmdSN (R93).

@@ -10,9 +10,11 @@ use super::api::{Cause, ConnId, Fanout, How, Notice, Output, PathId};
 use super::group::{Group, TargetId};
 use super::sequence::UpstreamWindow;
 use super::tasks::CONTROL_TAG;
-use crate::iscsi::{Cid, CmdSn, Isid, Itt, NopOut, Pdu, StatSn, Tsih};
+use super::watch::Quiet;
+use crate::iscsi::{Cid, CmdSn, Isid, Itt, StatSn, Tsih};
 use crate::login::{LoginKind, LoginPlan, Negotiated, SessionParams};
 use crate::path::backoff::Backoff;
+use crate::path::health::Health;
 use std::time::Instant;
 
 /// Index into [`Session::nexuses`].
@@ -114,6 +116,10 @@ pub(super) struct Conn {
     /// When anything but an echo came last, and when the youngest command answered so far had been sent.
     pub(super) last_answer: Instant,
     pub(super) newest_done: Instant,
+    pub(super) health: Health,
+    /// A sample was asked for, and has not come.
+    pub(super) sample_owed: bool,
+    pub(super) quiet: Quiet,
 }
 
 /// What is known of a path, whatever it carries.
@@ -194,6 +200,9 @@ impl Session {
             ping: None,
             last_answer: now,
             newest_done: now,
+            health: Health::new(),
+            sample_owed: false,
+            quiet: Quiet::new(now),
         }
     }
 
@@ -486,65 +495,6 @@ impl Session {
             return Some((if kept { window.current() } else { window.take() }, false));
         }
         (alone || window.all_acknowledged()).then(|| (window.current(), true))
-    }
-
-    /// Pings connections that were silent, and gives up those whose ping was not answered.
-    pub(super) fn check_health(&mut self, now: Instant) {
-        if self.paused {
-            return;
-        }
-        let interval = self.plan.ping_interval;
-        let timeout = self.plan.ping_timeout;
-        let dead = |c: &Conn| c.ping.is_some_and(|(_, at)| now >= c.last_heard.max(at) + timeout);
-        while let Some(id) =
-            self.conns.iter().find(|c| c.state != ConnState::Opening && dead(c)).map(|c| c.id)
-        {
-            self.fail_conn(id, Cause::Tcp("ping unanswered".into()), now);
-        }
-        self.check_unanswered(now);
-        let heard = !broken!(self.rules, SilenceNotPinged);
-        let quiet = |c: &Conn| c.ping.is_none() && now >= c.last_heard + interval && heard;
-        let silent = |c: &&Conn| c.state == ConnState::Up && quiet(c);
-        let due: Vec<ConnId> = self.conns.iter().filter(silent).map(|c| c.id).collect();
-        for id in due {
-            self.ping(id, now);
-        }
-        self.check_drains(now);
-    }
-
-    /// Sends a ping, if one can be sent without harm.
-    fn ping(&mut self, id: ConnId, now: Instant) {
-        let Some(nexus) = self.conn(id).map(|c| c.nexus) else { return };
-        if let Some(number) = self.control_number(nexus) {
-            self.send_ping(id, number, now);
-            return;
-        }
-        let Some(conn) = self.conn_mut(id) else { return };
-        if std::mem::replace(&mut conn.ping_put_off, true) {
-            // Better a connection that closes over it than one that is dead and is never asked.
-            self.ask_echo(id, now);
-        } else {
-            // Nothing can be asked now; look again after another interval.
-            conn.last_heard = now;
-        }
-    }
-
-    /// Sends a ping whose echo is needed, and returns its tag.
-    pub(super) fn ask_echo(&mut self, id: ConnId, now: Instant) -> Option<Itt> {
-        let nexus = self.conn(id)?.nexus;
-        let current = self.nexus(nexus)?.window.current();
-        let number = self.control_number(nexus).unwrap_or((current, true));
-        self.send_ping(id, number, now)
-    }
-
-    fn send_ping(&mut self, id: ConnId, (cmd_sn, immediate): (CmdSn, bool), now: Instant) -> Option<Itt> {
-        let itt = self.control_tag();
-        let conn = self.conn_mut(id)?;
-        conn.ping = Some((itt, now));
-        let exp_stat_sn = conn.exp_stat_sn;
-        let nop = NopOut { immediate, itt, cmd_sn, exp_stat_sn, ..NopOut::default() };
-        self.outputs.push_back(Output::ToTarget(id, Pdu::NopOut(nop)));
-        Some(itt)
     }
 
     /// The earliest time at which something here is due.

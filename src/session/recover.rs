@@ -167,7 +167,7 @@ impl Session {
         self.respond(task_key, response, now);
     }
 
-    fn leave_ghost(
+    pub(super) fn leave_ghost(
         &mut self,
         key: TaskKey,
         (nexus, lun_there): (NexusId, Lun),
@@ -262,15 +262,16 @@ impl Session {
     /// After `fence_time` the target must have dropped the old tasks; newer writes no longer wait.
     pub(super) fn expire_ghosts(&mut self, now: Instant) {
         let limit = self.quarantine();
-        let expired: Vec<(PathId, Instant)> =
-            self.ghosts.iter().filter(|g| now >= g.since + limit).map(|g| (g.path, g.since)).collect();
-        if let Some((path, since)) = expired.first().copied() {
+        let due = |g: &&Ghost| now >= g.since + limit && !self.is_on_its_way(g);
+        let expired: Vec<(u64, PathId, Instant)> =
+            self.ghosts.iter().filter(due).map(|g| (g.id, g.path, g.since)).collect();
+        if let Some((_, path, since)) = expired.first().copied() {
             self.note(Notice::Fenced {
                 path,
                 method: FenceMethod::Time,
                 took: now.saturating_duration_since(since),
             });
-            self.lay_ghosts(|g| now >= g.since + limit);
+            self.lay_ghosts(|g| expired.iter().any(|(id, _, _)| *id == g.id));
             let left: Vec<NexusId> = self.ghosts.iter().map(|g| g.nexus).collect();
             let done: Vec<NexusId> =
                 self.fences.iter().map(|f| f.nexus).filter(|n| !left.contains(n)).collect();
@@ -280,16 +281,20 @@ impl Session {
         }
     }
 
-    /// Nexuses that live and have ghosts of their own: only their end will fence these.
-    pub(super) fn haunted_alive(&self) -> impl Iterator<Item = NexusId> {
+    /// Nexuses that live and have ghosts of their own: only their end will fence these, and those whose command may still
+    /// be answered once it is `late`.
+    pub(super) fn haunted_alive(&self, late: bool) -> impl Iterator<Item = NexusId> {
         let alive = |n: &Nexus, since| n.state == NexusState::Up && since > n.login_began;
-        let own = move |g: &&Ghost| self.nexus(g.nexus).is_some_and(|n| alive(n, g.since));
+        let own = move |g: &&Ghost| {
+            (late || !self.may_be_answered(g)) && self.nexus(g.nexus).is_some_and(|n| alive(n, g.since))
+        };
         self.ghosts.iter().filter(own).map(|g| g.nexus)
     }
 
     /// When the first ghost expires.
     pub(super) fn ghost_deadline(&self) -> Option<Instant> {
-        self.ghosts.iter().map(|g| g.since + self.quarantine()).min()
+        let timed = self.ghosts.iter().filter(|g| !self.is_on_its_way(g));
+        timed.map(|g| g.since + self.quarantine()).min()
     }
 
     /// How long a ghost is feared at most.

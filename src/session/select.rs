@@ -5,9 +5,11 @@
 
 use super::Session;
 use super::api::{ConnId, Output, PathId};
+use super::data::WriteBuffer;
 use super::nexus::{Conn, ConnState, HOME, NexusId, NexusState};
 use super::tasks::{Run, Task, TaskKey};
-use crate::iscsi::{DataOut, Lun, Payload, Pdu, ScsiCommand, ScsiResponse, TaskAttribute, Ttt};
+use super::watch::Standing;
+use crate::iscsi::{DataOut, Itt, Lun, Payload, Pdu, ScsiCommand, ScsiResponse, TaskAttribute, Ttt};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -97,14 +99,16 @@ impl Session {
         }
     }
 
-    /// What home alone takes, unless its port does not give access to what the command needs.
+    /// What home alone takes, unless its port does not give access to what the command needs, or home is suspect and the
+    /// command is one that others can carry.
     fn dispatch_home(&mut self, now: Instant) {
         let mut at = 0;
         while let Some(key) = self.home_queue.get(at).copied() {
             if self.report_attention(key, now) {
                 continue;
             }
-            let shut_out = self.tasks.get(key).is_some_and(|t| self.is_shut_out(t));
+            let shut_out =
+                self.tasks.get(key).is_some_and(|t| self.is_shut_out(t)) || self.flushes_elsewhere(key);
             let conn = if shut_out { self.choose_any(key, now) } else { self.choose_home(key) };
             match conn {
                 Some(conn) if self.waits_for_caches(key, conn, now) => {
@@ -143,6 +147,7 @@ impl Session {
     fn takes_commands(&self, conn: &Conn, nexus: NexusId) -> bool {
         conn.nexus == nexus
             && conn.state == ConnState::Up
+            && !(broken!(self.rules, LastPathEjected) && self.standing(conn) == Standing::Suspect)
             && self.nexus(nexus).is_some_and(|n| {
                 let settling = n.state == NexusState::Settling && nexus == HOME;
                 (n.state == NexusState::Up || settling && broken!(self.rules, SettlingHomeServes))
@@ -155,19 +160,19 @@ impl Session {
         let task = self.tasks.get(key)?;
         let single_file = self.is_single_file(task.lun);
         let able = self.conns.iter().filter(|c| self.takes_commands(c, HOME));
-        let load = |c: &&Conn| self.loads.get(c.path.0).map_or(0, |l| l.commands);
+        let load = |c: &&Conn| (self.standing(c), self.loads.get(c.path.0).map_or(0, |l| l.commands));
         // One that was opened earlier may come up later.
         let chosen =
             if single_file { able.min_by_key(|c| (c.up_since, c.id)) } else { able.min_by_key(load) };
         chosen.map(|c| c.id)
     }
 
-    /// A connection on a path chosen by policy, whose nexus may carry the unit and is as good for it as any. A path with
-    /// two connections (its own nexus and, after a loss, home) prefers its own nexus.
+    /// A connection on a path chosen by policy, whose nexus may carry the unit, which is trusted as much as any, and as good
+    /// for the unit as any of these. A path with two connections (its own nexus and, after a loss, home) prefers its own nexus.
     fn choose_any(&mut self, key: TaskKey, now: Instant) -> Option<ConnId> {
         let task = self.tasks.get(key)?;
         let (lun, bytes, class) = (task.lun, u64::from(task.expected), task.command.class.clone());
-        let Some(grade) = self.best_grade(lun, &class) else {
+        let Some((standing, grade)) = self.best_place(lun, &class) else {
             let arrived = task.arrived;
             return if self.waits_for_access(lun, arrived, now) { None } else { self.choose_home(key) };
         };
@@ -179,6 +184,7 @@ impl Session {
             if self.takes_commands(conn, conn.nexus)
                 && self.unit_usable(lun, conn.nexus, &class)
                 && self.has_grade(lun, conn.nexus, grade)
+                && self.standing(conn) == standing
                 && let Some(slot) = usable.get_mut(conn.path.0)
             {
                 *slot = true;
@@ -192,6 +198,7 @@ impl Session {
                 && self.takes_commands(c, c.nexus)
                 && self.unit_usable(lun, c.nexus, &class)
                 && self.has_grade(lun, c.nexus, grade)
+                && self.standing(c) == standing
         };
         self.conns.iter().filter(fits).max_by_key(|c| c.nexus).map(|c| c.id)
     }
@@ -258,7 +265,7 @@ impl Session {
         self.outputs.push_back(Output::ToTarget(conn.id, Pdu::ScsiCommand(command)));
         if unsolicited {
             let range = Transfer { ttt: Ttt::NONE, lun, from: immediate, to: burst, end: burst, data_sn: 0 };
-            send_data(&mut self.outputs, conn, task, range);
+            send_data(&mut self.outputs, conn, itt, &task.inbound, range);
         }
         self.handed_over(key);
     }
@@ -270,7 +277,7 @@ impl Session {
             let received = task.inbound.received();
             let home_lun = task.lun;
             let Some(run) = task.run.as_mut() else { return };
-            let id = run.conn;
+            let (id, itt) = (run.conn, run.itt);
             let Some(asked) = run.solicited.front() else { return };
             let to = asked.end.min(received);
             if to <= asked.next {
@@ -286,7 +293,7 @@ impl Session {
                 data_sn: asked.data_sn,
             };
             let Some(conn) = self.conns.iter().find(|c| c.id == id) else { return };
-            let data_sn = send_data(&mut self.outputs, conn, task, range);
+            let data_sn = send_data(&mut self.outputs, conn, itt, &task.inbound, range);
             let Some(run) = task.run.as_mut() else { return };
             if let Some(asked) = run.solicited.front_mut() {
                 run.data_sent += to - asked.next;
@@ -312,19 +319,24 @@ pub(super) fn place(task: &Task) -> (bool, u64) {
 }
 
 /// A part of a Data-Out sequence.
-struct Transfer {
-    ttt: Ttt,
-    lun: Lun,
-    from: u32,
-    to: u32,
+pub(super) struct Transfer {
+    pub(super) ttt: Ttt,
+    pub(super) lun: Lun,
+    pub(super) from: u32,
+    pub(super) to: u32,
     /// End of the whole sequence.
-    end: u32,
-    data_sn: u32,
+    pub(super) end: u32,
+    pub(super) data_sn: u32,
 }
 
-/// Sends `from..to` in PDUs the target accepts; returns the next DataSN.
-fn send_data(outputs: &mut VecDeque<Output>, conn: &Conn, task: &Task, range: Transfer) -> u32 {
-    let Some(itt) = task.run.as_ref().map(|r| r.itt) else { return range.data_sn };
+/// Sends `from..to` of a command's data in PDUs the target accepts; returns the next DataSN.
+pub(super) fn send_data(
+    outputs: &mut VecDeque<Output>,
+    conn: &Conn,
+    itt: Itt,
+    buffer: &WriteBuffer,
+    range: Transfer,
+) -> u32 {
     let (mut at, mut data_sn) = (range.from, range.data_sn);
     while at < range.to {
         let length = (range.to - at).min(conn.max_send);
@@ -336,7 +348,7 @@ fn send_data(outputs: &mut VecDeque<Output>, conn: &Conn, task: &Task, range: Tr
             exp_stat_sn: conn.exp_stat_sn,
             data_sn,
             buffer_offset: at,
-            data: task.inbound.slice(at, length),
+            data: buffer.slice(at, length),
         };
         outputs.push_back(Output::ToTarget(conn.id, Pdu::DataOut(pdu)));
         at += length;

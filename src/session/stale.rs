@@ -1,17 +1,41 @@
 //! Runs of commands that ended without an answer while their connection lives on: a task management function ended them,
-//! or somebody else's did and they run again ([`super::cleared`]). Should the target answer after all, its answer is
-//! not for the initiator. But it shows that nothing of the run can happen any more, and a unit attention in it is not
-//! lost (DESIGN: P3).
+//! somebody else's did and they run again ([`super::cleared`]), or their connection is suspect and they were asked again
+//! elsewhere ([`super::evade`]). Should the target answer after all, its answer is not for the initiator. But it shows
+//! that nothing of the run can happen any more, and a unit attention in it is not lost (DESIGN: P3).
+//!
+//! A run that was moved goes on until it is answered or its connection ends: the target's R2Ts for it are answered with
+//! the same data, since targets take it ill when they are not (LIO ends the session, tgt keeps the task for ever). The data
+//! stay with the task as long as it is there, and then with the run; they count as held until nobody needs them.
+//!
+//! As long as its connection is suspect, what a run left may still be on its way: time alone does not lay such a ghost.
 
 use super::Session;
 use super::api::ConnId;
+use super::data::WriteBuffer;
 use super::nexus::HOME;
-use super::tasks::Run;
-use crate::iscsi::{Itt, Lun, ScsiResponse};
+use super::recover::Ghost;
+use super::select::{Transfer, send_data};
+use super::tasks::{Run, TaskKey};
+use super::watch::Standing;
+use crate::iscsi::{Itt, Lun, R2t, ScsiResponse, Ttt};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Runs remembered; an answer to an older one is dropped, and its ghost left to time.
-const MOST_REMEMBERED: usize = 256;
+const MOST_REMEMBERED: usize = 1024;
+/// So many of them may be runs that were moved; these are never dropped.
+const MOST_MOVED: usize = 512;
+
+/// Where the data of a run are.
+#[derive(Debug)]
+enum Source {
+    /// It has none, or nobody needs it.
+    Nowhere,
+    /// With its task.
+    Task(TaskKey),
+    /// Here; the task has ended.
+    Kept(Arc<WriteBuffer>),
+}
 
 /// A run that may still be answered.
 #[derive(Debug)]
@@ -19,25 +43,62 @@ pub(super) struct StaleRun {
     conn: ConnId,
     itt: Itt,
     lun: Lun,
+    lun_there: Lun,
     sent_at: Instant,
+    /// When it was left to itself, or arrived for certain.
+    since: Instant,
     /// What it left behind.
     ghost: Option<u64>,
+    /// It goes on by itself.
+    moved: bool,
+    source: Source,
 }
 
 impl Session {
     /// A run ends without an answer.
     pub(super) fn run_ended(&mut self, run: &Run, lun: Lun, ghost: Option<u64>) {
-        if self.stale_runs.len() == MOST_REMEMBERED {
-            self.stale_runs.pop_front();
+        self.remember(run, lun, ghost, None);
+    }
+
+    /// A run is left to itself, and its command runs again elsewhere.
+    pub(super) fn run_moved(&mut self, run: &Run, key: TaskKey, lun: Lun, ghost: Option<u64>) {
+        self.remember(run, lun, ghost, Some(key));
+    }
+
+    fn remember(&mut self, run: &Run, lun: Lun, ghost: Option<u64>, task: Option<TaskKey>) {
+        if self.stale_runs.len() >= MOST_REMEMBERED
+            && let Some(oldest) = self.stale_runs.iter().position(|r| !r.moved)
+        {
+            self.stale_runs.remove(oldest);
         }
-        let (conn, itt, sent_at) = (run.conn, run.itt, run.sent_at);
-        self.stale_runs.push_back(StaleRun { conn, itt, lun, sent_at, ghost });
+        self.stale_runs.push_back(StaleRun {
+            conn: run.conn,
+            itt: run.itt,
+            lun,
+            lun_there: run.lun,
+            sent_at: run.sent_at,
+            since: self.now,
+            ghost,
+            moved: task.is_some(),
+            source: task.map_or(Source::Nowhere, Source::Task),
+        });
+    }
+
+    /// Whether one more run may be moved.
+    pub(super) fn may_remember_run(&self) -> bool {
+        self.stale_runs.len() < MOST_MOVED || self.stale_runs.iter().filter(|r| r.moved).count() < MOST_MOVED
+    }
+
+    /// Whether a moved run over a connection is unanswered.
+    pub(super) fn owes_stale_answer(&self, id: ConnId) -> bool {
+        self.stale_runs.iter().any(|r| r.moved && r.conn == id)
     }
 
     /// A response came that no running task waits for.
     pub(super) fn stale_answer(&mut self, id: ConnId, response: &ScsiResponse, now: Instant) {
         let found = self.stale_runs.iter().position(|r| (r.conn, r.itt) == (id, response.itt));
         let Some(run) = found.and_then(|at| self.stale_runs.remove(at)) else { return };
+        self.free_source(run.source);
         let Some(nexus) = self.conn(id).map(|c| c.nexus) else { return };
         if run.ghost.is_some() {
             self.lay_ghosts(|g| Some(g.id) == run.ghost);
@@ -49,5 +110,114 @@ impl Session {
         if nexus != HOME && response.is_attention() {
             self.unit_doubted(run.lun, nexus, now);
         }
+    }
+
+    /// The target asks for data of a run that was moved: all of them are there.
+    pub(super) fn stale_r2t(&mut self, id: ConnId, r2t: &R2t) {
+        let wanted = |r: &&StaleRun| r.moved && (r.conn, r.itt) == (id, r2t.itt);
+        let Some(run) = self.stale_runs.iter().find(wanted) else { return };
+        let buffer = match &run.source {
+            Source::Nowhere => None,
+            Source::Task(key) => self.tasks.get(*key).map(|t| &t.inbound),
+            Source::Kept(buffer) => Some(buffer.as_ref()),
+        };
+        let (Some(buffer), Some(conn)) = (buffer, self.conns.iter().find(|c| c.id == id)) else { return };
+        let (from, length) = (r2t.buffer_offset, r2t.desired_length);
+        let Some(end) = from.checked_add(length).filter(|end| *end <= buffer.received()) else { return };
+        if length == 0 || r2t.ttt == Ttt::NONE || broken!(self.rules, StaleRequestsUnanswered) {
+            return;
+        }
+        let range = Transfer { ttt: r2t.ttt, lun: run.lun_there, from, to: end, end, data_sn: 0 };
+        send_data(&mut self.outputs, conn, run.itt, buffer, range);
+    }
+
+    /// A task ends. Where runs of it still need its data, these stay and count as held.
+    pub(super) fn keep_for_stale(&mut self, key: TaskKey, buffer: WriteBuffer) {
+        let buffer = Arc::new(buffer);
+        for run in &mut self.stale_runs {
+            if matches!(run.source, Source::Task(k) if k == key) {
+                run.source =
+                    if buffer.received() > 0 { Source::Kept(buffer.clone()) } else { Source::Nowhere };
+            }
+        }
+        self.free_source(Source::Kept(buffer));
+    }
+
+    /// Memory that nobody needs any more is free.
+    fn free_source(&mut self, source: Source) {
+        if let Source::Kept(buffer) = source
+            && let Some(last) = Arc::into_inner(buffer)
+        {
+            self.held = self.held.saturating_sub(u64::from(last.received()));
+            self.open_window();
+        }
+    }
+
+    /// Bytes held for runs whose task has ended.
+    pub(super) fn held_for_stale(&self) -> u64 {
+        let mut seen: Vec<&Arc<WriteBuffer>> = Vec::new();
+        for run in &self.stale_runs {
+            if let Source::Kept(buffer) = &run.source
+                && !seen.iter().any(|other| Arc::ptr_eq(other, buffer))
+            {
+                seen.push(buffer);
+            }
+        }
+        seen.iter().map(|buffer| u64::from(buffer.received())).sum()
+    }
+
+    /// Connections have gone: nothing of their runs is answered any more. What they left counts from now on.
+    pub(super) fn forget_stale_runs(&mut self, now: Instant) {
+        if self.stale_runs.is_empty() {
+            return;
+        }
+        let runs = std::mem::take(&mut self.stale_runs);
+        for run in runs {
+            if self.conn(run.conn).is_some() {
+                self.stale_runs.push_back(run);
+                continue;
+            }
+            self.ghosts
+                .iter_mut()
+                .filter(|g| run.moved && Some(g.id) == run.ghost)
+                .for_each(|g| g.since = now);
+            self.free_source(run.source);
+        }
+    }
+
+    /// A connection is trusted again: what was on its way has arrived, and counts from now on.
+    pub(super) fn ghosts_delivered(&mut self, id: ConnId, now: Instant) {
+        let mut left: Vec<u64> = Vec::new();
+        for run in self.stale_runs.iter_mut().filter(|r| r.moved && r.conn == id) {
+            run.since = now;
+            left.extend(run.ghost);
+        }
+        self.ghosts.iter_mut().filter(|g| left.contains(&g.id)).for_each(|g| g.since = now);
+    }
+
+    /// Whether what left a ghost may still be on its way over a suspect connection.
+    pub(super) fn is_on_its_way(&self, ghost: &Ghost) -> bool {
+        self.stale_runs.iter().any(|r| r.moved && r.ghost == Some(ghost.id) && self.is_run_on_its_way(r))
+    }
+
+    fn is_run_on_its_way(&self, run: &StaleRun) -> bool {
+        self.conn(run.conn).is_some_and(|c| self.standing(c) != Standing::Trusted)
+    }
+
+    /// Moved runs that have had `fence_time` to be answered are waited for no more.
+    pub(super) fn retire_stale_runs(&mut self, now: Instant) {
+        let limit = self.plan.fence_time;
+        for run in std::mem::take(&mut self.stale_runs) {
+            if run.moved && now >= run.since + limit && !self.is_run_on_its_way(&run) {
+                self.free_source(run.source);
+            } else {
+                self.stale_runs.push_back(run);
+            }
+        }
+    }
+
+    /// Whether a run that left a ghost was moved, and may still be answered.
+    pub(super) fn may_be_answered(&self, ghost: &Ghost) -> bool {
+        self.stale_runs.iter().any(|r| r.moved && r.ghost == Some(ghost.id) && self.conn(r.conn).is_some())
     }
 }

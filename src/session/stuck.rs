@@ -41,7 +41,9 @@ impl Session {
             }
         }
         self.probe_the_silent(now);
-        self.stuck_check_at = Some(now + self.plan.task_timeout / LOOKS);
+        if self.stuck_check_at.is_none_or(|at| at <= now) {
+            self.stuck_check_at = Some(now + self.plan.task_timeout / LOOKS);
+        }
     }
 
     /// When to look again.

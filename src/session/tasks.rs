@@ -115,6 +115,10 @@ pub(super) struct Task {
     pub(super) flushes: Option<u64>,
     /// Since when one of them cannot be made so.
     pub(super) cut_off: Option<Instant>,
+    /// It must go home, whatever it is.
+    pub(super) bound: bool,
+    /// Times it was asked again elsewhere because its connection was suspect.
+    pub(super) moves: u32,
     /// Times it was given up with a lost nexus.
     pub(super) losses: u32,
     /// Times it was refused for the state of a port.
@@ -176,6 +180,8 @@ impl Task {
             undecided: false,
             flushes: None,
             cut_off: None,
+            bound: false,
+            moves: 0,
             losses: 0,
             refusals: 0,
             done: false,

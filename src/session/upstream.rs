@@ -102,7 +102,13 @@ impl Session {
     }
 
     fn data_in(&mut self, id: ConnId, mut pdu: DataIn, now: Instant) -> Result<(), Fault> {
-        let Some((key, task)) = self.tasks.running(id, pdu.itt) else { return Ok(()) };
+        let Some((key, task)) = self.tasks.running(id, pdu.itt) else {
+            if pdu.has_status {
+                let response = ScsiResponse { itt: pdu.itt, status: pdu.status, ..ScsiResponse::default() };
+                self.stale_answer(id, &response, now);
+            }
+            return Ok(());
+        };
         let expected = task.read_length();
         let Some(run) = task.run.as_mut() else { return Ok(()) };
         let length = u32::try_from(pdu.data.len()).map_err(|_| "a data segment is too long")?;
@@ -185,7 +191,10 @@ impl Session {
     fn r2t(&mut self, id: ConnId, r2t: R2t) -> Result<(), Fault> {
         let Some(conn) = self.conn(id) else { return Ok(()) };
         let burst = self.nexus(conn.nexus).map_or(0, |n| n.params.max_burst_length);
-        let Some((key, task)) = self.tasks.running(id, r2t.itt) else { return Ok(()) };
+        let Some((key, task)) = self.tasks.running(id, r2t.itt) else {
+            self.stale_r2t(id, &r2t);
+            return Ok(());
+        };
         let expected = task.expected;
         let end = r2t.buffer_offset.checked_add(r2t.desired_length).ok_or("an R2T is out of range")?;
         let Some(run) = task.run.as_mut() else { return Ok(()) };
@@ -477,9 +486,9 @@ impl Session {
             }
             self.run_ended(&run, task.lun, None);
         }
-        self.held = self.held.saturating_sub(u64::from(task.inbound.received()));
+        self.keep_for_stale(key, task.inbound);
         self.overdrawn.take_if(|overdrawn| *overdrawn == key);
-        if task.losses > 0 {
+        if task.losses + task.moves > 0 {
             self.disown_ghosts(key, task.done);
         }
         if task.blockers > 0 {

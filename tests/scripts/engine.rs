@@ -261,7 +261,7 @@ impl Engine {
     fn pass(&mut self, time: Option<Duration>) -> Result<(), String> {
         let start = self.now;
         let due = self.session.next_deadline();
-        let end = match time {
+        let mut end = match time {
             Some(time) => start + time,
             None => due.ok_or("nothing is due")?,
         };
@@ -275,8 +275,9 @@ impl Engine {
             for line in self.printed.iter_mut().skip(before) {
                 *line = format!("after {after:?} {line}");
             }
+            // The engine may look at what its kernel knows, and find nothing.
             if time.is_none() && self.printed.len() == before {
-                self.printed.push(format!("after {after:?} nothing"));
+                end = self.session.next_deadline().ok_or("nothing is due")?;
             }
         }
         self.now = end;
@@ -324,6 +325,8 @@ impl Engine {
                 }
                 format!("to connection {}: {}", conn.0, print::pdu(&pdu, base))
             }
+            // A kernel that tells nothing.
+            Output::Sample(_) => return Ok(None),
             Output::Open(conn, PathId(path), plan) => {
                 let twin = if plan.target_name.ends_with(".twin") { " to the twin" } else { "" };
                 let line =

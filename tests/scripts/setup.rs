@@ -90,6 +90,7 @@ pub(crate) fn plan() -> SessionPlan {
         exhausted: Exhausted::Close,
         ping_interval: SECOND * 5,
         ping_timeout: SECOND * 5,
+        silence_timeout: SECOND * 5,
         task_timeout: SECOND * 20,
         reconnect: (SECOND, SECOND * 8),
         max_window: 16,

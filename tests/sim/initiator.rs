@@ -259,6 +259,11 @@ impl Initiator {
         }
     }
 
+    /// Commands that are not answered.
+    pub(crate) fn open_commands(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Whether nothing is open.
     pub(crate) fn is_idle(&self) -> bool {
         self.pending.is_empty() && self.functions.is_empty() && self.pings.is_empty()

@@ -3,6 +3,7 @@
 //! A link is a pair of directions that all its connections share. What is sent over a silent direction waits there, as
 //! TCP would send it again, and arrives in order once the direction speaks; if the sender closes meanwhile it is gone.
 
+use crate::kernel::Kernel;
 use crate::random::Random;
 use braid::iscsi::Pdu;
 use braid::login::{LoginPlan, Negotiated};
@@ -39,7 +40,7 @@ pub(crate) enum Packet {
 }
 
 impl Packet {
-    fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         let data = match self {
             Self::Pdu(Pdu::ScsiCommand(p)) => p.data.len(),
             Self::Pdu(Pdu::DataOut(p)) => p.data.len(),
@@ -55,8 +56,10 @@ impl Packet {
 struct Lane {
     /// When the last byte sent so far has left.
     free: Instant,
-    /// Silent until then.
+    /// Silent until then, or was.
     silent: Option<Instant>,
+    /// When it was made to speak again.
+    healed: Option<Instant>,
 }
 
 /// A link.
@@ -71,7 +74,7 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(quality: Quality, random: Random, now: Instant) -> Self {
-        let lane = || Lane { free: now, silent: None };
+        let lane = || Lane { free: now, silent: None, healed: None };
         Self { quality, lanes: [lane(), lane()], random, refuses: None }
     }
 
@@ -98,9 +101,23 @@ impl Link {
         self.lanes[usize::from(dir == Dir::Down)].silent.is_some_and(|until| now < until)
     }
 
+    /// Whether one of its directions was silent since then.
+    pub(crate) fn was_silent(&self, since: Instant) -> bool {
+        self.lanes
+            .iter()
+            .any(|lane| lane.silent.is_some_and(|until| since < until) || lane.healed > Some(since))
+    }
+
+    /// The round trip time.
+    pub(crate) fn trip(&self) -> Duration {
+        self.quality.delay * 2 + self.quality.jitter
+    }
+
     /// Nothing is wrong any more.
-    pub(crate) fn heal(&mut self) {
-        self.lanes.iter_mut().for_each(|lane| lane.silent = None);
+    pub(crate) fn heal(&mut self, now: Instant) {
+        for lane in &mut self.lanes {
+            lane.healed = lane.silent.take().map(|until| until.min(now));
+        }
         self.refuses = None;
     }
 }
@@ -127,6 +144,7 @@ pub(crate) struct Wire {
     pub(crate) role: Role,
     pub(crate) logged_in: bool,
     pub(crate) opened: Instant,
+    pub(crate) kernel: Kernel,
 }
 
 /// What a connection is for.
@@ -153,6 +171,7 @@ impl Wire {
             role,
             logged_in: false,
             opened: now,
+            kernel: Kernel::new(now),
         }
     }
 

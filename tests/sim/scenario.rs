@@ -172,7 +172,7 @@ pub(crate) struct OrderSetup {
     /// Peripheral device type of the units.
     pub(crate) device_type: u8,
     /// The Control mode page that is there to be read.
-    control: Option<[u8; 3]>,
+    pub(crate) control: Option<[u8; 3]>,
     /// How long Braid waits for a path before it answers BUSY; otherwise it closes the session after a minute.
     pub(crate) impatience: Option<Duration>,
     /// Braid's kernel tells when a link comes up.

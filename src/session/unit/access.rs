@@ -258,7 +258,7 @@ impl Session {
     }
 
     /// How good a nexus is for the unit's medium; none if it gives no access to it.
-    fn grade(&self, lun: Lun, nexus: NexusId) -> Option<Grade> {
+    pub(in crate::session) fn grade(&self, lun: Lun, nexus: NexusId) -> Option<Grade> {
         let state = self.units.get(&lun).map_or(State::Optimized, |u| u.access.state(nexus));
         match state {
             State::Optimized | State::LbaDependent => Some(Grade::Optimized),

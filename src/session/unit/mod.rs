@@ -26,6 +26,7 @@ mod replicas;
 mod reservation;
 mod transition;
 
+pub(super) use access::Grade;
 pub(super) use echo::Echo;
 pub(super) use inquire::Check;
 pub(super) use inventory::Inventory;

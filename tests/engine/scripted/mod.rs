@@ -16,6 +16,7 @@ mod mcs;
 mod order;
 mod persistent;
 mod sessions;
+mod suspect;
 mod tmf;
 
 use crate::checker::{Downstream, Upstream};
@@ -128,6 +129,7 @@ pub(crate) fn plan(fanout: Fanout, paths: usize) -> SessionPlan {
         exhausted: Exhausted::Close,
         ping_interval: SECOND * 5,
         ping_timeout: SECOND * 5,
+        silence_timeout: SECOND * 5,
         task_timeout: SECOND * 20,
         reconnect: (SECOND, SECOND * 8),
         max_window: WINDOW,
@@ -249,6 +251,8 @@ impl Rig {
                     let line = self.lines.get_mut(&conn.0);
                     line.expect("sent to a connection that is not open").sent.push_back(pdu);
                 }
+                // A kernel that tells nothing, unless the script does.
+                Output::Sample(_) => {}
                 Output::Open(conn, path, plan) => {
                     self.checkers.1.opened(conn, path, &plan).unwrap();
                     self.opens.push_back((conn.0, path.0, *plan));

@@ -256,6 +256,7 @@ impl Talk {
             exhausted: Exhausted::Close,
             ping_interval: long,
             ping_timeout: long,
+            silence_timeout: long,
             task_timeout: long,
             reconnect: (long, long),
             max_window: 8,

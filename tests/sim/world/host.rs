@@ -12,7 +12,8 @@ use braid::iscsi::{Cid, CmdSn, Isid, Pdu, StatSn, Tsih};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::session::mutant::Mutant;
 use braid::session::{
-    Cause, ConnId, Event, Exhausted, Fanout, How, Notice, Output, PathId, PathPlan, Session, SessionPlan,
+    Cause, ConnId, Doubt, Event, Exhausted, Fanout, How, Notice, Output, PathId, PathPlan, Session,
+    SessionPlan,
 };
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
 const STAGGER: Duration = Duration::from_millis(300);
 /// As `braid::proxy` opens a session's window at first.
 const FIRST_WINDOW: u32 = 32;
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(4);
 pub(super) const FENCE_TIME: Duration = Duration::from_secs(30);
 /// The initiator's own, and so home's.
 const HOME_ISID: Isid = Isid(crate::target::HOME);
@@ -50,6 +52,8 @@ pub(super) struct Host {
     mutant: Option<Mutant>,
     /// The engine's connections.
     wires: Vec<(ConnId, u32)>,
+    /// Those of which it wants a sample.
+    to_sample: Vec<ConnId>,
     /// The initiator's connection that the session serves.
     front: Option<u32>,
     /// One that wants to log in, with its login.
@@ -73,6 +77,7 @@ impl Host {
             incarnation: 0,
             mutant,
             wires: Vec::new(),
+            to_sample: Vec::new(),
             front: None,
             waiting: None,
             leading: None,
@@ -96,6 +101,14 @@ impl Host {
 fn judged(result: Result<(), Broken>) {
     if let Err(broken) = result {
         panic!("R{}: {}", broken.requirement, broken.what);
+    }
+}
+
+fn suspect(doubt: Doubt) -> &'static str {
+    match doubt {
+        Doubt::Unacknowledged => "notice: path suspect, nothing acknowledged",
+        Doubt::Resending => "notice: path suspect, sending again",
+        Doubt::TargetSilent => "notice: path suspect, target silent",
     }
 }
 
@@ -371,6 +384,7 @@ impl World {
             exhausted: self.scenario.order.impatience.map_or(Exhausted::Close, |_| Exhausted::Busy),
             ping_interval: Duration::from_secs(5),
             ping_timeout: Duration::from_secs(5),
+            silence_timeout: SILENCE_TIMEOUT,
             task_timeout: Duration::from_secs(20),
             reconnect: (Duration::from_millis(200), Duration::from_secs(10)),
             max_window: self.scenario.window,
@@ -392,6 +406,18 @@ impl World {
         if let Some(session) = &mut self.host.session {
             session.handle_timeout(self.now);
             self.drain();
+            self.take_samples();
+        }
+    }
+
+    /// Tells the engine what the kernel knows of the connections that it asked for.
+    fn take_samples(&mut self) {
+        for conn in std::mem::take(&mut self.host.to_sample) {
+            let Some(wire) = self.host.wire(conn).filter(|_| !self.weather.mute) else { continue };
+            let wire = &mut self.wires[wire as usize];
+            let link = &self.links[wire.link];
+            let sample = wire.kernel.sample(self.now, link.is_silent(Dir::Down, self.now), link.trip());
+            self.feed(Event::Health(conn, sample));
         }
     }
 
@@ -430,6 +456,7 @@ impl World {
             match output {
                 Output::ToInitiator(pdu) => self.send_to_initiator(pdu),
                 Output::ToTarget(conn, pdu) => self.send_to_target(conn, pdu),
+                Output::Sample(conn) => self.host.to_sample.push(conn),
                 Output::Open(conn, path, plan) => {
                     self.coverage.hit(match plan.kind {
                         LoginKind::Joining { .. } => "opened: joins home's session",
@@ -585,13 +612,24 @@ impl World {
         self.trace(&[19], || format!("braid: {notice:?}"));
         let name = match notice {
             Notice::PathUp { .. } => "notice: path up",
-            Notice::PathDown { was_up, .. } => {
+            Notice::PathDown { path, was_up, cause } => {
                 if *was_up {
                     self.initiator.connection_lost();
+                }
+                if *cause == Cause::Tcp("silent".into()) {
+                    self.coverage.hit("recovery: a silent connection is given up");
+                    let since = self.now - SILENCE_TIMEOUT;
+                    assert!(
+                        self.links[path.0].was_silent(since),
+                        "P4: a path that is only slow was declared dead"
+                    );
                 }
                 "notice: path down"
             }
             Notice::Moved { .. } => "notice: commands moved",
+            Notice::PathSuspect { doubt, .. } => suspect(*doubt),
+            Notice::PathTrusted { .. } => "notice: path trusted again",
+            Notice::Evaded { .. } => "notice: commands asked again elsewhere",
             Notice::Fenced { method, .. } => match method {
                 braid::session::FenceMethod::Reinstate => "notice: fenced by reinstatement",
                 braid::session::FenceMethod::Ordered => "notice: fenced by an ordered command",
@@ -661,7 +699,9 @@ impl World {
                 self.initiator.begin(&agreed);
             }
             Packet::Pdu(pdu) => {
+                let open = self.initiator.open_commands();
                 self.initiator.receive(pdu, self.now);
+                self.note_stall(self.initiator.open_commands() < open);
                 self.judge_claims();
                 self.send_downstream();
                 if self.initiator.logged_out {

@@ -17,8 +17,10 @@ mod phases;
 mod wires;
 
 use crate::coverage::Coverage;
+use crate::cut::Stall;
 use crate::initiator::Initiator;
 use crate::inventory;
+use crate::kernel::Weather;
 use crate::net::{Dir, Link, Packet, Wire};
 use crate::random::Random;
 use crate::scenario::{Fault, Planned, Scenario};
@@ -126,6 +128,9 @@ pub(crate) struct World {
     now: Instant,
     events: BinaryHeap<Reverse<Event>>,
     order: u64,
+    weather: Weather,
+    /// In a seed of a single cut.
+    stall: Option<Stall>,
     /// The paths' links, and behind them the initiator's.
     links: Vec<Link>,
     wires: Vec<Wire>,
@@ -175,6 +180,7 @@ impl World {
         scenario.add_management(&mut Random::new(seed ^ MANAGEMENT));
         scenario.add_resets(&mut Random::new(seed ^ RESETS));
         scenario.draw_twins(seed);
+        let cut = scenario.cut(seed);
         if trace {
             println!("{scenario:#?}");
         }
@@ -207,6 +213,8 @@ impl World {
             now,
             events: BinaryHeap::new(),
             order: 0,
+            weather: Weather::new(seed, cut),
+            stall: cut.then(Stall::new),
             links,
             wires: Vec::new(),
             targets,
@@ -304,6 +312,7 @@ impl World {
     fn initiator_turn(&mut self) {
         self.turning = false;
         self.initiator.turn(self.now);
+        self.note_stall(false);
         self.send_downstream();
         while let Some(planned) = self.planned.last().copied() {
             if planned.after_commands > self.initiator.issued {
@@ -313,6 +322,15 @@ impl World {
             self.after(planned.delay, Happening::Fault(planned.fault));
         }
         self.turn_soon();
+    }
+
+    fn note_stall(&mut self, answered: bool) {
+        let open = self.initiator.open_commands();
+        // The last may wait for a ghost of what they overwrite.
+        let busy = self.initiator.issued < self.scenario.commands;
+        if let Some(stall) = self.stall.as_mut().filter(|_| busy) {
+            stall.note(open, answered, self.now);
+        }
     }
 
     /// The initiator has another turn if it has anything to do in it.

@@ -46,7 +46,7 @@ impl World {
         self.trace(&[30], || "*** everything is healed".into());
         self.healing = true;
         for link in 0..self.links.len() {
-            self.links[link].heal();
+            self.links[link].heal(self.now);
             self.speak_again(link);
         }
         self.targets[0].heal();

@@ -6,7 +6,8 @@ use braid::iscsi::Pdu;
 use braid::scsi::Sense;
 use std::time::{Duration, Instant};
 
-/// How long TCP keeps trying to deliver (TCP_USER_TIMEOUT, as the proxy sets it).
+/// How long TCP keeps trying to deliver to Braid, and Braid's to the initiator (TCP_USER_TIMEOUT, as the proxy sets it). How
+/// long it tries to reach a target is for the engine to say.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sense data, for the trace.
@@ -28,8 +29,19 @@ impl World {
         if from == End::Closed && !matches!(packet, Packet::End) {
             return;
         }
-        let at = self.links[connection.link].arrival(dir, &packet, self.now);
+        let mut at = self.links[connection.link].arrival(dir, &packet, self.now);
+        if connection.role != Role::Downstream {
+            let (late, lost) = self.weather.delay();
+            at += late;
+            if lost {
+                self.coverage.hit("link: packet lost");
+            }
+        }
         let at = connection.in_order(dir, at);
+        match dir {
+            Dir::Up => connection.kernel.sends(packet.bytes(), self.now),
+            Dir::Down => connection.kernel.answered(at),
+        }
         self.schedule(at, Happening::Arrive { wire, dir, packet });
     }
 
@@ -44,6 +56,9 @@ impl World {
             connection.stuck[way].push_back(packet);
             if connection.stuck_since[way].is_none() {
                 connection.stuck_since[way] = Some(self.now);
+                if dir == Dir::Up && matches!(connection.role, Role::Engine(_)) {
+                    return;
+                }
                 let since = self.now;
                 self.after(USER_TIMEOUT, Happening::UserTimeout { wire, dir, since });
             }
@@ -64,6 +79,11 @@ impl World {
                 self.transmit(wire, back, Packet::End);
             }
             return;
+        }
+        if dir == Dir::Up {
+            let back = self.links[self.wires[wire as usize].link].trip() / 2;
+            let ack = self.now + self.weather.delayed_ack + back;
+            self.wires[wire as usize].kernel.arrives(packet.bytes(), ack);
         }
         match (role, dir) {
             (Role::Downstream, Dir::Up) => self.braid_hears_initiator(wire, packet),

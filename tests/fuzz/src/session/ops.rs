@@ -279,6 +279,7 @@ impl Setup {
             exhausted: if self.fence & 4 == 0 { Exhausted::Close } else { Exhausted::Busy },
             ping_interval: Duration::from_secs(2),
             ping_timeout: Duration::from_secs(15),
+            silence_timeout: Duration::from_secs(15),
             task_timeout: Duration::from_secs(20),
             reconnect: (Duration::from_millis(500), Duration::from_secs(30)),
             max_window: window,

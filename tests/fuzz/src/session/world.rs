@@ -122,6 +122,7 @@ impl World {
                 let due = self.due.get_mut(&line.session).unwrap();
                 line.take(pdu, due);
             }
+            Output::Sample(_) => {}
             Output::Open(conn, path, plan) => {
                 let known = self.lines.contains_key(&conn) || self.closed.contains(&conn);
                 assert!(!known && self.opening.iter().all(|o| o.conn != conn), "{conn:?} is used twice");

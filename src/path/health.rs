@@ -1,0 +1,451 @@
+//! Whether a connection can be trusted: suspicion, trust and death, from what the kernel knows of it.
+//!
+//! # Contract
+//! The caller takes a [`Sample`] of the kernel's view every few milliseconds while something is under way, and hands it to
+//! [`Health::sample`]; it says when the target leaves a ping unanswered ([`Health::target_silent`]) and when it was heard
+//! again ([`Health::target_heard`]). [`Health::doubt`] then tells whether the connection is suspect, and why. A sample costs
+//! a few comparisons. Between samples nothing is kept running: samples may stop at any time and go on later.
+//!
+//! # Suspicion
+//! What counts is the **age**: for how long something has been unacknowledged without the acknowledged bytes having grown. A
+//! connection is suspect once the age exceeds 50 ms, the smoothed round trip time with four times its variation, and what
+//! was *learned*; or as soon as TCP sends again because its retransmission timer ran out.
+//!
+//! Peers delay acknowledgements (Linux by 40 to 200 ms, BSD by 100), to send them along with an answer. So an age that ended
+//! without anything having been sent again was such a delay, and ages half as long again are not suspected for the time
+//! being. What was learned fades within a minute, and is never more than [`MOST_LEARNED`].
+//!
+//! # Trust
+//! It returns once acknowledgements have flown for a while: [`PROBATION`] at first, twice as long whenever suspicion comes
+//! back soon, so that a link that comes and goes is used less and less; half as long for every ten seconds of trust.
+//!
+//! # Death
+//! Only silence is death: something unacknowledged, and no acknowledgement of any kind, for the time that the caller sets. A
+//! peer whose process has stopped still acknowledges, with a window of zero: it is slow, however long.
+
+use std::time::{Duration, Instant};
+
+/// Ages up to this are never suspected.
+const SHORTEST: Duration = Duration::from_millis(50);
+/// Beyond this no age passes for a delayed acknowledgement.
+pub const MOST_LEARNED: Duration = Duration::from_millis(400);
+/// Within this time what was learned fades.
+const MEMORY: Duration = Duration::from_secs(60);
+/// How long all must be well before a suspect connection is trusted again, the first time.
+pub const PROBATION: Duration = Duration::from_millis(60);
+/// The longest that it becomes.
+const LONGEST_PROBATION: Duration = Duration::from_secs(5);
+/// Suspicion that comes back within this time doubles it, each such time of trust halves it.
+const RELAPSE: Duration = Duration::from_secs(10);
+
+/// What the kernel knows of a connection at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sample {
+    /// Bytes that the peer has acknowledged since the connection began.
+    pub acked: u64,
+    /// Whether something that was sent is unacknowledged.
+    pub unacked: bool,
+    /// How often in a row the retransmission timer has run out, without an acknowledgement since.
+    pub timeouts: u32,
+    /// Segments that were ever sent again; wraps around.
+    pub resent: u32,
+    /// Smoothed round trip time, and its variation.
+    pub rtt: Duration,
+    /// Its variation.
+    pub rtt_variation: Duration,
+    /// Time since an acknowledgement came last, whether or not it acknowledged anything new.
+    pub since_ack: Duration,
+}
+
+/// Why a connection is suspect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Doubt {
+    /// What was sent is unacknowledged for longer than the peer usually takes.
+    Unacknowledged,
+    /// TCP has sent again.
+    Resending,
+    /// TCP is well, but the target leaves a ping unanswered.
+    TargetSilent,
+}
+
+/// What a sample changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// It is suspect now.
+    Suspect(Doubt),
+    /// It is trusted again.
+    Trusted,
+    /// It is dead.
+    Dead,
+}
+
+/// Something is unacknowledged.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    /// When the acknowledged bytes grew last, or it was found.
+    since: Instant,
+    /// [`Sample::resent`] at that time.
+    resent: u32,
+}
+
+/// Suspicion under way.
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    doubt: Doubt,
+    /// Since when all is well again.
+    well_since: Option<Instant>,
+}
+
+/// Health of one connection.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// There was a sample: the kernel tells.
+    sampled: bool,
+    acked: u64,
+    waiting: Option<Waiting>,
+    /// The longest age of late that ended by itself, and when that was.
+    learned: Option<(Duration, Instant)>,
+    suspicion: Option<Suspicion>,
+    /// The target leaves a ping unanswered.
+    silent: bool,
+    probation: Duration,
+    /// When trust returned last.
+    trusted_at: Option<Instant>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Health {
+    /// Of a new connection: trusted.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            sampled: false,
+            acked: 0,
+            waiting: None,
+            learned: None,
+            suspicion: None,
+            silent: false,
+            probation: PROBATION,
+            trusted_at: None,
+        }
+    }
+
+    /// Why it is suspect, if it is.
+    #[must_use]
+    pub fn doubt(&self) -> Option<Doubt> {
+        self.suspicion.map(|s| s.doubt)
+    }
+
+    /// Whether something was unacknowledged when it was looked at last.
+    #[must_use]
+    pub const fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// Whether the kernel tells anything of it.
+    #[must_use]
+    pub const fn is_sampled(&self) -> bool {
+        self.sampled
+    }
+
+    /// Whether a ping is left unanswered.
+    #[must_use]
+    pub const fn is_silent(&self) -> bool {
+        self.silent
+    }
+
+    /// Takes a sample; `patience` is how long silence lasts before it is death.
+    pub fn sample(&mut self, sample: &Sample, patience: Duration, now: Instant) -> Option<Change> {
+        self.sampled = true;
+        self.note_progress(sample, now);
+        let age = self.waiting.map_or(Duration::ZERO, |w| now.saturating_duration_since(w.since));
+        if age.min(sample.since_ack) >= patience && self.waiting.is_some() {
+            return Some(Change::Dead);
+        }
+        let late = age > self.longest_age(sample, now);
+        let doubt = match (sample.timeouts > 0 && sample.unacked, late, self.silent) {
+            (true, _, _) => Some(Doubt::Resending),
+            (false, true, _) => Some(Doubt::Unacknowledged),
+            (false, false, true) => Some(Doubt::TargetSilent),
+            (false, false, false) => None,
+        };
+        self.judge(doubt, now)
+    }
+
+    /// A ping is left unanswered, while TCP may be well.
+    pub fn target_silent(&mut self, now: Instant) -> Option<Change> {
+        self.silent = true;
+        match self.suspicion {
+            Some(_) => None,
+            None => self.judge(Some(Doubt::TargetSilent), now),
+        }
+    }
+
+    /// The target was heard. Trust returns with the samples that follow.
+    pub const fn target_heard(&mut self) {
+        self.silent = false;
+    }
+
+    fn note_progress(&mut self, sample: &Sample, now: Instant) {
+        let fresh = Waiting { since: now, resent: sample.resent };
+        if sample.acked == self.acked {
+            let waiting = self.waiting.unwrap_or(fresh);
+            self.waiting = sample.unacked.then_some(waiting);
+            return;
+        }
+        self.acked = sample.acked;
+        if let Some(ended) = self.waiting.filter(|w| w.resent == sample.resent) {
+            let acked_at = now.checked_sub(sample.since_ack).unwrap_or(now);
+            self.learn(acked_at.saturating_duration_since(ended.since), now);
+        }
+        self.waiting = sample.unacked.then_some(fresh);
+    }
+
+    /// An age ended without anything having been sent again.
+    fn learn(&mut self, age: Duration, now: Instant) {
+        if age > self.remembered(now) {
+            self.learned = Some((age, now));
+        }
+    }
+
+    /// What is left of what was learned.
+    fn remembered(&self, now: Instant) -> Duration {
+        let Some((age, at)) = self.learned else { return Duration::ZERO };
+        let left = MEMORY.saturating_sub(now.saturating_duration_since(at));
+        age.mul_f64(left.as_secs_f64() / MEMORY.as_secs_f64())
+    }
+
+    fn longest_age(&self, sample: &Sample, now: Instant) -> Duration {
+        let learned = (self.remembered(now) * 3 / 2).min(MOST_LEARNED);
+        SHORTEST.max(sample.rtt + sample.rtt_variation * 4).max(learned)
+    }
+
+    fn judge(&mut self, doubt: Option<Doubt>, now: Instant) -> Option<Change> {
+        match (doubt, &mut self.suspicion) {
+            (None, None) => None,
+            (Some(doubt), Some(suspicion)) => {
+                *suspicion = Suspicion { doubt, well_since: None };
+                None
+            }
+            (Some(doubt), None) => {
+                self.suspicion = Some(Suspicion { doubt, well_since: None });
+                self.damp(now);
+                Some(Change::Suspect(doubt))
+            }
+            (None, Some(suspicion)) => {
+                let since = *suspicion.well_since.get_or_insert(now);
+                if now < since + self.probation {
+                    return None;
+                }
+                (self.suspicion, self.trusted_at) = (None, Some(now));
+                Some(Change::Trusted)
+            }
+        }
+    }
+
+    /// Suspicion came: how long the next probation lasts.
+    fn damp(&mut self, now: Instant) {
+        let Some(at) = self.trusted_at else { return };
+        let trusted = now.saturating_duration_since(at);
+        if trusted < RELAPSE {
+            self.probation = (self.probation * 2).min(LONGEST_PROBATION);
+            return;
+        }
+        let halvings = u32::try_from(trusted.as_secs() / RELAPSE.as_secs()).unwrap_or(u32::MAX).min(16);
+        self.probation = (self.probation / (1 << halvings)).max(PROBATION);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    /// A connection and its kernel; time passes in steps of 10 ms.
+    struct Bench {
+        health: Health,
+        sample: Sample,
+        now: Instant,
+        changes: Vec<Change>,
+    }
+
+    impl Bench {
+        #[expect(clippy::disallowed_methods, reason = "an arbitrary origin")]
+        fn new() -> Self {
+            let sample = Sample { rtt: MS / 5, rtt_variation: MS / 20, acked: 1, ..Sample::default() };
+            Self { health: Health::new(), sample, now: Instant::now(), changes: Vec::new() }
+        }
+
+        fn step(&mut self) -> Option<Change> {
+            self.now += 10 * MS;
+            self.sample.since_ack += 10 * MS;
+            let change = self.health.sample(&self.sample, PATIENCE, self.now);
+            self.changes.extend(change);
+            change
+        }
+
+        /// Steps until something changes; returns how long that took.
+        fn until_change(&mut self) -> (Duration, Change) {
+            let began = self.now;
+            loop {
+                if let Some(change) = self.step() {
+                    return (self.now - began, change);
+                }
+                assert!(self.now < began + Duration::from_secs(60), "nothing changes");
+            }
+        }
+
+        fn ack(&mut self, unacked: bool) {
+            self.sample = Sample {
+                acked: self.sample.acked + 100,
+                unacked,
+                timeouts: 0,
+                since_ack: Duration::ZERO,
+                ..self.sample
+            };
+        }
+
+        /// Traffic that is acknowledged at once.
+        fn flow(&mut self, time: Duration) {
+            let until = self.now + time;
+            while self.now < until {
+                self.ack(true);
+                self.step();
+            }
+        }
+
+        /// An acknowledgement that takes so long.
+        fn wait_for_ack(&mut self, time: Duration) {
+            self.sample.unacked = true;
+            let until = self.now + time;
+            while self.now < until {
+                self.step();
+            }
+            self.ack(false);
+            self.step();
+        }
+    }
+
+    #[test]
+    fn silence_is_suspected_soon_and_is_death_only_after_patience() {
+        let mut bench = Bench::new();
+        bench.flow(1000 * MS);
+        assert_eq!(bench.until_change(), (60 * MS, Change::Suspect(Doubt::Unacknowledged)));
+        bench.sample.timeouts = 1;
+        assert_eq!(bench.until_change(), (4940 * MS, Change::Dead));
+    }
+
+    #[test]
+    fn acknowledgements_of_nothing_new_are_suspect_but_no_death() {
+        let mut bench = Bench::new();
+        bench.flow(100 * MS);
+        for _ in 0..2000 {
+            bench.sample.since_ack = Duration::ZERO;
+            bench.step();
+        }
+        assert_eq!(bench.changes, [Change::Suspect(Doubt::Unacknowledged)]);
+    }
+
+    #[test]
+    fn a_closed_window_and_an_idle_connection_are_neither() {
+        let mut bench = Bench::new();
+        bench.flow(100 * MS);
+        bench.ack(false);
+        for _ in 0..2000 {
+            bench.step();
+        }
+        assert_eq!(bench.changes, []);
+    }
+
+    #[test]
+    fn delayed_acknowledgements_are_learned_and_forgotten() {
+        let mut bench = Bench::new();
+        bench.wait_for_ack(200 * MS);
+        assert_eq!(bench.changes, [Change::Suspect(Doubt::Unacknowledged)], "the first is not known yet");
+        bench.flow(1000 * MS);
+        bench.changes.clear();
+        for _ in 0..50 {
+            bench.wait_for_ack(200 * MS);
+            bench.flow(100 * MS);
+        }
+        assert_eq!(bench.changes, []);
+        bench.flow(Duration::from_secs(70));
+        bench.wait_for_ack(200 * MS);
+        assert_eq!(bench.changes.len(), 1, "forgotten by now");
+        // However long they are, silence is noticed.
+        bench.flow(100 * MS);
+        bench.wait_for_ack(1000 * MS);
+        bench.flow(1000 * MS);
+        bench.changes.clear();
+        assert_eq!(bench.until_change().0, 410 * MS);
+    }
+
+    #[test]
+    fn what_was_sent_again_is_not_learned() {
+        let mut bench = Bench::new();
+        bench.flow(100 * MS);
+        bench.sample.resent += 1;
+        bench.wait_for_ack(200 * MS);
+        bench.flow(1000 * MS);
+        assert_eq!(bench.until_change().0, 60 * MS);
+    }
+
+    #[test]
+    fn a_long_round_trip_is_no_silence() {
+        let mut bench = Bench::new();
+        (bench.sample.rtt, bench.sample.rtt_variation) = (150 * MS, 10 * MS);
+        bench.flow(100 * MS);
+        assert_eq!(bench.until_change().0, 200 * MS);
+    }
+
+    #[test]
+    fn sending_again_is_suspect_at_once() {
+        let mut bench = Bench::new();
+        bench.sample.rtt = 300 * MS;
+        bench.flow(100 * MS);
+        bench.sample.timeouts = 1;
+        assert_eq!(bench.until_change(), (10 * MS, Change::Suspect(Doubt::Resending)));
+    }
+
+    #[test]
+    fn trust_returns_sooner_or_later() {
+        let mut bench = Bench::new();
+        let mut took = Vec::new();
+        for _ in 0..10 {
+            bench.flow(100 * MS);
+            bench.until_change();
+            let began = bench.now;
+            bench.sample.resent += 1;
+            while bench.health.doubt().is_some() {
+                bench.flow(10 * MS);
+            }
+            took.push((bench.now - began).as_millis());
+        }
+        assert_eq!(took, [70, 130, 250, 490, 970, 1930, 3850, 5010, 5010, 5010]);
+        bench.flow(Duration::from_secs(35));
+        bench.until_change();
+        bench.flow(700 * MS);
+        assert_eq!(bench.health.doubt(), None, "an eighth of the longest");
+    }
+
+    #[test]
+    fn a_ping_left_unanswered_is_suspect_until_the_target_is_heard() {
+        let mut bench = Bench::new();
+        bench.flow(100 * MS);
+        let doubt = Change::Suspect(Doubt::TargetSilent);
+        assert_eq!(bench.health.target_silent(bench.now), Some(doubt));
+        assert_eq!(bench.health.target_silent(bench.now), None, "told once");
+        bench.flow(10_000 * MS);
+        assert_eq!(bench.changes, []);
+        bench.health.target_heard();
+        bench.flow(100 * MS);
+        assert_eq!(bench.changes, [Change::Trusted]);
+    }
+}

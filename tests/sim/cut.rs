@@ -1,0 +1,66 @@
+//! One path falls silent under plain reads and writes, and nothing else goes wrong: how long nothing is answered is bounded by
+//! suspicion, long before anything is given up.
+//!
+//! Drawn from a stream of its own.
+
+use crate::net::Quality;
+use crate::random::Random;
+use crate::scenario::{Fault, Mix, PathSetup, Planned, Scenario};
+use crate::target::Persona;
+use braid::session::{Barriers, Fanout};
+use std::time::{Duration, Instant};
+
+const MS: Duration = Duration::from_millis(1);
+/// Of this piece's own stream.
+const STREAM: u64 = 0x6375_7421;
+/// Nothing is answered for so long at most: a peer's delay that was learned, samples, and then the rest.
+const LONGEST_STALL: Duration = Duration::from_millis(400);
+
+/// Since when nothing was answered although something was asked.
+#[derive(Debug)]
+pub(crate) struct Stall(Option<Instant>);
+
+impl Stall {
+    pub(crate) const fn new() -> Self {
+        Self(None)
+    }
+
+    /// So many commands are open, of which some have just been issued or `answered`.
+    pub(crate) fn note(&mut self, open: usize, answered: bool, now: Instant) {
+        if let Some(since) = self.0.filter(|_| answered) {
+            let stall = now.saturating_duration_since(since);
+            assert!(stall < LONGEST_STALL, "P4: nothing was answered for {stall:?}");
+        }
+        let since = if answered { now } else { self.0.unwrap_or(now) };
+        self.0 = (open > 0).then_some(since);
+    }
+}
+
+impl Scenario {
+    /// Makes this seed one of a single cut, if it is to be one.
+    pub(crate) fn cut(&mut self, seed: u64) -> bool {
+        if seed % 16 != 5 || self.access.is_some() || self.inventory.is_some() || self.heads.two {
+            return false;
+        }
+        let mut random = Random::new(seed ^ STREAM);
+        self.persona = random.pick(&[Persona::lab, Persona::tgt, Persona::lio])();
+        self.persona.slow_once_in = 1 << 30;
+        (self.fanout, self.order.barriers) = (Fanout::Sessions, Barriers::Strict);
+        (self.order.naca, self.order.device_type, self.order.control) = (false, 0, None);
+        let delay = random.pick(&[MS / 200, MS / 20, MS / 2]);
+        let quality = Quality { delay, jitter: Duration::ZERO, bytes_per_second: 100_000_000 };
+        let path = PathSetup { quality, group: 1, wrong: false };
+        self.paths = vec![path; random.pick(&[2, 2, 3])];
+        self.downstream = quality;
+        (self.units, self.blocks, self.longest) = (1, 240, 2);
+        (self.commands, self.depth, self.window, self.memory) = (130, 12, 32, 1 << 20);
+        self.think = random.pick(&[MS / 10, 2 * MS]);
+        self.mix = Mix { read: 8, write: 8, ..Mix::default() };
+        let (up, down) = random.pick(&[(true, true), (true, false), (false, true)]);
+        let long = random.pick(&[700 * MS, 3000 * MS, 6000 * MS]);
+        let fault = Fault::Silence(random.below(self.paths.len()), up, down, long);
+        let delay = random.between(Duration::ZERO, 2 * MS);
+        self.faults = vec![Planned { after_commands: 80, delay, fault }];
+        true
+    }
+}
