@@ -554,10 +554,14 @@ impl Session {
         if !self.attentions(lun).is_some_and(|unit| unit.doubts.iter().any(covers)) {
             return;
         }
+        let runs =
+            self.tasks.iter().filter(|(_, t)| t.lun == lun).filter_map(|(_, t)| Some(t.run.as_ref()?.conn));
         let mut others: Vec<ConnId> = Vec::new();
-        for (_, task) in self.tasks.iter().filter(|(_, t)| t.lun == lun) {
-            let over = task.run.as_ref().filter(|r| r.nexus == HOME && r.conn != conn).map(|r| r.conn);
-            others.extend(over.filter(|c| !others.contains(c)));
+        for over in runs.chain(self.stale_runs_of(lun)) {
+            let of_home = over != conn && self.conn(over).is_some_and(|c| c.nexus == HOME);
+            if of_home && !others.contains(&over) {
+                others.push(over);
+            }
         }
         let echoes = others.into_iter().filter_map(|c| Some((c, self.ask_echo(c, now)?))).collect();
         if let Some(unit) = self.attentions(lun) {

@@ -23,7 +23,7 @@ use super::deed::Deed;
 use super::nexus::{NexusId, NexusState};
 use super::tasks::{Origin, Run, Task, TaskKey};
 use super::unit::Repeat;
-use crate::iscsi::{Lun, ScsiResponse};
+use crate::iscsi::{CmdSn, Lun, ScsiResponse};
 use std::time::{Duration, Instant};
 
 /// How long what may run twice stays in question.
@@ -40,11 +40,22 @@ pub(super) struct InQuestion {
 impl Session {
     /// A command was answered: it may have met an attention that says that others were cleared.
     pub(super) fn note_cleared(&mut self, key: TaskKey, response: &ScsiResponse, now: Instant) {
+        if let Some((task, run)) = self.tasks.get(key).and_then(|t| Some((t, t.run.as_ref()?))) {
+            self.note_cleared_before(task.lun, (run.nexus, run.cmd_sn), response, now);
+        }
+    }
+
+    /// The same, of a command of the unit that a nexus was sent with a number.
+    pub(super) fn note_cleared_before(
+        &mut self,
+        lun: Lun,
+        (nexus, cmd_sn): (NexusId, CmdSn),
+        response: &ScsiResponse,
+        now: Instant,
+    ) {
         let Some(deed) = response.attention_deed() else { return };
         let preempted = deed == Deed::Reservation;
         let clears = preempted || matches!(deed, Deed::Reset | Deed::Clear);
-        let Some((task, run)) = self.tasks.get(key).and_then(|t| Some((t, t.run.as_ref()?))) else { return };
-        let (lun, nexus, cmd_sn) = (task.lun, run.nexus, run.cmd_sn);
         if !clears || broken!(self.rules, ClearedWaitedFor) {
             return;
         }

@@ -9,8 +9,8 @@
 //! nexus without suspect connections may carry the unit. A write is moved once all its data have come: a target that asks
 //! for it over the old connection must get it, however slow the initiator is. The rest stays: what may not run twice, a
 //! read of which the initiator has data of this run (some targets send any data before the sense that says not to count
-//! them, and a status may still be on its way), what only home may carry, what a task management function concerns. A command is moved a few times at most, so that a target
-//! that is slow on all its paths is not given ever more to do.
+//! them, and a status may still be on its way), what only home may carry, what a task management function concerns. A
+//! command is moved a few times at most, so that a target that is slow on all its paths is not given ever more to do.
 //!
 //! # Flushes
 //! SYNCHRONIZE CACHE is for the cache of the logical unit, whichever I_T nexus asks for it (SBC-4 section 5.28). Under

@@ -1,7 +1,8 @@
 //! Runs of commands that ended without an answer while their connection lives on: a task management function ended them,
 //! somebody else's did and they run again ([`super::cleared`]), or their connection is suspect and they were asked again
 //! elsewhere ([`super::evade`]). Should the target answer after all, its answer is not for the initiator. But it shows
-//! that nothing of the run can happen any more, and a unit attention in it is not lost (DESIGN: P3).
+//! that nothing of the run can happen any more, and a unit attention in it counts as any other: it is not lost (DESIGN: P3), and
+//! what it says of other commands or of LUNs holds.
 //!
 //! A run that was moved goes on until it is answered or its connection ends: the target's R2Ts for it are answered with
 //! the same data, since targets take it ill when they are not (LIO ends the session, tgt keeps the task for ever). The data
@@ -17,7 +18,7 @@ use super::recover::Ghost;
 use super::select::{Transfer, send_data};
 use super::tasks::{Run, TaskKey};
 use super::watch::Standing;
-use crate::iscsi::{Itt, Lun, R2t, ScsiResponse, Ttt};
+use crate::iscsi::{CmdSn, Itt, Lun, R2t, ScsiResponse, Ttt};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -42,6 +43,7 @@ enum Source {
 pub(super) struct StaleRun {
     conn: ConnId,
     itt: Itt,
+    cmd_sn: CmdSn,
     lun: Lun,
     lun_there: Lun,
     sent_at: Instant,
@@ -74,6 +76,7 @@ impl Session {
         self.stale_runs.push_back(StaleRun {
             conn: run.conn,
             itt: run.itt,
+            cmd_sn: run.cmd_sn,
             lun,
             lun_there: run.lun,
             sent_at: run.sent_at,
@@ -94,6 +97,11 @@ impl Session {
         self.stale_runs.iter().any(|r| r.moved && r.conn == id)
     }
 
+    /// Connections over which runs of a unit's commands may still be answered.
+    pub(super) fn stale_runs_of(&self, lun: Lun) -> impl Iterator<Item = ConnId> {
+        self.stale_runs.iter().filter(move |r| r.lun == lun).map(|r| r.conn)
+    }
+
     /// A response came that no running task waits for.
     pub(super) fn stale_answer(&mut self, id: ConnId, response: &ScsiResponse, now: Instant) {
         let found = self.stale_runs.iter().position(|r| (r.conn, r.itt) == (id, response.itt));
@@ -106,9 +114,10 @@ impl Session {
         if broken!(self.rules, StaleAttentionsDropped) {
             return;
         }
+        self.note_cleared_before(run.lun, (nexus, run.cmd_sn), response, now);
         self.attention_met(nexus, run.lun, response, run.sent_at);
         if nexus != HOME && response.is_attention() {
-            self.unit_doubted(run.lun, nexus, now);
+            self.attention_doubts(run.lun, nexus, (response, run.sent_at), now);
         }
     }
 

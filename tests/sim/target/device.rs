@@ -109,8 +109,8 @@ impl Target {
         if op.uses_medium() && !self.healed && self.random.once_in(self.persona.slow_once_in) {
             let longest = if self.random.once_in(8) { self.persona.ghost_time } else { self.persona.slow };
             let slow = now + self.random.between(Duration::from_millis(2), longest);
-            // However long it waited, it is done so long after it came.
-            until = slow.min(until.max(entered + self.persona.ghost_time));
+            // However long it waited, it is done so long after it came. (Packets may have been lost before that.)
+            until = slow.min(until.max(entered + self.persona.ghost_time * 19 / 20));
             self.count(Trigger::Slow);
         }
         self.tasks[at].state = State::Running(until);
