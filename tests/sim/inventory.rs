@@ -3,8 +3,9 @@
 //! Drawn from a stream of their own, so that what else a seed draws does not depend on them.
 
 use crate::random::Random;
-use crate::scenario::{Fault, Planned, Scenario};
+use crate::scenario::{Fault, Mix, Planned, Scenario};
 use crate::target::{Disk, LunChange};
+use braid::path::select::Policy;
 use std::time::Duration;
 
 /// Of this piece's own stream.
@@ -92,6 +93,26 @@ impl Scenario {
             let delay = random.between(Duration::ZERO, Duration::from_millis(2));
             let fault = random.pick(&[Fault::AbortTaskSet, Fault::AbortTaskSet, Fault::AbortTask]);
             self.faults.push(Planned { after_commands, delay, fault });
+        }
+        if random.once_in(2) {
+            self.trade_before_functions(random);
+        }
+    }
+
+    /// Writes are under way in a second group when its LUNs change places, and then functions are to end them: they may meet
+    /// another unit.
+    fn trade_before_functions(&mut self, random: &mut Random) {
+        (self.persona.slow_once_in, self.persona.slow) = (2, Duration::from_millis(500));
+        (self.mix, self.policy) = (Mix { read: 2, write: 12, ..Mix::default() }, Policy::RoundRobin);
+        self.longest = self.longest.max(10);
+        self.faults.clear();
+        for _ in 0..8 {
+            let after_commands = u32::try_from(random.below(self.commands as usize)).unwrap();
+            let trade = random.between(Duration::ZERO, Duration::from_millis(20));
+            let function = trade + random.between(Duration::ZERO, Duration::from_millis(1));
+            let change = LunChange::Trade(random.below(100), random.below(100));
+            self.faults.push(Planned { after_commands, delay: trade, fault: Fault::Luns(change) });
+            self.faults.push(Planned { after_commands, delay: function, fault: Fault::AbortTaskSet });
         }
     }
 
