@@ -82,7 +82,7 @@ impl Ways {
         let portal = portal(typed);
         let address: Option<SocketAddr> = portal.parse().ok();
         let tables = self.config.iter().flat_map(|config| match target {
-            Some(name) => config.table(name).into_iter().collect::<Vec<_>>(),
+            Some(name) => config.tables(name).collect::<Vec<_>>(),
             None => config.targets.iter().collect(),
         });
         let paths = |table: &Target| {
@@ -127,7 +127,7 @@ async fn survey(ways: &Ways, config: &Config, initiator: &str) -> Result<String,
         }
         let answers: Vec<Option<Answer>> = answers.into_iter().map(Result::ok).collect();
         let targets = catalogue::served(table, &answers, None, &listeners);
-        for target in targets.iter().filter(|target| config.table(&target.name) == Some(table)) {
+        for target in targets.iter().filter(|target| config.tables(&target.name).any(|own| own == table)) {
             describe(&mut text, target, &answers);
         }
     }

@@ -108,11 +108,14 @@ impl Target {
 }
 
 impl Config {
-    /// The table that a target of this name is served by: the one with just this name, else the first whose pattern fits.
-    #[must_use]
-    pub fn table(&self, name: &str) -> Option<&Target> {
-        let own = self.targets.iter().find(|target| !target.is_pattern() && target.name == name);
-        own.or_else(|| self.targets.iter().find(|target| target.is_for(name)))
+    /// The tables that a target of this name may be served by, the first of them that has it: the one with just this name,
+    /// else those whose patterns fit, in the order written.
+    pub fn tables(&self, name: &str) -> impl Iterator<Item = &Target> {
+        let fits = |target: &&Target| target.is_for(name);
+        let own = self.targets.iter().filter(fits).find(|target| !target.is_pattern());
+        let patterns =
+            self.targets.iter().filter(move |_| own.is_none()).filter(|target| target.is_for(name));
+        own.into_iter().chain(patterns)
     }
 }
 
@@ -212,8 +215,10 @@ mod tests {
                     [[target]]\nname = \"iqn.a*\"\ndiscover = true\npaths = [\"10.0.0.2\"]\n\
                     [[target]]\nname = \"iqn.a\"\npaths = [\"10.0.0.3\"]\n";
         let config = Config::from_toml(text, "t").unwrap();
-        assert_eq!(config.table("iqn.a").unwrap().name, "iqn.a");
-        assert_eq!(config.table("iqn.ab").unwrap().name, "*", "the first that fits");
-        assert!(config.table("").is_none());
+        let tables = |name| config.tables(name).map(|table| table.name.as_str()).collect::<Vec<_>>();
+        assert_eq!(tables("iqn.a"), ["iqn.a"]);
+        assert_eq!(tables("iqn.ab"), ["*", "iqn.a*"]);
+        assert_eq!(tables("iqn.b"), ["*"]);
+        assert!(tables("").is_empty());
     }
 }

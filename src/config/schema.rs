@@ -334,7 +334,8 @@ fn check_targets(section: &Section, config: &Config, problems: &mut Vec<Problem>
         |index: usize| tables.get(index).map_or_else(|| section.place.clone(), |table| table.place.clone());
     for (index, target) in config.targets.iter().enumerate() {
         let earlier = config.targets.iter().take(index);
-        if !target.name.is_empty() && earlier.into_iter().any(|other| other.name == target.name) {
+        let twice = !target.name.is_empty() && !target.is_pattern();
+        if twice && earlier.into_iter().any(|other| other.name == target.name) {
             let message =
                 format!("\"{}\" is given twice; put all its paths into one [[target]]", target.name);
             problems.push(Problem { place: place(index), key: "target.name".to_owned(), message });

@@ -40,8 +40,7 @@ pub(super) fn shows(
     table: &Target,
     name: &str,
 ) -> bool {
-    let named = config.table(&intent.target_name);
-    let only = config.discovery_chap != Chap::None
-        && named.is_some_and(|named| matches!(named.chap, Chap::Terminate(_)));
+    let by_target = |table: &Target| matches!(table.chap, Chap::Terminate(_));
+    let only = config.discovery_chap != Chap::None && config.tables(&intent.target_name).any(by_target);
     admits(table, intent, address) && (!only || name == intent.target_name)
 }

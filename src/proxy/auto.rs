@@ -53,9 +53,8 @@ enum Knowledge {
 
 impl Verdicts {
     /// Nothing known but what stands in the state file.
-    pub(super) fn new(config: &Config) -> Self {
-        let state = config.state_file.as_ref().map_or_else(StateFile::in_memory, StateFile::load);
-        Self { state: Arc::new(Mutex::new(state)), targets: Mutex::default(), probes: Mutex::default() }
+    pub(super) fn new(state: Arc<Mutex<StateFile>>) -> Self {
+        Self { state, targets: Mutex::default(), probes: Mutex::default() }
     }
 
     /// Begins to probe all targets.

@@ -9,7 +9,7 @@
 //! # Bounds
 //! [`MAX_TARGETS`] targets of a table, [`Config::MAX_PATHS`] paths of a target; what is beyond is not served.
 
-use super::intercept::own;
+use super::intercept::{has_portal, own};
 use super::told::Answer;
 use super::{Shared, access};
 use crate::config::{Config, PathConfig, Target};
@@ -24,19 +24,59 @@ const MAX_TARGETS: usize = 1024;
 /// The portals of a target, with their tags.
 type Portals = Vec<(SocketAddr, Option<u16>)>;
 
+/// A target that an initiator seeks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sought<'s> {
+    pub(super) name: &'s str,
+    pub(super) initiator: &'s str,
+    /// Where the initiator is.
+    pub(super) peer: Option<IpAddr>,
+    /// The portal that it wants to reach, if it was intercepted.
+    pub(super) wanted: Option<SocketAddr>,
+}
+
+/// Whether it is there.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// As it is served now.
+    Served(Box<Target>),
+    /// No table has it.
+    Nowhere,
+    /// The tables that might have it do not admit the initiator.
+    Denied,
+}
+
 impl Shared {
-    /// The target of this name as it is served to an initiator now; none if there is none.
-    pub(super) async fn target(&self, name: &str, initiator: &str) -> Option<Target> {
-        let table = self.config.table(name)?;
+    /// Finds a target: in the first of the tables that may have it and admit the initiator. No portal is asked for others.
+    pub(super) async fn target(&self, sought: &Sought<'_>) -> Found {
+        let at = |target: &Target| sought.wanted.is_none_or(|wanted| has_portal(target, wanted));
+        let tables: Vec<_> = self.config.tables(sought.name).filter(|table| at(table)).collect();
+        let admits = |table: &&&Target| table.allow.admits(sought.initiator, sought.peer);
+        let open: Vec<_> = tables.iter().filter(admits).copied().collect();
+        if open.is_empty() {
+            return if tables.is_empty() { Found::Nowhere } else { Found::Denied };
+        }
+        if open.len() > 1 {
+            open.iter().for_each(|table| self.told.prompt(sought.initiator, &table.paths));
+        }
+        for table in open {
+            if let Some(target) = self.in_table(table, sought).await.filter(|target| at(target)) {
+                return Found::Served(Box::new(target));
+            }
+        }
+        Found::Nowhere
+    }
+
+    async fn in_table(&self, table: &Target, sought: &Sought<'_>) -> Option<Target> {
         if table.discover.is_none() {
             return Some(table.clone());
         }
         let told = |answers: &[Option<Answer>]| {
             let mut records = answers.iter().flatten().flat_map(|answer| answer.iter());
-            records.any(|record| record.name == name)
+            records.any(|record| record.name == sought.name)
         };
-        let answers = self.told.by(initiator, &table.paths, told).await;
-        served(table, &answers, Some(name), &self.portals).pop()
+        let answers = self.told.by(sought.initiator, &table.paths, told).await;
+        served(table, &answers, Some(sought.name), &self.portals).pop()
     }
 
     /// All targets of a table as they are served to an initiator now.
@@ -47,25 +87,23 @@ impl Shared {
         let all = |answers: &[Option<Answer>]| answers.iter().all(Option::is_some);
         let answers = self.told.by(initiator, &table.paths, all).await;
         let mut targets = served(table, &answers, None, &self.portals);
-        let is_of =
-            |target: &Target| self.config.table(&target.name).is_some_and(|own| own.name == table.name);
-        targets.retain(is_of);
+        targets.retain(|target| self.config.tables(&target.name).any(|own| std::ptr::eq(own, table)));
         targets
     }
-}
 
-impl Shared {
     /// The targets that a discovery session is told of.
     pub(super) async fn shown_to(&self, intent: &Intent, address: Option<IpAddr>) -> Vec<Target> {
         let initiator = &intent.initiator_name;
         let tables: Vec<_> =
             self.config.targets.iter().filter(|table| access::admits(table, intent, address)).collect();
-        let unknown = |table: &&&Target| table.discover.is_some() || self.known_tpgt(&table.name).is_none();
+        let unknown =
+            |table: &&&Target| table.discover.is_some() || self.tags.known(&table.name, None).is_none();
         tables.iter().filter(unknown).for_each(|table| self.told.prompt(initiator, &table.paths));
-        let mut shown = Vec::new();
+        let (mut shown, mut seen) = (Vec::new(), BTreeSet::new());
         for table in tables {
             for target in self.targets_of(table, initiator).await {
-                if access::shows(&self.config, intent, address, table, &target.name) {
+                let open = access::shows(&self.config, intent, address, table, &target.name);
+                if open && seen.insert(target.name.clone()) {
                     self.learn(&target, initiator).await;
                     shown.push(target);
                 }

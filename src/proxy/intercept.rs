@@ -18,6 +18,7 @@
 //! is passed on to a listener of Braid's own ([`own`]).
 
 use super::Shared;
+use super::catalogue::{Found, Sought};
 use super::dial::{self, Route, Timing};
 use super::told::Answer;
 use crate::config::{Config, Intercept, Listen, PathConfig, Target};
@@ -124,8 +125,8 @@ pub(super) async fn sort(shared: &Shared, stream: &mut TcpStream, wanted: Socket
         Ours::Yes => true,
         Ours::No => false,
         Ours::IfThere(name) => {
-            let target = shared.target(name, &request.initiator).await;
-            target.is_some_and(|target| has_portal(&target, wanted))
+            let sought = Sought { name, initiator: &request.initiator, peer, wanted: Some(wanted) };
+            matches!(shared.target(&sought).await, Found::Served(_))
         }
     })
     .await
@@ -187,10 +188,13 @@ enum Ours<'r> {
 /// is asked: they are refused.
 fn is_ours<'r>(config: &Config, request: &'r Request, wanted: SocketAddr, peer: Option<IpAddr>) -> Ours<'r> {
     let Some(name) = &request.target else { return Ours::Yes };
-    match config.table(name).filter(|table| has_portal(table, wanted)) {
-        None => Ours::No,
-        Some(table) if table.discover.is_none() || !table.allow.admits(&request.initiator, peer) => Ours::Yes,
-        Some(_) => Ours::IfThere(name),
+    let tables: Vec<_> = config.tables(name).filter(|table| has_portal(table, wanted)).collect();
+    let admits = |table: &&Target| table.allow.admits(&request.initiator, peer);
+    match tables.as_slice() {
+        [] => Ours::No,
+        [table, ..] if table.discover.is_none() => Ours::Yes,
+        tables if tables.iter().any(admits) => Ours::IfThere(name),
+        _ => Ours::Yes,
     }
 }
 
@@ -261,7 +265,6 @@ impl Shared {
     ) -> Vec<TargetRecord> {
         let here: Vec<&Target> =
             self.config.targets.iter().filter(|target| has_portal(target, portal)).collect();
-        let is_here = |table: &Target| here.iter().any(|here| here.name == table.name);
         let Some(path) = here.iter().find_map(|table| path_to(table, portal)) else { return Vec::new() };
         let answered = |answers: &[Option<Answer>]| answers.iter().all(Option::is_some);
         let asked = self.told.by(initiator, [path], answered).await.pop();
@@ -271,13 +274,15 @@ impl Shared {
         };
         let mut records = answer.to_vec();
         records.retain_mut(|record| {
-            let Some(table) = self.config.table(&record.name).filter(|table| is_here(table)) else {
+            let tables: Vec<_> =
+                self.config.tables(&record.name).filter(|table| has_portal(table, portal)).collect();
+            if tables.is_empty() {
                 return true;
-            };
+            }
             let told = record.portals.iter().find(|(address, _)| *address == portal.to_string());
             let tpgt = told.map_or_else(|| self.tpgt(&record.name), |(_, tpgt)| *tpgt);
             record.portals = vec![(portal.to_string(), tpgt)];
-            shows(table, &record.name)
+            tables.iter().any(|table| shows(table, &record.name))
         });
         records
     }
@@ -290,19 +295,23 @@ impl Shared {
         here: &[&Target],
         shows: impl Fn(&Target, &str) -> bool,
     ) -> Vec<TargetRecord> {
-        let mut records = Vec::new();
+        let mut records: Vec<TargetRecord> = Vec::new();
         for table in here {
             let targets = self.targets_of(table, initiator).await;
-            let found =
-                targets.iter().filter(|target| has_portal(target, portal) && shows(table, &target.name));
-            records.extend(found.map(|target| self.record_at(portal, target, initiator)));
+            for target in targets.iter().filter(|target| has_portal(target, portal)) {
+                if shows(table, &target.name) && !records.iter().any(|record| record.name == target.name) {
+                    records.push(self.record_at(portal, target, initiator));
+                }
+            }
         }
         records
     }
 
     /// A target as it is shown at an intercepted portal.
     pub(super) fn record_at(&self, portal: SocketAddr, target: &Target, initiator: &str) -> TargetRecord {
-        let tpgt = self.tpgt_at(portal, target, initiator).unwrap_or_else(|| self.tpgt(&target.name));
+        let told = self.tpgt_at(portal, target, initiator);
+        let tpgt = told.or_else(|| self.tags.known(&target.name, Some(portal)));
+        let tpgt = tpgt.unwrap_or_else(|| self.tpgt(&target.name));
         TargetRecord { name: target.name.clone(), portals: vec![(portal.to_string(), tpgt)] }
     }
 

@@ -17,7 +17,8 @@
 //! 6. The session ends when the engine says so: after a logout, after the initiator's connection is lost, when no path
 //!    came back in time, or on the order to stop (reinstatement, or the whole of Braid stopping).
 //!
-//! Beside that, `catalogue` says which targets there are, `told` remembers what portals tell of them, [`probe`] finds out how a target treats several connections in one session ([`verdict`]), on which `auto`
+//! Beside that, `catalogue` says which targets there are, `told` remembers what portals tell of them, `tags` what
+//! initiators were told, [`probe`] finds out how a target treats several connections in one session ([`verdict`]), on which `auto`
 //! rests its choice, [`discover`] asks a portal for its targets, and `links` tells sessions when a link of this machine
 //! comes up.
 //!
@@ -46,6 +47,7 @@ mod rate;
 mod registry;
 mod relay;
 mod session;
+mod tags;
 pub mod told;
 pub mod verdict;
 mod welcome;
@@ -58,15 +60,16 @@ use auto::Verdicts;
 use links::Links;
 use mark::Mark;
 use registry::Registry;
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tags::Tags;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use told::{Answer, Told};
+use verdict::StateFile;
 
 /// Connections that have not finished their login, at most.
 const MAX_LOGINS: usize = 256;
@@ -76,9 +79,6 @@ pub const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Portal group tag where the target's own is not known.
 const DEFAULT_TPGT: u16 = 1;
-
-/// Targets at most whose portal group tag is remembered: one of a target that comes and goes matters no more.
-const MAX_TPGTS: usize = 4096;
 
 const fn refusal(class: u8, detail: u8) -> Refusal {
     Refusal { class, detail, address: None }
@@ -141,8 +141,7 @@ struct Shared {
     rate: Mutex<rate::Rates>,
     verdicts: Verdicts,
     told: Told,
-    /// Portal group tags that initiators have been told, by target: whatever is learnt later, they stay.
-    tpgts: Mutex<BTreeMap<String, u16>>,
+    tags: Tags,
 }
 
 /// A running proxy. Dropping it closes everything at once.
@@ -166,7 +165,9 @@ impl Proxy {
         let (mark, died) = Mark::leave(config.state_file.as_deref());
         let sessions = usize::try_from(config.limits.max_sessions).unwrap_or(Semaphore::MAX_PERMITS);
         let rate = Mutex::new(rate::Rates::new(config.limits.login_rate));
-        let verdicts = Verdicts::new(&config);
+        let state = config.state_file.as_ref().map_or_else(StateFile::in_memory, StateFile::load);
+        let state = Arc::new(Mutex::new(state));
+        let verdicts = Verdicts::new(Arc::clone(&state));
         verdicts.ask_all(&config);
         let shared = Arc::new(Shared {
             config,
@@ -186,7 +187,7 @@ impl Proxy {
             logins: Arc::new(Semaphore::new(MAX_LOGINS)),
             rate,
             told: Told::new(),
-            tpgts: Mutex::default(),
+            tags: Tags::new(state),
         });
         let (stop, stopped) = watch::channel(false);
         let mut listeners = JoinSet::new();
@@ -247,22 +248,19 @@ pub async fn run(
 impl Shared {
     /// The tag under which a target's portals are shown: the target's own once it is known (R239).
     fn tpgt(&self, target: &str) -> u16 {
-        self.known_tpgt(target).unwrap_or(DEFAULT_TPGT)
-    }
-
-    fn known_tpgt(&self, target: &str) -> Option<u16> {
-        let known = self.tpgts.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(target).copied().or_else(|| self.verdicts.tpgt(target))
+        self.tags.known(target, None).unwrap_or(DEFAULT_TPGT)
     }
 
     /// Learns the tag of a target that nobody has logged in to yet: an initiator compares the tag it discovered with the one
     /// it meets at login. Where the portals do not tell, the default has to do.
     async fn learn(&self, target: &Target, initiator: &str) {
-        if self.known_tpgt(&target.name).is_some() {
+        let name = &target.name;
+        if self.tags.known(name, None).is_some() {
             return;
         }
-        if let Some(group) = target.paths.iter().find_map(|path| path.group) {
-            return self.learn_tpgt(&target.name, Some(group));
+        let told = target.paths.iter().find_map(|path| path.group);
+        if let Some(tag) = told.or_else(|| self.verdicts.tpgt(name)) {
+            return self.tags.learn(name, tag);
         }
         let tag = |(path, answer): (&PathConfig, &Option<Answer>)| {
             let record = answer.as_ref()?.iter().find(|record| record.name == path.target)?;
@@ -271,13 +269,8 @@ impl Shared {
         };
         let first = |answers: &[Option<Answer>]| target.paths.iter().zip(answers).find_map(tag);
         let answers = self.told.by(initiator, &target.paths, |answers| first(answers).is_some()).await;
-        self.learn_tpgt(&target.name, first(&answers));
-    }
-
-    fn learn_tpgt(&self, target: &str, tpgt: Option<u16>) {
-        let mut known = self.tpgts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tpgt) = tpgt.filter(|_| known.len() < MAX_TPGTS) {
-            known.entry(target.to_owned()).or_insert(tpgt);
+        if let Some(tag) = first(&answers) {
+            self.tags.learn(name, tag);
         }
     }
 

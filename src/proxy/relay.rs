@@ -38,6 +38,7 @@ struct Begun {
 /// [`End`]: what the initiator is to be told, the target's own refusal as it is.
 pub(super) async fn prove(
     greeting: &mut Greeting,
+    target: &Target,
     ways: &[Way],
     plan: &LoginPlan,
     (words, wish): (KeyList, bool),
@@ -54,7 +55,8 @@ pub(super) async fn prove(
             }
             Told::Words(words) => {
                 asked |= words.value("AuthMethod") == Some("CHAP");
-                let step = greeting.login.relay(&words, machine.tpgt().unwrap_or(super::DEFAULT_TPGT));
+                let tpgt = greeting.tpgt(target, path, machine.tpgt(), &plan.initiator_name);
+                let step = greeting.login.relay(&words, tpgt);
                 let Halt::Decide(_) = greeting.talk(Some(step)).await? else { return Err(End::Told) };
                 let (words, wish) = greeting.login.words().ok_or(End::Told)?;
                 machine.relay(&words, wish)

@@ -86,12 +86,14 @@ struct Slot {
     /// When the portal was asked last.
     asked: Instant,
     asking: bool,
+    /// It did not answer when it was asked last.
+    missed: bool,
     used: Instant,
 }
 
 impl Slot {
     fn new(now: Instant) -> Self {
-        Self { answer: None, size: 0, answered: None, asked: now, asking: false, used: now }
+        Self { answer: None, size: 0, answered: None, asked: now, asking: false, missed: false, used: now }
     }
 }
 
@@ -231,12 +233,16 @@ impl Slot {
         if self.answer.as_deref() != Some(records.as_slice()) {
             tracing::info!(portal, targets = records.len(), "the portal tells of targets");
         }
+        self.missed = false;
         self.size = records.iter().map(size).sum();
         self.answer = Some(records.into());
         self.answered = Some(now);
     }
 
-    fn miss(&self, error: &DiscoverError, now: Instant, portal: &str) {
+    fn miss(&mut self, error: &DiscoverError, now: Instant, portal: &str) {
+        if std::mem::replace(&mut self.missed, true) {
+            return tracing::debug!(portal, %error, "the portal still tells nothing");
+        }
         match self.answered {
             None => tracing::warn!(portal, %error, "the portal tells nothing"),
             Some(at) => tracing::warn!(

@@ -1,9 +1,11 @@
-//! What probes found out about targets, and the file that remembers it between starts.
+//! What probes found out about targets, and the file that remembers it between starts, with the tags under which initiators
+//! know targets.
 //!
 //! The file is JSON, written whole to a temporary file and renamed, so that it is always one or the other. It is a cache:
 //! one that cannot be read is worth a warning and a new probe, nothing more.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -141,22 +143,31 @@ impl Verdict {
     }
 }
 
-/// Verdicts, kept in a file if there is one.
+/// Verdicts and portal group tags, kept in a file if there is one.
 #[derive(Debug, Default)]
 pub struct StateFile {
     path: Option<PathBuf>,
-    verdicts: Vec<Verdict>,
+    content: Content,
 }
 
 /// What stands in the file.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Content {
     version: u32,
     verdicts: Vec<Verdict>,
+    /// Under which portal group tags initiators know targets.
+    #[serde(default)]
+    tags: BTreeMap<String, u16>,
 }
 
-/// Verdicts at most: discovered targets come and go. The oldest make room.
-const MAX_VERDICTS: usize = 4096;
+impl Default for Content {
+    fn default() -> Self {
+        Self { version: VERSION, verdicts: Vec::new(), tags: BTreeMap::new() }
+    }
+}
+
+/// Verdicts at most, and tags: discovered targets come and go. Others make room then.
+const MAX_ENTRIES: usize = 4096;
 
 /// Version of the file's form; files of another version are not read.
 const VERSION: u32 = 1;
@@ -172,21 +183,21 @@ impl StateFile {
     #[must_use]
     pub fn load(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        let verdicts = match read(&path) {
-            Ok(verdicts) => verdicts,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        let content = match read(&path) {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Content::default(),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "state file not usable; targets are probed again");
-                Vec::new()
+                Content::default()
             }
         };
-        Self { path: Some(path), verdicts }
+        Self { path: Some(path), content }
     }
 
     /// The verdict on a target, if it is still the same product.
     #[must_use]
     pub fn recall(&self, target: &str, product: &Product) -> Option<&Verdict> {
-        self.verdicts.iter().find(|verdict| verdict.target == target && verdict.product == *product)
+        self.content.verdicts.iter().find(|verdict| verdict.target == target && verdict.product == *product)
     }
 
     /// Keeps a verdict in place of an older one on the same target and portal group, and writes the file.
@@ -195,30 +206,53 @@ impl StateFile {
     /// If the file cannot be written; the verdict is kept in memory all the same.
     pub fn remember(&mut self, verdict: Verdict) -> io::Result<()> {
         let key = |v: &Verdict| (v.target.clone(), v.product.tpgt);
-        self.verdicts.retain(|old| key(old) != key(&verdict));
-        if self.verdicts.len() >= MAX_VERDICTS {
-            self.verdicts.remove(0);
+        let verdicts = &mut self.content.verdicts;
+        verdicts.retain(|old| key(old) != key(&verdict));
+        if verdicts.len() >= MAX_ENTRIES {
+            verdicts.remove(0);
         }
-        self.verdicts.push(verdict);
-        self.path.as_deref().map_or(Ok(()), |path| write(path, &self.verdicts))
+        verdicts.push(verdict);
+        self.write()
+    }
+
+    /// Portal group tags.
+    #[must_use]
+    pub const fn tags(&self) -> &BTreeMap<String, u16> {
+        &self.content.tags
+    }
+
+    /// Keeps a tag in place of an older one, and writes the file.
+    ///
+    /// # Errors
+    /// If the file cannot be written; the tag is kept in memory all the same.
+    pub fn remember_tag(&mut self, key: String, tag: u16) -> io::Result<()> {
+        let tags = &mut self.content.tags;
+        if tags.len() >= MAX_ENTRIES && !tags.contains_key(&key) {
+            tags.pop_first();
+        }
+        tags.insert(key, tag);
+        self.write()
+    }
+
+    fn write(&self) -> io::Result<()> {
+        self.path.as_deref().map_or(Ok(()), |path| write(path, &self.content))
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<Verdict>> {
+fn read(path: &Path) -> io::Result<Content> {
     let content: Content = serde_json::from_slice(&std::fs::read(path)?)?;
     if content.version == VERSION {
-        Ok(content.verdicts)
+        Ok(content)
     } else {
         Err(io::Error::new(io::ErrorKind::InvalidData, format!("version {}", content.version)))
     }
 }
 
-fn write(path: &Path, verdicts: &[Verdict]) -> io::Result<()> {
-    let content = Content { version: VERSION, verdicts: verdicts.to_vec() };
+fn write(path: &Path, content: &Content) -> io::Result<()> {
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    serde_json::to_writer_pretty(&mut file, &content)?;
+    serde_json::to_writer_pretty(&mut file, content)?;
     file.write_all(b"\n")?;
     file.as_file().sync_all()?;
     file.persist(path)?;
@@ -253,7 +287,9 @@ mod tests {
         file.remember(verdict("iqn.a", "1")).unwrap();
         file.remember(Verdict { second: Second::Refused("full".to_owned()), ..verdict("iqn.b", "1") })
             .unwrap();
+        file.remember_tag("iqn.a".to_owned(), 7).unwrap();
         let again = StateFile::load(&path);
+        assert_eq!(again.tags().get("iqn.a"), Some(&7));
         assert_eq!(again.recall("iqn.a", &verdict("iqn.a", "1").product), Some(&verdict("iqn.a", "1")));
         assert!(again.recall("iqn.b", &verdict("iqn.b", "1").product).is_some());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file stays behind");
@@ -266,7 +302,7 @@ mod tests {
         assert_eq!(file.recall("iqn.a", &verdict("iqn.a", "2").product), None);
         assert_eq!(file.recall("iqn.other", &verdict("iqn.a", "1").product), None);
         file.remember(verdict("iqn.a", "2")).unwrap();
-        assert_eq!(file.verdicts, [verdict("iqn.a", "2")]);
+        assert_eq!(file.content.verdicts, [verdict("iqn.a", "2")]);
     }
 
     #[test]
@@ -278,9 +314,9 @@ mod tests {
         for content in garbage {
             std::fs::write(&path, content).unwrap();
             let mut file = StateFile::load(&path);
-            assert_eq!(file.verdicts, []);
+            assert_eq!(file.content.verdicts, []);
             file.remember(verdict("iqn.a", "1")).unwrap();
-            assert_eq!(StateFile::load(&path).verdicts.len(), 1);
+            assert_eq!(StateFile::load(&path).content.verdicts.len(), 1);
         }
     }
 

@@ -1,5 +1,6 @@
 //! A downstream connection from its first byte to its last: login, then a discovery session or a normal one.
 
+use super::catalogue::{Found, Sought};
 use super::conn::{Conn, ConnError};
 use super::dial::{RequiredDigests, Route, Timing, Way};
 use super::leading::{self, Leading};
@@ -127,17 +128,22 @@ impl Greeting {
     /// nothing happens to an earlier session, and nothing at the target but that it is asked where it is and for its tag.
     async fn admit(&mut self, intent: &Intent) -> Result<Option<Target>, End> {
         let shared = Arc::clone(&self.shared);
-        let peer = self.conn.peer().map(|peer| peer.ip());
-        let table = shared.config.table(&intent.target_name);
-        if table.is_some_and(|table| !access::admits(table, intent, peer)) {
-            tracing::warn!("this initiator is not among those that allow lets in");
-            return Err(End::Refused(NOT_ALLOWED, LoginResult::Denied));
-        }
-        let target = shared.target(&intent.target_name, &intent.initiator_name).await;
-        if target.is_none() && !intent.discovery {
-            return Err(End::Refused(NOT_FOUND, LoginResult::UnknownTarget));
-        }
-        let guard = access::guard(&shared.config, table, intent).map_err(|error| {
+        let sought = Sought {
+            name: &intent.target_name,
+            initiator: &intent.initiator_name,
+            peer: self.conn.peer().map(|peer| peer.ip()),
+            wanted: self.wanted.filter(|_| !intent.discovery),
+        };
+        let target = match shared.target(&sought).await {
+            Found::Served(target) => Some(*target),
+            Found::Nowhere if intent.discovery => None,
+            Found::Nowhere => return Err(End::Refused(NOT_FOUND, LoginResult::UnknownTarget)),
+            Found::Denied => {
+                tracing::warn!("this initiator is not among those that allow lets in");
+                return Err(End::Refused(NOT_ALLOWED, LoginResult::Denied));
+            }
+        };
+        let guard = access::guard(&shared.config, target.as_ref(), intent).map_err(|error| {
             tracing::error!(%error, "no random numbers for a challenge");
             End::Refused(OUT_OF_RESOURCES, LoginResult::Limit)
         })?;
@@ -288,7 +294,7 @@ impl Greeting {
         let (fanout, why) = shared.verdicts.fanout(&target, &intent.initiator_name).await;
         tracing::info!(?fanout, why, "fan-out chosen");
         let plan = login_plan(&target, fanout, intent);
-        let proved = relay::prove(self, &ways, &plan, words).await?;
+        let proved = relay::prove(self, &target, &ways, &plan, words).await?;
         let asked = proved.asked;
         let (claim, permit) = self.room(intent, &target).await?;
         let leading = tokio::select! {
@@ -322,8 +328,8 @@ impl Greeting {
     /// Grants the initiator what the target has granted.
     async fn accept(&mut self, footing: Footing) -> Result<Granted, End> {
         let Footing { target, leading, claim, .. } = &footing;
-        self.shared.learn_tpgt(&target.name, leading.agreed.tpgt);
-        let tpgt = self.tpgt(&footing);
+        let initiator = &footing.plan.initiator_name;
+        let tpgt = self.tpgt(target, leading.path, leading.agreed.tpgt, initiator);
         let step = self.login.accept(offer(target, &leading.agreed, claim.tsih, tpgt));
         match self.talk(Some(step)).await? {
             Halt::Done(agreed) => Ok(Granted { footing, agreed: *agreed }),
@@ -334,16 +340,20 @@ impl Greeting {
 
 impl Greeting {
     /// The tag under which the initiator knows the target, whichever path is home: that of the portal which it wanted, or
-    /// what it was told in discovery.
-    fn tpgt(&self, footing: &Footing) -> u16 {
-        let Footing { target, leading, plan, .. } = footing;
-        let home = target.paths.get(leading.path).map(|path| path.portal);
+    /// what it was told in discovery. `own` is that of the home path.
+    pub(super) fn tpgt(&self, target: &Target, home: usize, own: Option<u16>, initiator: &str) -> u16 {
+        let tags = &self.shared.tags;
+        let home = target.paths.get(home).map(|path| path.portal);
         let wanted = match self.wanted {
-            Some(wanted) if home == Some(wanted) => leading.agreed.tpgt,
-            Some(wanted) => self.shared.tpgt_at(wanted, target, &plan.initiator_name),
+            Some(wanted) if home == Some(wanted) => own,
+            Some(wanted) => self.shared.tpgt_at(wanted, target, initiator),
             None => None,
         };
-        wanted.unwrap_or_else(|| self.shared.tpgt(&target.name))
+        let known = || self.wanted.and_then(|wanted| tags.known(&target.name, Some(wanted)));
+        let tag = wanted.or_else(known).or_else(|| tags.known(&target.name, None)).or(own);
+        let tag = tag.unwrap_or(super::DEFAULT_TPGT);
+        tags.told(&target.name, self.wanted, tag);
+        tag
     }
 }
 
@@ -372,7 +382,7 @@ async fn run(shared: &Arc<Shared>, conn: Conn, wanted: Option<SocketAddr>, grant
     tracing::info!(home = names.get(leading.path), tsih = claim.tsih.0, "session begins");
     let (barriers, fence, memory_budget) = (target.barriers, target.fence, target.memory);
     let terms = Terms { fanout, barriers, fence, memory_budget };
-    if shared.config.table(&target.name).is_some_and(|table| table.discover.is_some()) {
+    if shared.config.tables(&target.name).any(|table| table.discover.is_some()) {
         for PathConfig { name, portal, group, local, .. } in &target.paths {
             let source = (*local == Local::Any).then(|| dial::local_address(*portal).ok()).flatten();
             let source = source.map(tracing::field::display);

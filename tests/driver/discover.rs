@@ -1,14 +1,18 @@
 //! Targets that the configuration does not write out: what portals tell of them becomes their paths.
 
-use crate::rig::{Client, TARGET, bounded, pattern, plan, refusal};
+use crate::rig::{Client, TARGET, bounded, pattern, plan, refusal, start};
 use braid::config::Config;
 use braid::lab::target::{Listen, RamTarget, TargetOptions};
-use braid::login::{LoginKind, LoginPlan, SessionParams};
+use braid::login::{ConnectionParams, LoginKind, LoginPlan, SessionParams};
 use braid::metrics::Metrics;
 use braid::proxy::Proxy;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
+
+/// How long a Braid may take to stop.
+const STOP: Duration = Duration::from_secs(10);
 
 /// Braid that asks these portals for targets whose names fit, with further lines in their table.
 struct Asking {
@@ -18,11 +22,11 @@ struct Asking {
 
 impl Asking {
     async fn new(name: &str, portals: &[SocketAddr], settings: &str) -> Self {
-        let portals: Vec<_> = portals.iter().map(|portal| format!("\"{portal}\"")).collect();
-        let portals = portals.join(", ");
-        let text =
-            format!("[[target]]\nname = \"{name}\"\ndiscover = true\npaths = [{portals}]\n{settings}\n");
-        let mut config = Config::from_toml(&text, "test").unwrap_or_else(|error| panic!("{error}"));
+        Self::of(&table(name, portals, settings)).await
+    }
+
+    async fn of(tables: &str) -> Self {
+        let mut config = Config::from_toml(tables, "test").unwrap_or_else(|error| panic!("{error}"));
         config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()];
         let metrics = Arc::new(Metrics::new());
         let proxy = Proxy::start(Arc::new(config), Arc::clone(&metrics)).await.unwrap();
@@ -50,6 +54,13 @@ impl Asking {
         client.logout().await;
         found
     }
+}
+
+/// A table of the configuration.
+fn table(name: &str, portals: &[SocketAddr], settings: &str) -> String {
+    let portals: Vec<_> = portals.iter().map(|portal| format!("\"{portal}\"")).collect();
+    let portals = portals.join(", ");
+    format!("[[target]]\nname = \"{name}\"\ndiscover = true\npaths = [{portals}]\n{settings}\n")
 }
 
 fn discovery(isid: u8) -> LoginPlan {
@@ -187,6 +198,111 @@ async fn who_is_not_allowed_hears_of_nothing_and_asks_nobody() {
         let mut client = Client::login_as(braid.address(), stranger(discovery(2))).await.unwrap();
         assert_eq!(client.text("SendTargets=All\0").await.unwrap(), "");
         assert!(braid.found(3).await.contains(TARGET));
+    })
+    .await;
+}
+
+/// A target whose first portal is in another group than its second; the tag of the first is told in discovery and at login.
+#[tokio::test]
+async fn r239_the_tag_stays_over_a_restart() {
+    bounded(async {
+        let mut options = TargetOptions::loopback(2);
+        options.listen[0].tpgt = 5;
+        options.listen[1].tpgt = 6;
+        let folder = tempfile::tempdir().unwrap();
+        let top = format!("state_file = {:?}", folder.path().join("state.json").display().to_string());
+        let ram = RamTarget::start(options.clone()).await.unwrap();
+        let portals = ram.addresses().to_vec();
+        let (proxy, _) = start(&top, &portals, "mode = \"sessions\"").await;
+        let client = Client::login(proxy.addresses()[0], 1).await.unwrap();
+        assert_eq!(client.agreed.tpgt, Some(5));
+        client.logout().await;
+        proxy.stop(STOP).await;
+        while !std::fs::read_to_string(folder.path().join("state.json"))
+            .is_ok_and(|text| text.contains(TARGET))
+        {
+            tokio::task::yield_now().await;
+        }
+        drop(ram);
+        options.listen.remove(0);
+        options.listen[0].address = portals[1];
+        let _ram = loop {
+            // Its sockets are closed by and by.
+            match RamTarget::start(options.clone()).await {
+                Ok(ram) => break ram,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        let (proxy, _) = start(&top, &portals, "mode = \"sessions\"").await;
+        let mut client = Client::login_as(proxy.addresses()[0], discovery(2)).await.unwrap();
+        assert!(client.text("SendTargets=All\0").await.unwrap().ends_with(",5\0"));
+        let client = Client::login(proxy.addresses()[0], 3).await.unwrap();
+        assert_eq!(client.agreed.tpgt, Some(5), "home is in group 6");
+    })
+    .await;
+}
+
+/// Many targets behind one portal, which is another Braid's: their list comes in parts, on both sides.
+#[tokio::test]
+async fn r237_a_thousand_targets_are_told_in_parts() {
+    bounded(async {
+        let ram = RamTarget::start(TargetOptions::loopback(1)).await.unwrap();
+        let portal = ram.addresses()[0];
+        let name = |n: usize| format!("iqn.2026-11.example:volume-{n:04}");
+        let table = |n| {
+            format!(
+                "[[target]]\nname = \"{}\"\npaths = [{{ portal = \"{portal}\", target = \"{TARGET}\" }}]\n",
+                name(n)
+            )
+        };
+        let mut config = Config::from_toml(&(0..1000).map(table).collect::<String>(), "test").unwrap();
+        config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()];
+        let far = Proxy::start(Arc::new(config), Arc::new(Metrics::new())).await.unwrap();
+        let braid = Asking::new("*", far.addresses(), "mode = \"sessions\"").await;
+        let connection = ConnectionParams { max_recv_data_segment: 8192, ..ConnectionParams::default() };
+        let small = LoginPlan { connection, ..discovery(1) };
+        let mut client = Client::login_as(braid.address(), small).await.unwrap();
+        let (text, parts) = client.text_in_parts("SendTargets=All\0").await;
+        assert!(parts > 9, "{parts} parts of {} bytes", text.len());
+        let names: Vec<_> = text.split('\0').filter_map(|pair| pair.strip_prefix("TargetName=")).collect();
+        assert_eq!(names, (0..1000).map(name).collect::<Vec<_>>());
+        assert_eq!(text.matches(&format!("TargetAddress={},1\0", braid.address())).count(), 1000);
+        client.logout().await;
+        let last = LoginPlan { target_name: name(999), ..plan(2) };
+        let mut client = Client::login_as(braid.address(), last).await.unwrap();
+        assert_eq!(client.write(0, &pattern(1, 1)).await.status, 0);
+    })
+    .await;
+}
+
+/// Machines that know nothing of each other have a table each; one is dead.
+#[tokio::test]
+async fn a_target_is_looked_for_in_every_table_that_fits() {
+    bounded(async {
+        let ram = |name: &str| {
+            let mut options = TargetOptions::loopback(1);
+            options.target.name = name.to_owned();
+            RamTarget::start(options)
+        };
+        let names = ["iqn.2026-11.example:one", "iqn.2026-11.example:two"];
+        let (one, two) = (ram(names[0]).await.unwrap(), ram(names[1]).await.unwrap());
+        let closed = "allow = { names = [\"iqn.nobody\"] }";
+        let tables = [
+            table("*", &[gone().await], ""),
+            table("*", one.addresses(), ""),
+            table("iqn.*", two.addresses(), ""),
+            table("*", two.addresses(), closed),
+        ];
+        let braid = Asking::of(&tables.concat()).await;
+        let shown = braid.found(1).await;
+        for (isid, name) in (2..).zip(names) {
+            assert_eq!(shown.matches(&format!("TargetName={name}\0")).count(), 1, "{shown}");
+            let plan = LoginPlan { target_name: name.into(), ..plan(isid) };
+            let mut client = Client::login_as(braid.address(), plan).await.unwrap();
+            client.ping().await.unwrap();
+        }
+        let closed = Asking::of(&table("*", two.addresses(), closed)).await;
+        assert_eq!(refusal(Client::login(closed.address(), 4).await), (2, 2));
     })
     .await;
 }

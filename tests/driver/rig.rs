@@ -310,6 +310,29 @@ impl Client {
         Ok(String::from_utf8(response.data.contiguous().to_vec()).unwrap())
     }
 
+    /// The same where the answer comes in parts; how many there were.
+    pub(crate) async fn text_in_parts(&mut self, keys: &str) -> (String, usize) {
+        let itt = self.itt();
+        let (mut ttt, mut data) = (Ttt::NONE, Payload::from(keys.as_bytes().to_vec()));
+        let (mut whole, mut parts) = (Vec::new(), 0);
+        loop {
+            let cmd_sn = self.take_cmd_sn();
+            let exp_stat_sn = self.exp_stat_sn;
+            let request =
+                TextRequest { final_: true, itt, ttt, cmd_sn, exp_stat_sn, data, ..TextRequest::default() };
+            self.conn.send(&[Pdu::TextRequest(request)]).await.unwrap();
+            let pdu = self.conn.recv().await.unwrap();
+            let Pdu::TextResponse(response) = pdu else { panic!("{pdu:?}") };
+            self.exp_stat_sn = response.stat_sn.next();
+            whole.extend_from_slice(&response.data.contiguous());
+            parts += 1;
+            if response.final_ {
+                return (String::from_utf8(whole).unwrap(), parts);
+            }
+            (ttt, data) = (response.ttt, Payload::new());
+        }
+    }
+
     /// Logs out and waits for the answer and for the end of the connection.
     pub(crate) async fn logout(mut self) {
         let request = LogoutRequest {

@@ -117,14 +117,14 @@ impl Braid {
     }
 
     /// With several sessions whose commands go over the paths in turn, and a target's table that names these portals to be asked
-    /// for targets whose names fit. It intercepts, or listens as it comes.
-    pub(crate) fn discovering(target: &Target, intercepts: bool, name: &str, asked: &[String]) -> Self {
-        let (listen, own) = if intercepts {
+    /// for targets whose names fit. It listens at an address, or intercepts if there is none.
+    pub(crate) fn discovering(target: &Target, at: Option<&str>, name: &str, asked: &[String]) -> Self {
+        let (listen, own) = if let Some(address) = at {
+            let own = format!("{address}:{PORT}");
+            (format!("{own:?}"), own)
+        } else {
             let own = format!("127.0.0.1:{INTERCEPTOR}");
             (format!("[{{ address = \"{own}\", intercept = \"redirect\" }}]"), own)
-        } else {
-            let own = format!("{}:{PORT}", loopback());
-            (format!("{own:?}"), own)
         };
         let admin = format!("127.0.0.1:{ADMIN_PORT}");
         let table = format!(

@@ -11,11 +11,12 @@
 //! - libiscsi proves itself with MD5 (`user%secret@`), and checks the target's proof with `target_user` and
 //!   `target_password`.
 
+use std::fs;
 use std::time::Duration;
 
 use crate::braid::Braid;
 use crate::net::{GATE, GATE_ADDRESS, Net, loopback};
-use crate::process::{Done, command, run, words};
+use crate::process::{Done, command, run, temporary, words};
 use crate::target::{DISK, Endpoint, HOST, Kind, Site, Target};
 use crate::uml::Machine;
 use crate::wait::{HEAVY, PATIENCE, poll};
@@ -111,6 +112,41 @@ fn libiscsi_istgt() {
 #[test]
 fn libiscsi_lio() {
     with_libiscsi(Kind::Lio);
+}
+
+/// Braid's own questions, with the credentials of a configuration, and with a secret in a file.
+#[test]
+fn braids_own_questions() {
+    let _place = HEAVY.enter();
+    let mut target = Target::start(Kind::Tgt, Site::Alone(2), SIZE);
+    target.require_chap();
+    let Endpoint { portal, iqn, .. } = target.endpoints().first().expect("a portal");
+    let dir = temporary();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).expect("file");
+        path.display().to_string()
+    };
+    let (secret, wrong) = (file("secret", HOST.1), file("wrong", "Of-somebody-else"));
+    let account = format!("{{ name = {:?}, secret_file = {secret:?} }}", HOST.0);
+    let table = format!("[[target]]\nname = {iqn:?}\npaths = [{portal:?}]\nupstream_chap = {account}\n");
+    let config = file("braid.toml", &table);
+    let ask =
+        |line: &[&str]| run(command(None, &words(&[&[env!("CARGO_BIN_EXE_braid")], line].concat())), LIMIT);
+    for (how, proves) in [
+        (&["--config", &config][..], true),
+        (&["--chap-name", HOST.0, "--chap-secret-file", &secret], true),
+        (&["--chap-name", HOST.0, "--chap-secret-file", &wrong], false),
+        (&[], false),
+    ] {
+        let probed = ask(&[&["probe", portal, iqn], how].concat());
+        assert_eq!(probed.ok(), proves, "{how:?}\n{}", probed.show());
+        assert!(proves || probed.stderr.contains("refused"), "{}", probed.show());
+        assert!(!probed.show().contains(HOST.1), "{}", probed.show());
+        // tgt tells everybody of its targets, and takes a proof that it did not ask for.
+        let found = ask(&[&["discover", portal], how].concat()).expect_ok().stdout;
+        assert!(found.contains(iqn), "{found}");
+    }
 }
 
 /// The kernel's initiator, by each algorithm that it knows.

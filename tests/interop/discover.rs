@@ -5,9 +5,11 @@
 use std::time::Duration;
 
 use crate::braid::Braid;
-use crate::net::{Cut, Net};
+use crate::chap::LOG_IN;
+use crate::net::{Cut, GATE, GATE_ADDRESS, Net, loopback};
 use crate::process::{Daemon, Done, command, run, temporary, words};
 use crate::target::{Endpoint, Kind, Site, Target};
+use crate::uml::Machine;
 use crate::wait::{HEAVY, PATIENCE, poll};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -45,7 +47,7 @@ fn intercepted_with_a_dead_portal() {
     let target = Target::start(Kind::Tgt, Site::Behind(&net), SIZE);
     let other = target.second();
     net.cut(1, Cut::Drop);
-    let braid = Braid::discovering(&target, true, "iqn.*:disk", &portals(&target));
+    let braid = Braid::discovering(&target, None, "iqn.*:disk", &portals(&target));
     braid.intercept(&["--apply"]).expect_ok();
     let first = target.endpoints().first().expect("a portal");
     call(first, &["iscsi-inq"], first.url()).expect_ok();
@@ -71,7 +73,7 @@ fn a_dead_portal_is_told_of() {
     let target = Target::start(Kind::Istgt, Site::Behind(&net), SIZE);
     net.cut(1, Cut::Drop);
     let asked = portals(&target);
-    let braid = Braid::discovering(&target, false, "*", asked.get(..1).expect("a portal"));
+    let braid = Braid::discovering(&target, Some(&loopback()), "*", asked.get(..1).expect("a portal"));
     call(braid.endpoint(), &["iscsi-inq"], braid.endpoint().url()).expect_ok();
     assert_joins(&braid, &net, braid.endpoint());
 }
@@ -84,7 +86,7 @@ fn all_targets_are_found_at_braids_address() {
     let target = Target::start(Kind::Tgt, Site::Behind(&net), SIZE);
     let other = target.second();
     net.cut(1, Cut::Drop);
-    let braid = Braid::discovering(&target, false, "*", &portals(&target));
+    let braid = Braid::discovering(&target, Some(&loopback()), "*", &portals(&target));
     let found = call(braid.endpoint(), &["iscsi-ls"], braid.endpoint().portal_url()).expect_ok().stdout;
     for iqn in [&braid.endpoint().iqn, &other.iqn] {
         let line = format!("Target:{iqn} Portal:{},1", braid.endpoint().portal);
@@ -97,4 +99,27 @@ fn all_targets_are_found_at_braids_address() {
     net.heal(1);
     told = braid.discover();
     assert!(told.stdout.contains("portal 10.1.0.2:23260: 2 targets"), "{}", told.show());
+}
+
+/// The kernel's initiator, on a machine of its own: what it finds at Braid's address works.
+#[test]
+fn the_kernels_initiator_finds_what_braid_has_found() {
+    let _place = HEAVY.enter();
+    crate::setup::tools();
+    let net = Net::new(2);
+    net.open_gate();
+    let guest = Machine::boot("initiator", net.near(), &[GATE.to_owned()], include_str!("initiator-init.sh"));
+    let target = Target::start(Kind::Tgt, Site::Behind(&net), SIZE);
+    net.cut(0, Cut::Drop);
+    let braid = Braid::discovering(&target, Some(GATE_ADDRESS), "*", &portals(&target));
+    let Endpoint { portal, iqn, lun, .. } = braid.endpoint();
+    let found = guest.run_for(LIMIT, &format!("iscsiadm -m discovery -t sendtargets -p {portal}\n"));
+    assert_eq!(found.trim(), format!("{portal},1 {iqn}"), "{}", braid.log());
+    let begin = format!("{LOG_IN}iqn={iqn}\nportal={portal}\nlun={lun}\n");
+    assert_eq!(
+        guest.run_for(LIMIT, &format!("{begin}works '' '' '' '' ''\n")).trim(),
+        "works",
+        "{}",
+        braid.log()
+    );
 }
