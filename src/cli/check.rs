@@ -205,9 +205,14 @@ mod tests {
     #[test]
     fn the_configuration_in_the_readme_is_right_and_short() {
         let readme = include_str!("../../README.md");
-        let text = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
-        assert!(text.lines().count() <= 5, "{text}");
-        let config = Config::from_toml(text, "README.md").unwrap_or_else(|error| panic!("{error}"));
-        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        let blocks = readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        // Where there are secrets there are files.
+        let blocks: Vec<_> = blocks.filter(|text| !text.contains("chap")).collect();
+        assert_eq!(blocks.len(), 3, "{blocks:?}");
+        for text in blocks {
+            assert!(text.lines().count() <= 5, "{text}");
+            let config = Config::from_toml(text, "README.md").unwrap_or_else(|error| panic!("{error}"));
+            assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        }
     }
 }

@@ -49,19 +49,20 @@ pub(crate) struct Manners {
     pub(crate) after_loss: AfterLoss,
     /// Connections really taken, whatever was granted.
     pub(crate) most: usize,
-    /// Answer to SendTargets, given out in parts of ten bytes.
+    /// Answer to SendTargets.
     pub(crate) targets: Vec<u8>,
+    /// Bytes of it that are given out at a time.
+    pub(crate) part: usize,
 }
 
 impl Default for Manners {
     fn default() -> Self {
-        Self { gap: Gap::Hold, after_loss: AfterLoss::GoOn, most: 8, targets: Vec::new() }
+        Self { gap: Gap::Hold, after_loss: AfterLoss::GoOn, most: 8, targets: Vec::new(), part: 10 }
     }
 }
 
 const TSIH: Tsih = Tsih(9);
 const WINDOW: u32 = 32;
-const PART: usize = 10;
 
 /// From a connection to the owner.
 enum Input {
@@ -276,7 +277,7 @@ impl Owner {
         self.exp = self.exp.next();
         let start = if request.ttt == Ttt::NONE { 0 } else { usize::try_from(request.ttt.0).unwrap() };
         let rest = self.manners.targets.get(start..).unwrap_or_default();
-        let part = rest.get(..PART).unwrap_or(rest).to_vec();
+        let part = rest.get(..self.manners.part).unwrap_or(rest).to_vec();
         let end = start + part.len();
         let final_ = end == self.manners.targets.len();
         let ttt = if final_ { Ttt::NONE } else { Ttt(u32::try_from(end).unwrap()) };

@@ -215,6 +215,18 @@ async fn r61_r237_r238_an_answer_in_parts_is_put_together() {
 }
 
 #[tokio::test]
+async fn an_answer_without_end_is_given_up() {
+    let long = b"TargetName=iqn.a\0".repeat(100_000);
+    let portal = fake::start(Manners { targets: long, part: 8192, ..Manners::default() }).await;
+    assert!(matches!(ask(portal).await, Err(DiscoverError::TooLong)));
+    let portal =
+        fake::start(Manners { targets: b"TargetName=iqn.a\0".to_vec(), part: 0, ..Manners::default() }).await;
+    let timing = Timing { login: Duration::from_millis(200), ..Timing::default() };
+    let asked = discover(&Route::to(portal.to_string()), INITIATOR, throwaway_isid(), &timing).await;
+    assert!(matches!(asked, Err(DiscoverError::Slow)), "parts that hold nothing");
+}
+
+#[tokio::test]
 async fn an_answer_that_cannot_be_read_is_an_error() {
     let portal = fake::start(Manners { targets: b"no key".to_vec(), ..Manners::default() }).await;
     assert!(matches!(ask(portal).await, Err(DiscoverError::Unreadable(_))));
