@@ -46,11 +46,16 @@ fn intercepted_with_a_dead_portal() {
     let net = Net::new(2);
     let target = Target::start(Kind::Tgt, Site::Behind(&net), SIZE);
     let other = target.second();
-    net.cut(1, Cut::Drop);
+    // What comes from there gets through, so that Braid can answer in its place.
+    net.cut(1, Cut::DropOut);
     let braid = Braid::discovering(&target, None, "iqn.*:disk", &portals(&target));
     braid.intercept(&["--apply"]).expect_ok();
-    let first = target.endpoints().first().expect("a portal");
-    call(first, &["iscsi-inq"], first.url()).expect_ok();
+    let [first, dead] = target.endpoints() else { panic!("two portals") };
+    for endpoint in [first, dead] {
+        call(endpoint, &["iscsi-inq"], endpoint.url()).expect_ok();
+        let found = call(endpoint, &["iscsi-ls"], endpoint.portal_url()).expect_ok().stdout;
+        assert!(found.contains(&format!("Target:{} Portal:{},1", endpoint.iqn, endpoint.portal)), "{found}");
+    }
     assert_eq!(braid.metrics().sum("braid_connections_passed_on_total", &[]), 0.0, "{}", braid.log());
     call(&other, &["iscsi-inq"], other.url()).expect_ok();
     assert_eq!(braid.metrics().sum("braid_connections_passed_on_total", &[]), 1.0, "{}", braid.log());
@@ -122,4 +127,25 @@ fn the_kernels_initiator_finds_what_braid_has_found() {
         "{}",
         braid.log()
     );
+}
+
+/// Portal groups of a LIO, by one of its portals: the paths stand group by group, and all carry data.
+#[test]
+fn portal_groups_stand_together() {
+    let _place = HEAVY.enter();
+    let net = Net::with_taps(4);
+    let target = Target::start(Kind::LioGroups, Site::Behind(&net), SIZE);
+    let all = portals(&target);
+    let braid = Braid::discovering(&target, Some(&loopback()), "*", all.get(2..3).expect("a portal"));
+    let shown = braid.discover().expect_ok().stdout;
+    let paths: Vec<_> = shown.lines().filter_map(|line| line.trim().strip_prefix("path ")).collect();
+    let expected = [(0, 1), (2, 1), (1, 2), (3, 2)]
+        .map(|(n, group)| format!("10.{n}.0.2:23260 from 10.{n}.0.1, portal group {group}"));
+    assert_eq!(paths, expected, "{shown}");
+    let endpoint = braid.endpoint();
+    call(endpoint, &["iscsi-perf", "-m", "16", "-b", "8", "-t", "4"], endpoint.url()).expect_ok();
+    let metrics = braid.metrics();
+    for path in &all {
+        assert!(metrics.bytes(path) > 0.0, "{path}\n{}\n{}", metrics.show(), braid.log());
+    }
 }
