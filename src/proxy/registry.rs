@@ -5,13 +5,15 @@
 //! told to stop, and the later one waits in `Predecessor::end` until it is gone. Claims on a key thus form a queue,
 //! and at most its head has connections to the target.
 //!
-//! A session that does not end in order may leave commands at the target; the registry remembers when that was, and
-//! whether it may have happened to the process before this one ([`Claim::predecessor`]).
+//! A session that does not end in order may leave commands at the target, and one that does may leave something in caches; the
+//! registry remembers when and what that was, and whether it may have happened to the process before this one
+//! ([`Claim::left_behind`]).
 //!
 //! The lock is held for map operations only and never on the data path.
 
 use super::clock;
 use crate::iscsi::{Isid, Tsih};
+use crate::session::Unwashed;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,6 +54,8 @@ pub(super) struct Registry {
 
 /// So long a session that did not end in order is remembered: no `fence_time` is longer.
 const MEMORY: Duration = Duration::from_secs(3600);
+/// Of more keys it is not remembered what they left in caches: the worst is assumed of all.
+const MOST_UNWASHED: usize = 4096;
 
 #[derive(Debug, Default)]
 struct State {
@@ -61,6 +65,10 @@ struct State {
     running: BTreeMap<Key, Entry>,
     /// When sessions ended that did not end in order.
     killed: BTreeMap<Key, Instant>,
+    /// What sessions left in caches, where that is not what is assumed of a key without one.
+    unwashed: BTreeMap<Key, Unwashed>,
+    /// Some of those were forgotten.
+    forgot: bool,
     /// Claims that were superseded but still live, so that stopping everything reaches them too.
     superseded: Vec<Entry>,
 }
@@ -83,6 +91,8 @@ pub(super) struct Claim {
     pub(super) tsih: Tsih,
     /// Commands are under way, or were when it ended.
     at_risk: bool,
+    /// What it has left in caches, once that is known.
+    unwashed: Option<Unwashed>,
     order: watch::Receiver<Order>,
     _alive: watch::Sender<()>,
 }
@@ -100,11 +110,11 @@ impl Registry {
         Self { died, state: Mutex::default() }
     }
 
-    /// Whether all sessions that ended have ended in order, or long enough ago.
+    /// Whether all sessions that ended have ended in order, or long enough ago, and nothing was left in caches.
     pub(super) fn is_clean(&self) -> bool {
         let mut state = self.lock();
         state.forget(clock::now());
-        state.killed.is_empty()
+        state.killed.is_empty() && !state.forgot && state.unwashed.values().all(Unwashed::is_nothing)
     }
 
     /// Claims a key. None if the registry is closed.
@@ -124,7 +134,8 @@ impl Registry {
             predecessor
         });
         let registry = Arc::clone(self);
-        let claim = Claim { registry, key, id, tsih, at_risk: false, order, _alive: alive_sender };
+        let claim =
+            Claim { registry, key, id, tsih, at_risk: false, unwashed: None, order, _alive: alive_sender };
         Some((claim, predecessor))
     }
 
@@ -158,6 +169,11 @@ impl Registry {
         }
     }
 
+    /// What is assumed to be in caches of a key that is not remembered.
+    fn assumed(&self, state: &State) -> Unwashed {
+        if state.forgot || self.died.is_some() { Unwashed::everything() } else { Unwashed::default() }
+    }
+
     /// A panic while the lock was held cannot have left a map half changed.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -167,6 +183,18 @@ impl Registry {
 impl State {
     fn forget(&mut self, now: Instant) {
         self.killed.retain(|_, at| now.saturating_duration_since(*at) < MEMORY);
+    }
+
+    fn remember(&mut self, key: &Key, unwashed: Unwashed, assumed: &Unwashed) {
+        if unwashed == *assumed {
+            self.unwashed.remove(key);
+            return;
+        }
+        if self.unwashed.len() >= MOST_UNWASHED && !self.unwashed.contains_key(key) {
+            self.unwashed.clear();
+            self.forgot = true;
+        }
+        self.unwashed.insert(key.clone(), unwashed);
     }
 
     fn knows(&self, tsih: Tsih) -> bool {
@@ -188,20 +216,25 @@ impl State {
 }
 
 impl Claim {
-    /// When an earlier session with this key may last have ended with commands under way, if one may have.
-    pub(super) fn predecessor(&self) -> Option<Instant> {
-        let killed = self.registry.lock().killed.get(&self.key).copied();
-        killed.max(self.registry.died)
+    /// When an earlier session with this key may last have ended with commands under way, if one may have, and what such
+    /// sessions may have left in caches.
+    pub(super) fn left_behind(&self) -> (Option<Instant>, Unwashed) {
+        let state = self.registry.lock();
+        let killed = state.killed.get(&self.key).copied();
+        let unwashed = state.unwashed.get(&self.key).cloned();
+        (killed.max(self.registry.died), unwashed.unwrap_or_else(|| self.registry.assumed(&state)))
     }
 
-    /// Commands may be under way from now on.
-    pub(super) fn begins(&mut self) {
+    /// Commands may be under way from now on. Should it be killed, this may be left in caches.
+    pub(super) fn begins(&mut self, worst: Unwashed) {
         self.at_risk = true;
+        self.unwashed = Some(worst);
     }
 
-    /// It has ended in order: nothing is under way.
-    pub(super) fn ended_in_order(&mut self) {
+    /// It has ended in order: nothing is under way, and no more than this is left in caches.
+    pub(super) fn ended_in_order(&mut self, unwashed: Unwashed) {
         self.at_risk = false;
+        self.unwashed = Some(unwashed);
     }
 
     /// Ends when this session is asked to stop, or more.
@@ -232,6 +265,10 @@ impl Drop for Claim {
             state.running.remove(&self.key);
         }
         state.superseded.retain(|entry| entry.id != self.id);
+        if let Some(unwashed) = self.unwashed.take() {
+            let assumed = self.registry.assumed(&state);
+            state.remember(&self.key, unwashed, &assumed);
+        }
         if self.at_risk {
             let now = clock::now();
             state.forget(now);
@@ -352,22 +389,54 @@ mod tests {
     fn a_session_that_did_not_end_in_order_is_remembered() {
         let registry = Arc::new(Registry::default());
         let claim = |name| registry.claim(key(name)).unwrap().0;
+        let nothing = (None, Unwashed::default());
         let mut first = claim("a");
-        assert_eq!(first.predecessor(), None);
-        first.begins();
-        first.ended_in_order();
+        assert_eq!(first.left_behind(), nothing);
+        first.begins(Unwashed::everything());
+        first.ended_in_order(Unwashed::default());
         drop(first);
         assert!(registry.is_clean());
         let mut second = claim("a");
-        assert_eq!(second.predecessor(), None);
-        second.begins();
+        assert_eq!(second.left_behind(), nothing);
+        second.begins(Unwashed::everything());
         drop(second);
-        assert!(claim("a").predecessor().is_some());
-        assert_eq!(claim("b").predecessor(), None);
+        let (killed, unwashed) = claim("a").left_behind();
+        assert!(killed.is_some());
+        assert_eq!(unwashed, Unwashed::everything());
+        assert_eq!(claim("b").left_behind(), nothing);
         assert!(!registry.is_clean());
+    }
+
+    #[test]
+    fn what_is_left_in_caches_is_remembered_until_it_is_washed() {
         let died = clock::now();
-        let after = Arc::new(Registry::new(Some(died)));
-        assert_eq!(after.claim(key("a")).unwrap().0.predecessor(), Some(died));
+        let registry = Arc::new(Registry::new(Some(died)));
+        let claim = |name| registry.claim(key(name)).unwrap().0;
+        let worst = (Some(died), Unwashed::everything());
+        assert_eq!(claim("a").left_behind(), worst);
+        let ends = |unwashed| {
+            let mut session = claim("a");
+            session.begins(Unwashed::everything());
+            session.ended_in_order(unwashed);
+        };
+        ends(Unwashed::default());
+        assert_eq!(claim("a").left_behind(), (Some(died), Unwashed::default()));
+        assert_eq!(claim("b").left_behind(), worst);
+        assert!(registry.is_clean());
+        ends(Unwashed::everything());
+        assert_eq!(claim("a").left_behind(), worst);
+    }
+
+    #[test]
+    fn of_too_many_sessions_the_worst_is_assumed() {
+        let registry = Arc::new(Registry::default());
+        for n in 0..=MOST_UNWASHED {
+            let mut session = registry.claim(key(&n.to_string())).unwrap().0;
+            session.begins(Unwashed::everything());
+            session.ended_in_order(Unwashed::everything());
+        }
+        assert_eq!(registry.claim(key("another")).unwrap().0.left_behind().1, Unwashed::everything());
+        assert!(!registry.is_clean());
     }
 
     #[test]

@@ -26,7 +26,7 @@ use super::notice::Observer;
 use crate::iscsi::FrameError;
 use crate::login::{LoginPlan, Negotiated};
 use crate::metrics::Side;
-use crate::session::{Cause, ConnId, Event, How, Output, PathId, Session};
+use crate::session::{Cause, ConnId, Event, How, Output, PathId, Session, Unwashed};
 use smallvec::SmallVec;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -104,10 +104,10 @@ async fn link_up(mut links: watch::Receiver<u64>) -> Errand {
 type Dialled = Result<(Conn, Negotiated), DialError>;
 
 /// How a session ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Ending {
-    /// Everything was finished and logged out.
-    InOrder,
+    /// Everything was finished and logged out; this is left in caches.
+    InOrder(Unwashed),
     /// It was told to end at once.
     Killed,
 }
@@ -178,18 +178,18 @@ impl Driver {
             upstream: self.upstream.iter().map(|up| (up.id, Ok(()))).collect(),
             ..Ready::default()
         };
-        loop {
+        let ending = loop {
             self.apply(ready, clock::now());
-            match self.end {
+            match self.end.take() {
                 Some(Ending::Killed) => return Ending::Killed,
-                Some(Ending::InOrder) => break,
+                Some(ending) => break ending,
                 None => ready = self.select().await,
             }
-        }
+        };
         self.errands.abort_all();
         self.close_downstream();
         while self.closing.join_next().await.is_some() {}
-        Ending::InOrder
+        ending
     }
 
     /// Waits until there is something to do.
@@ -331,7 +331,7 @@ impl Driver {
                 Output::Open(id, path, plan) => self.open(id, path, plan),
                 Output::Close(id, how) => self.close_upstream(id, how),
                 Output::CloseDownstream => self.close_downstream(),
-                Output::Finished => self.end = Some(Ending::InOrder),
+                Output::Finished(unwashed) => self.end = Some(Ending::InOrder(unwashed)),
                 Output::Note(notice) => self.observer.note(&notice),
             }
         }

@@ -21,7 +21,7 @@ use crate::login::{
     TargetStep,
 };
 use crate::metrics::{LoginResult, Terms};
-use crate::session::{Fanout, PathId, PathPlan, Session, SessionPlan};
+use crate::session::{Fanout, PathId, PathPlan, Session, SessionPlan, Unwashed};
 use bytes::BytesMut;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::SocketAddr;
@@ -399,16 +399,17 @@ async fn run(shared: &Arc<Shared>, conn: Conn, wanted: Option<SocketAddr>, grant
     );
     let portals = answer(&[record]);
     let home_login = (home, leading.agreed, plan);
-    let plan = session_plan(&target, fanout, (agreed, portals), home_login, claim.predecessor());
+    let plan = session_plan(&target, fanout, (agreed, portals), home_login, claim.left_behind());
+    let worst = if plan.has_twins() { Unwashed::everything() } else { Unwashed::default() };
     let engine = Session::new(plan, clock::now());
     let home = (SessionPlan::HOME_CONN, leading.conn);
     let orders = (claim.stopped(), claim.killed());
     let links = shared.links.watch();
     let driver = Driver::new(engine, ways, conn, home, orders, links, Observer::new(metrics, names));
-    claim.begins();
+    claim.begins(worst);
     match driver.run().await {
-        Ending::InOrder => {
-            claim.ended_in_order();
+        Ending::InOrder(unwashed) => {
+            claim.ended_in_order(unwashed);
             tracing::info!("session ended");
         }
         Ending::Killed => tracing::warn!("session killed: it did not end in time"),
@@ -541,7 +542,7 @@ fn session_plan(
     fanout: Fanout,
     (downstream, send_targets): (Negotiated, KeyList),
     (home_path, home, home_login): (PathId, Negotiated, LoginPlan),
-    predecessor: Option<Instant>,
+    (predecessor, unwashed): (Option<Instant>, Unwashed),
 ) -> SessionPlan {
     let path = |path: &PathConfig| PathPlan {
         name: path.name.clone(),
@@ -561,6 +562,7 @@ fn session_plan(
         fence: target.fence,
         fence_time: target.fence_time,
         predecessor,
+        unwashed,
         queue_time: target.queue_time,
         exhausted: target.exhausted,
         ping_interval: target.ping_interval,

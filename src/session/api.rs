@@ -1,11 +1,12 @@
 //! What goes into and comes out of the engine.
 
-use crate::iscsi::Pdu;
 use crate::iscsi::text::KeyList;
+use crate::iscsi::{Lun, Pdu};
 use crate::login::{LoginPlan, Negotiated};
 pub use crate::path::health::{Doubt, Sample};
 use crate::path::select::Policy;
 pub use crate::scsi::alua::State as AccessState;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// A path of the session: index into [`SessionPlan::paths`].
@@ -100,6 +101,8 @@ pub struct SessionPlan {
     /// Braid died, or the session did not end in time and was killed. None if it is known that no such session was.
     /// For `fence_time` from then on, each unit is fenced before its first command.
     pub predecessor: Option<Instant>,
+    /// What earlier sessions of this initiator may have left in caches.
+    pub unwashed: Unwashed,
     /// How long commands are held while no path works.
     pub queue_time: Duration,
     /// What becomes of them then.
@@ -125,9 +128,50 @@ pub struct SessionPlan {
     pub send_targets: KeyList,
 }
 
+/// Units of which the cache of a target may still hold writes, where paths lead to targets of different names: no flush has
+/// reached all of them since.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Unwashed {
+    /// Units for which it is otherwise than for the others.
+    units: BTreeSet<Lun>,
+    others: bool,
+}
+
+impl Unwashed {
+    /// After a session that did not end in order.
+    #[must_use]
+    pub const fn everything() -> Self {
+        Self { units: BTreeSet::new(), others: true }
+    }
+
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        !self.others && self.units.is_empty()
+    }
+
+    pub(super) fn may_hold(&self, lun: Lun) -> bool {
+        self.others != self.units.contains(&lun)
+    }
+
+    pub(super) fn note(&mut self, lun: Lun, left: bool) {
+        if left == self.others {
+            self.units.remove(&lun);
+        } else {
+            self.units.insert(lun);
+        }
+    }
+}
+
 impl SessionPlan {
     /// The connection of the leading login.
     pub const HOME_CONN: ConnId = ConnId(0);
+
+    /// Whether paths lead to targets of different names.
+    #[must_use]
+    pub fn has_twins(&self) -> bool {
+        self.paths.iter().any(|path| Some(&path.target) != self.paths.first().map(|first| &first.target))
+    }
 }
 
 /// Why a connection ended.
@@ -207,8 +251,8 @@ pub enum Output {
     Close(ConnId, How),
     /// Send what is queued to the initiator, then close; the session is over once upstream connections are closed too.
     CloseDownstream,
-    /// Everything is closed: drop the session.
-    Finished,
+    /// Everything is closed: drop the session. This is left in caches.
+    Finished(Unwashed),
     /// For logs and metrics.
     Note(Notice),
 }

@@ -11,26 +11,32 @@
 //! home, where task management finds it; while it waits for a wash it is inside Braid. A command that changes reservations
 //! waits for a wash too, since it may shut the others out, but not for one that cannot be had.
 //!
+//! Tapes, changers and the like keep in the device what they have not written: there is nothing to mark.
+//!
 //! # When a target is gone
 //! Other nexuses with the same target do: a wash whose nexus is lost is sent again over any that has proved to show the unit.
+//! One that stays unanswered may have been cleared by somebody else: its nexus is asked ([`super::cleared`]).
 //! While there is none the flush is held, for as long as commands are held when no path works at all (`queue_time`). Then
 //! what is in that cache may be lost with the target, and the initiator is told: HARDWARE ERROR, WRITE ERROR, as arrays say whose
-//! cache has failed. The mark is gone then: the initiator knows. So it must be a sense that is not tried again, since the next flush
-//! would end well: Linux passes this one on to the file system, but tries MEDIUM ERROR with the same code again
+//! cache has failed. Once it was told so of the whole unit the mark is gone: the initiator knows. (A flush of some blocks says
+//! nothing of the others: the next one is told too, without being held.) So it must be a sense that is not tried again, since the
+//! next flush would end well: Linux passes this one on to the file system, but tries MEDIUM ERROR with the same code again
 //! (`scsi_check_sense`). A write that runs again elsewhere because its path was lost is marked where it was answered.
 //!
 //! A target that is back may have lost power meanwhile. Where it says so (29h/01h) and had a mark, the initiator hears of it
-//! ([`super::attention`]), as it would have of its own target. Where it says the same at every login, nobody can tell.
+//! ([`super::attention`]), as it would have of its own target. Where it says the same at every login, nobody can tell. The
+//! mark stays: a nexus may say so late, when more was written.
 //!
 //! A target all of whose ports are standby or unavailable (ALUA) takes no flush (SPC-4 section 5.15.2.4): what was written
 //! through them is the unit's to look after, and the active ports' flush is for all of it.
 //!
 //! # From session to session
-//! A session that ends washes what is marked and can be reached. Where its predecessor did not end in order, everything is
-//! taken to be marked everywhere.
+//! A session that ends washes what is marked and can be reached, and says what is left ([`Unwashed`]). That, and everything
+//! if it did not end in order, is taken to be marked everywhere by its successor. (Of a zoned disk, whose commands all go
+//! over home, that is not done: elsewhere it cannot be proved to be the same.)
 
 use super::Session;
-use super::api::ConnId;
+use super::api::{ConnId, Unwashed};
 use super::group::TargetId;
 use super::nexus::{ConnState, HOME, NexusId, NexusState};
 use super::tasks::{Origin, Task, TaskKey};
@@ -50,12 +56,16 @@ struct Mark {
     first: u64,
     last: u64,
     at: Instant,
+    /// The oldest write of which the target has not said that it was lost.
+    at_risk: u64,
     /// A wash is under way, for writes up to this.
     washing: Option<u64>,
     /// Writes up to this were washed, well or not.
-    tried: u64,
+    tried: Option<u64>,
     /// A wash was refused for something that may pass: not again before.
     retry_at: Option<Instant>,
+    /// A flush has failed because no wash could be had, and none has ended well since.
+    told: bool,
     /// Nothing is known of such a write: an earlier session may have left one.
     feared: bool,
 }
@@ -80,15 +90,25 @@ impl Caches {
     fn mark(&mut self, lun: Lun, target: TargetId, feared: bool, at: Instant) {
         // What an earlier session left is older than everything of this one.
         let number = if feared { 0 } else { self.written };
-        let fresh = Mark { first: number, last: number, at, washing: None, tried: 0, retry_at: None, feared };
+        let fresh = Mark {
+            first: number,
+            last: number,
+            at_risk: number,
+            at,
+            washing: None,
+            tried: None,
+            retry_at: None,
+            told: false,
+            feared,
+        };
         let mark = self.marks.entry((lun, target)).or_insert(fresh);
         (mark.last, mark.at, mark.feared) = (number, at, feared);
     }
 
-    /// Writes up to a number are durable at a target, or lost.
+    /// Writes up to a number are durable at a target.
     fn clean(&mut self, lun: Lun, target: TargetId, up_to: u64) {
         let Some(mark) = self.marks.get_mut(&(lun, target)) else { return };
-        mark.first = mark.first.max(up_to + 1);
+        (mark.first, mark.told) = (mark.first.max(up_to + 1), false);
         if mark.last <= up_to {
             self.marks.remove(&(lun, target));
         }
@@ -148,7 +168,7 @@ impl Session {
         let Some(task) = self.tasks.get(key) else { return };
         let (lun, command) = (task.lun, &task.command);
         let good = response.response == 0 && response.status == status::GOOD;
-        if is_cached(command) && response.tells_of_a_run() {
+        if is_cached(command) && response.tells_of_a_run() && !self.unit_buffers(lun) {
             self.caches.written += 1;
             self.caches.mark(lun, target, false, now);
         } else if command.class == Class::Flush(Extent::ALL)
@@ -160,9 +180,9 @@ impl Session {
         }
     }
 
-    /// An earlier session may have left anything of a unit in any cache.
+    /// The first command for a unit: an earlier session may have left something of it in any cache.
     pub(super) fn fear_caches(&mut self, lun: Lun, now: Instant) {
-        if self.caches.several && self.plan.predecessor.is_some_and(|since| now < since + self.quarantine()) {
+        if self.caches.several && self.plan.unwashed.may_hold(lun) {
             for path in 0..self.paths.len() {
                 let target = self.target_of(super::PathId(path));
                 self.caches.mark(lun, target, true, now);
@@ -175,12 +195,30 @@ impl Session {
         self.caches.written
     }
 
-    /// A target has lost what its cache held of the writes up to a number: whether there may have been any, and when the
-    /// youngest that it held then or later was answered. The initiator is told.
+    /// A unit is no disk: what was feared for it is not, or it has nothing in caches of targets at all.
+    pub(super) fn caches_of_no_disk(&mut self, lun: Lun) {
+        let none = self.unit_buffers(lun);
+        self.caches.marks.retain(|at, mark| at.0 != lun || !none && !mark.feared);
+    }
+
+    /// What is left in caches, now that the session ends.
+    pub(super) fn unwashed(&self) -> Unwashed {
+        let mut left = self.plan.unwashed.clone();
+        if self.caches.several {
+            for lun in self.units.keys() {
+                left.note(*lun, self.caches.marks.keys().any(|(of, _)| of == lun));
+            }
+        }
+        left
+    }
+
+    /// A target says that it has lost what its cache held, of the writes up to a number as far as is known: whether there may have
+    /// been any of which it has not said so yet, and when the youngest that it held then or later was answered.
     pub(super) fn cache_lost(&mut self, lun: Lun, target: TargetId, up_to: u64) -> Option<Instant> {
-        let held = self.caches.marks.get(&(lun, target)).filter(|mark| mark.first <= up_to)?.at;
-        self.caches.clean(lun, target, up_to);
-        Some(held)
+        let mark = self.caches.marks.get_mut(&(lun, target))?;
+        let lost = mark.at_risk.max(mark.first) <= up_to.min(mark.last);
+        mark.at_risk = mark.at_risk.max(up_to + 1);
+        lost.then_some(mark.at)
     }
 
     /// Before the commands of the queues are looked at.
@@ -191,6 +229,13 @@ impl Session {
     /// When a command that waits for washes is to be looked at again.
     pub(super) fn caches_deadline(&self) -> Option<Instant> {
         self.caches.look_at
+    }
+
+    /// A command will be sent later than was thought: writes before it may be answered until then.
+    pub(super) fn flush_held(&mut self, key: TaskKey) {
+        if let Some(task) = self.tasks.get_mut(key) {
+            task.flushes = None;
+        }
     }
 
     fn look_at_caches(&mut self, at: Instant) {
@@ -216,7 +261,7 @@ impl Session {
         if broken!(self.rules, OnlyHomeFlushed) {
             return false;
         }
-        let (mut waits, mut unreachable) = (false, None);
+        let (mut waits, mut soon, mut unreachable) = (false, false, None);
         for target in targets {
             match self.wash(lun, target, need == Need::Wanted, up_to, now) {
                 Washing::Done => {}
@@ -226,28 +271,47 @@ impl Session {
                     let again = self.caches.marks.get(&(lun, target)).is_some_and(|m| m.retry_at.is_some());
                     unreachable = unreachable.or_else(|| again.then_some(target));
                 }
+                Washing::Unreachable if self.may_reach_soon(lun, target) => soon = true,
                 Washing::Unreachable => unreachable = Some(target),
             }
         }
         let Some(task) = self.tasks.get_mut(key) else { return true };
-        if need == Need::Wanted || unreachable.is_none() {
-            task.cut_off = None;
-            return waits;
-        }
-        let until = *task.cut_off.get_or_insert(now) + self.plan.queue_time;
-        if now < until {
-            self.look_at_caches(until);
-            if self.home_state() == NexusState::Up {
-                // It may be in use for the first time, and not have been looked for elsewhere.
-                self.unit_used(lun, now);
+        let Some(target) = unreachable.filter(|_| need == Need::Demanded) else {
+            if !soon {
+                task.cut_off = None;
             }
-        } else if let Some(target) = unreachable {
-            self.caches.marks.remove(&(lun, target));
-            let sense = Sense { key: key::HARDWARE_ERROR, asc: 0x0c, ascq: 0 };
-            let response = ScsiResponse::check_condition(&self.own_sense(lun, sense));
-            self.fail_flushes(lun, &response, now);
+            return waits || soon;
+        };
+        let fresh = task.cut_off.is_none();
+        let until = *task.cut_off.get_or_insert(now) + self.plan.queue_time;
+        let told = self.caches.marks.get(&(lun, target)).is_some_and(|mark| mark.told);
+        if now >= until || told && !waits && !soon {
+            self.flush_impossible(lun, target, now);
+            return true;
+        }
+        self.look_at_caches(until);
+        if fresh && self.home_state() == NexusState::Up {
+            // It may be in use for the first time, and not have been looked for elsewhere.
+            self.unit_used(lun, now);
         }
         true
+    }
+
+    /// A target's cache cannot be washed: those that wait for it are told.
+    fn flush_impossible(&mut self, lun: Lun, target: TargetId, now: Instant) {
+        let sense = Sense { key: key::HARDWARE_ERROR, asc: 0x0c, ascq: 0 };
+        let response = ScsiResponse::check_condition(&self.own_sense(lun, sense));
+        let whole = self.fail_flushes(lun, &response, now);
+        if whole {
+            self.caches.marks.remove(&(lun, target));
+        } else if let Some(mark) = self.caches.marks.get_mut(&(lun, target)) {
+            mark.told = true;
+        }
+    }
+
+    /// Whether a target is there and is being asked whether it shows the unit.
+    fn may_reach_soon(&self, lun: Lun, target: TargetId) -> bool {
+        (HOME..=self.paths.len()).any(|n| self.is_in_service_at(n, target) && self.unit_is_asked_for(lun, n))
     }
 
     /// Washes a target's cache, if it can be.
@@ -256,7 +320,7 @@ impl Session {
         if mark.washing.is_some() {
             return Washing::UnderWay;
         }
-        if once && mark.tried >= up_to && mark.tried > 0 {
+        if once && mark.tried >= Some(up_to) {
             return Washing::Done;
         }
         let Some(nexus) = self.nexus_to_wash(lun, target) else {
@@ -285,11 +349,13 @@ impl Session {
     fn nexus_to_wash(&self, lun: Lun, target: TargetId) -> Option<NexusId> {
         let carries =
             |nexus: NexusId| self.conns.iter().any(|c| c.nexus == nexus && c.state == ConnState::Up);
-        let in_service = |nexus: NexusId| {
-            let up = |n: &super::nexus::Nexus| n.state == NexusState::Up && n.group.target == target;
-            self.nexus(nexus).is_some_and(up) && carries(nexus)
-        };
-        (HOME..=self.paths.len()).find(|nexus| in_service(*nexus) && self.unit_reached(lun, *nexus))
+        let fits =
+            |n: &NexusId| self.is_in_service_at(*n, target) && carries(*n) && self.unit_reached(lun, *n);
+        (HOME..=self.paths.len()).find(fits)
+    }
+
+    fn is_in_service_at(&self, nexus: NexusId, target: TargetId) -> bool {
+        self.nexus(nexus).is_some_and(|n| n.state == NexusState::Up && n.group.target == target)
     }
 
     /// Whether a target says that none of its ports gives access to the unit, and that is no passing state.
@@ -303,10 +369,7 @@ impl Session {
 
     /// Whether a target shows another unit, over all its nexuses that are in service.
     fn is_another_at(&self, lun: Lun, target: TargetId) -> bool {
-        let with = |nexus: &NexusId| {
-            let up = |n: &super::nexus::Nexus| n.state == NexusState::Up && n.group.target == target;
-            self.nexus(*nexus).is_some_and(up)
-        };
+        let with = |nexus: &NexusId| self.is_in_service_at(*nexus, target);
         let mut nexuses = (HOME..=self.paths.len()).filter(with).peekable();
         nexuses.peek().is_some() && nexuses.all(|nexus| self.unit_refused(lun, nexus))
     }
@@ -327,7 +390,7 @@ impl Session {
         let good = response.response == 0 && response.status == status::GOOD;
         let passing = [status::BUSY, status::TASK_SET_FULL, status::TASK_ABORTED, status::ACA_ACTIVE];
         if good {
-            mark.tried = up_to;
+            mark.tried = Some(up_to);
             self.caches.clean(lun, target, up_to);
         } else if response.is_attention() {
             self.attention_met(nexus, lun, response, sent_at);
@@ -335,16 +398,18 @@ impl Session {
                 self.attention_doubts(lun, nexus, (response, sent_at), now);
             }
         } else if response.says_no_unit() {
+            mark.tried = Some(up_to);
+            mark.retry_at = Some(now + self.plan.reconnect.0);
             self.unit_missing(lun, nexus, now);
         } else if passing.contains(&response.status)
             || response.is_access_refusal()
             // Home holds the reservation, so that its own answer would not tell.
             || response.status == status::RESERVATION_CONFLICT && reserved
         {
-            mark.tried = up_to;
+            mark.tried = Some(up_to);
             mark.retry_at = Some(now + self.plan.reconnect.0);
         } else {
-            mark.tried = up_to;
+            mark.tried = Some(up_to);
             self.fail_flushes(lun, response, now);
         }
     }
@@ -356,8 +421,14 @@ impl Session {
         }
     }
 
-    /// What was to be made durable for commands that wait cannot be: they all fail.
-    fn fail_flushes(&mut self, lun: Lun, response: &ScsiResponse, now: Instant) {
+    /// A wash whose nexus shows the unit no more, or gives no access to it: nobody would ask that nexus what became of it.
+    pub(super) fn is_vain_wash(&self, task: &Task) -> bool {
+        let over = |nexus| !self.unit_reached(task.lun, nexus);
+        matches!(task.origin, Origin::Wash(_)) && task.only_nexus.is_some_and(over)
+    }
+
+    /// What was to be made durable for commands that wait cannot be: they all fail. Returns whether one was for the whole unit.
+    fn fail_flushes(&mut self, lun: Lun, response: &ScsiResponse, now: Instant) -> bool {
         let waits = |t: &Task| {
             t.is_initiators()
                 && t.lun == lun
@@ -365,29 +436,27 @@ impl Session {
                 && t.flushes.is_some()
                 && need(&t.command) == Need::Demanded
         };
+        let mut whole = false;
         for key in self.tasks.select(waits) {
             self.unqueue(key);
             if let Some(task) = self.tasks.get_mut(key) {
                 task.queued = false;
+                whole |= !matches!(task.command.class, Class::Flush(extent) if extent != Extent::ALL);
             }
             self.respond(key, response.clone(), now);
         }
+        whole
     }
 
     /// The session ends: washes what can be washed, once. Returns whether there is anything to wait for.
     pub(super) fn wash_at_end(&mut self, now: Instant) -> bool {
         let marks: Vec<(Lun, TargetId)> = self.caches.marks.keys().copied().collect();
+        let up_to = self.caches.written;
+        let mut waits = false;
         for (lun, target) in marks {
-            let up_to = self.caches.written;
-            let done = match self.wash(lun, target, true, up_to, now) {
-                Washing::UnderWay => false,
-                Washing::Done | Washing::Unreachable => true,
-            };
-            if done {
-                self.caches.marks.remove(&(lun, target));
-            }
+            waits |= self.wash(lun, target, true, up_to, now) == Washing::UnderWay;
         }
-        !self.caches.marks.is_empty()
+        waits
     }
 }
 

@@ -69,7 +69,7 @@ impl Session {
             }
         }
         if self.conns.is_empty() {
-            self.outputs.push_back(Output::Finished);
+            self.outputs.push_back(Output::Finished(self.unwashed()));
             if let Some(finishing) = &mut self.finishing {
                 finishing.told = true;
             }

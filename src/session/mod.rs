@@ -193,9 +193,7 @@ impl Session {
             strangers: Vec::new(),
             checks: Vec::new(),
             inventories: BTreeMap::new(),
-            caches: caches::Caches::new(
-                plan.paths.iter().any(|p| Some(&p.target) != plan.paths.first().map(|f| &f.target)),
-            ),
+            caches: caches::Caches::new(plan.has_twins()),
             ghosts: Vec::new(),
             fences: Vec::new(),
             stuck_check_at: None,

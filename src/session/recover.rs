@@ -243,6 +243,7 @@ impl Session {
             if std::mem::take(&mut task.queued) {
                 self.unqueue(*key);
             }
+            self.flush_held(*key);
         }
     }
 

@@ -536,6 +536,7 @@ impl Session {
 
     /// A command will run again.
     pub(super) fn recall(&mut self, key: TaskKey) {
+        self.flush_held(key);
         let tasks = &self.tasks;
         let waiting = self.order.recall(key, |k| tasks.runs(k));
         self.held_by_barrier(&waiting);

@@ -343,7 +343,7 @@ impl Engine {
                 self.downstream_closed = true;
                 "close the initiator's connection".into()
             }
-            Output::Finished => {
+            Output::Finished(_) => {
                 if !self.downstream_closed || !self.targets.is_empty() {
                     return Err("finished too early".into());
                 }

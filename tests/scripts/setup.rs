@@ -5,7 +5,7 @@ use braid::iscsi::text::{KeyList, parse_boolean};
 use braid::iscsi::{Cid, CmdSn, Isid, StatSn, Tsih};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::path::select::Policy;
-use braid::session::{Barriers, Exhausted, Fanout, FenceMethod, PathId, PathPlan, SessionPlan};
+use braid::session::{Barriers, Exhausted, Fanout, FenceMethod, PathId, PathPlan, SessionPlan, Unwashed};
 use std::time::Duration;
 
 pub(crate) const INITIATOR: &str = "iqn.2026-11.org.example:host";
@@ -86,6 +86,7 @@ pub(crate) fn plan() -> SessionPlan {
         barriers: Barriers::Strict,
         fence_time: SECOND * 60,
         predecessor: None,
+        unwashed: Unwashed::default(),
         queue_time: SECOND * 30,
         exhausted: Exhausted::Close,
         ping_interval: SECOND * 5,

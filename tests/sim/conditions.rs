@@ -97,6 +97,8 @@ pub(crate) struct Conditions {
     foreign_holds: Vec<bool>,
     /// It did at some time.
     foreign_held: Vec<bool>,
+    /// Another initiator had to do with its reservations in whatever way.
+    contended: Vec<bool>,
     medium_errors: u32,
     /// Connections were lost since the session began: an outcome may be unknown.
     losses: u32,
@@ -142,6 +144,7 @@ impl Conditions {
             beliefs: vec![Belief::default(); scenario.units],
             foreign_holds: vec![false; scenario.units],
             foreign_held: vec![false; scenario.units],
+            contended: vec![false; scenario.units],
             medium_errors: 0,
             losses: 0,
             keeps_stale: !scenario.persona.returns_reservation || groups.len() > 1,
@@ -308,11 +311,13 @@ impl Conditions {
 
     pub(crate) fn preempted(&mut self, event: u32, unit: usize) {
         self.happens(event, unit, self.preempted);
+        self.contended[unit] = true;
     }
 
     /// Another initiator did something that those are told of who are registered; `home`: home is.
     pub(crate) fn interfered(&mut self, event: u32, unit: usize, code: (u8, u8), home: bool) {
         self.happens(event, unit, code);
+        self.contended[unit] = true;
         // What only further nexuses are told looks like what the initiator did itself.
         self.happened.retain(|h| h.event != event || home);
     }
@@ -320,6 +325,7 @@ impl Conditions {
     pub(crate) fn foreign_reserves(&mut self, unit: usize, holds: bool) {
         self.foreign_holds[unit] |= holds;
         self.foreign_held[unit] |= holds;
+        self.contended[unit] |= holds;
     }
 
     /// A medium error was injected.
@@ -428,9 +434,11 @@ impl Conditions {
         }
     }
 
-    /// A flush did not reach what a target may have held in its cache.
-    pub(crate) fn flush_failed(&self) {
-        assert!(self.losses > 0 && self.groups, "P3: a flush failed though nothing was lost");
+    /// A flush did not reach what a target may have held in its cache: its paths were lost, in an earlier session perhaps that
+    /// left something there, or it shows the unit no more, or somebody else's reservation shuts its nexus out (and mostly home).
+    pub(crate) fn flush_failed(&self, unit: usize) {
+        let lost = self.scarred || self.other_luns_changed || self.contended[unit];
+        assert!(lost && self.groups, "P3: a flush failed though nothing was lost");
     }
 
     pub(crate) fn medium_error(&mut self) {

@@ -925,7 +925,8 @@ impl Initiator {
             }
             (4, 0x0c, 0) if matches!(pending.kind, Kind::Flush) => {
                 self.coverage.hit("sense: what is in the cache of a target that is gone cannot be flushed");
-                self.conditions.flush_failed();
+                self.conditions.flush_failed(unit);
+                self.oracle.flush_failed(pending.op);
             }
             (5, 0x26 | 0x24, _) if matches!(pending.kind, Kind::Reserve(_) | Kind::Ask { .. }) => {}
             other => panic!("P3: sense {other:x?} without a reason, for {:?}", pending.kind),

@@ -37,6 +37,9 @@ struct Cell {
     floor: Values,
     /// What was written since.
     since: Values,
+    /// What it may have held when a flush of it failed, and the last command before that. What of it is still there no
+    /// later flush makes durable: it may be in a cache that is gone, and the initiator was told.
+    given_up: (Values, u64),
     /// Counts the commands that changed `may`.
     version: u32,
 }
@@ -44,14 +47,29 @@ struct Cell {
 impl Cell {
     /// Values up to `seq` are durable: `covered` is what the block may have held then.
     fn harden(&mut self, covered: &Values, seq: u64) {
+        let given_up = covered.iter().any(|v| v.seq <= self.given_up.1);
+        if !given_up && self.given_up.1 < seq {
+            self.given_up = Default::default();
+        }
         let newer = self.floor.iter().filter(|v| v.seq > seq).count();
         if newer == 0 {
             self.floor.clone_from(covered);
-        } else if newer < self.floor.len() {
+        } else if newer < self.floor.len() || covered.iter().any(|v| v.seq > seq) {
             // What a HEAD OF QUEUE command wrote may have been there earlier, or not.
             add(&mut self.floor, covered);
         }
         self.since.retain(|v| v.seq > seq);
+        if given_up {
+            add(&mut self.floor, &self.given_up.0);
+        }
+    }
+
+    /// A flush that was issued as `seq` has failed.
+    fn give_up(&mut self, seq: u64) {
+        let mut left = self.after_power_cut();
+        left.retain(|v| v.seq <= seq);
+        add(&mut left, &self.given_up.0);
+        self.given_up = (left, seq.max(self.given_up.1));
     }
 
     fn after_power_cut(&self) -> Values {
@@ -134,7 +152,13 @@ pub(crate) type OpId = u64;
 impl Oracle {
     pub(crate) fn new(units: usize, blocks: usize, native: bool) -> Self {
         let zero: Values = smallvec::smallvec![Value { stamp: 0, seq: 0 }];
-        let cell = Cell { may: zero.clone(), floor: zero, since: Values::new(), version: 0 };
+        let cell = Cell {
+            may: zero.clone(),
+            floor: zero,
+            since: Values::new(),
+            given_up: Default::default(),
+            version: 0,
+        };
         let units = vec![vec![cell; blocks]; units];
         Self { units, ops: BTreeMap::new(), seq: 0, early: Vec::new(), native }
     }
@@ -317,6 +341,14 @@ impl Oracle {
         }
     }
 
+    /// A flush failed: what it was to make durable may be lost. Nothing is said of blocks that are not in its range.
+    pub(crate) fn flush_failed(&mut self, id: OpId) {
+        let Some(op) = self.ops.remove(&id) else { return };
+        for lba in op.span.lba..op.span.lba + op.span.blocks {
+            self.units[op.span.unit][lba].give_up(op.seq);
+        }
+    }
+
     fn hardened(&mut self, flush: &Op) {
         for (at, covered) in flush.before.iter().enumerate() {
             self.units[flush.span.unit][flush.span.lba + at].harden(covered, flush.covers[at]);
@@ -432,7 +464,12 @@ impl Oracle {
                     && !self.early.contains(&stamp)
             });
             if passed {
-                let op = self.ops.remove(&seq).expect("listed above");
+                let mut op = self.ops.remove(&seq).expect("listed above");
+                // A write before it may have been refused, of which nobody has heard yet.
+                for (at, lba) in (lba..lba + blocks).enumerate() {
+                    let earlier = self.ops.values().filter(|o| o.seq < seq && o.writes_to(unit, lba));
+                    earlier.for_each(|o| add(&mut op.before[at], &o.before[lba - o.span.lba]));
+                }
                 self.hardened(&op);
                 self.ops.insert(seq, op);
             }

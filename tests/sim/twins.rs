@@ -20,7 +20,10 @@ impl Scenario {
             return;
         }
         // Where port groups have states, standby ones take no flush: the cache is the array's.
-        self.heads = Heads { two: true, one_cache: self.access.is_some() || random.once_in(4) };
+        let one_cache = self.access.is_some() || random.once_in(4);
+        // What is no disk keeps in the device what it has not written.
+        let device = ![0x00, 0x14].contains(&self.persona.device_type);
+        self.heads = Heads { two: true, one_cache: one_cache || device };
         if self.paths.iter().all(|p| p.group == 1) {
             for (n, path) in self.paths.iter_mut().enumerate() {
                 path.group = u16::try_from(1 + n % 2).unwrap();

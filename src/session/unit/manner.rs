@@ -81,6 +81,11 @@ impl Session {
         self.units.get(&lun).is_some_and(|unit| unit.manner.is_single_file())
     }
 
+    /// Whether a unit is a device that keeps what it has not written to itself: no disk.
+    pub(in crate::session) fn unit_buffers(&self, lun: Lun) -> bool {
+        self.kind(lun) == Kind::Other
+    }
+
     /// Whether commands of a unit may be blocked at the target until the initiator clears an ACA condition.
     pub(in crate::session) fn may_be_blocked(&self, lun: Lun) -> bool {
         self.units.get(&lun).is_some_and(|unit| unit.manner.naca)
@@ -113,6 +118,9 @@ impl Session {
         let kind = Kind::of(inquiry);
         if std::mem::replace(&mut unit.manner.kind, kind) == kind {
             return;
+        }
+        if matches!(kind, Kind::Zoned | Kind::Other) {
+            self.caches_of_no_disk(lun);
         }
         let of_unit = |t: &Task| t.lun == lun && matches!(t.origin, Origin::Initiator { .. });
         for key in self.tasks.select(of_unit) {

@@ -112,6 +112,12 @@ impl Session {
         self.units.get(&lun).is_some_and(|unit| fit(unit) && unit.access.state(nexus).is_active())
     }
 
+    /// Whether it is being found out whether a further nexus shows the unit.
+    pub(in crate::session) fn unit_is_asked_for(&self, lun: Lun, nexus: NexusId) -> bool {
+        let asking = |proof: &Proof| matches!(proof, Proof::Checking | Proof::Searching);
+        self.units.get(&lun).is_some_and(|unit| unit.learning || unit.proofs.get(&nexus).is_some_and(asking))
+    }
+
     /// Whether a nexus shows another unit.
     pub(in crate::session) fn unit_refused(&self, lun: Lun, nexus: NexusId) -> bool {
         self.units.get(&lun).is_some_and(|unit| unit.proofs.get(&nexus) == Some(&Proof::Refused))
@@ -131,9 +137,9 @@ impl Session {
         if room {
             self.units.insert(lun, Unit::default());
             self.strangers.push(lun);
+            self.fear_caches(lun, now);
         }
         self.fear_predecessor(lun, room, now);
-        self.fear_caches(lun, now);
     }
 
     /// Plain block I/O went well on home: the unit is in use and ready, and home can be asked who it is.

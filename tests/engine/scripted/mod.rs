@@ -30,7 +30,7 @@ use braid::path::select::Policy;
 use braid::scsi::Sense;
 use braid::session::{
     Barriers, Cause, ConnId, Event, Exhausted, Fanout, FenceMethod, How, Notice, Output, PathId, PathPlan,
-    Session, SessionPlan, Waits,
+    Session, SessionPlan, Unwashed, Waits,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -125,6 +125,7 @@ pub(crate) fn plan(fanout: Fanout, paths: usize) -> SessionPlan {
         barriers: Barriers::Strict,
         fence_time: SECOND * 60,
         predecessor: None,
+        unwashed: Unwashed::default(),
         queue_time: SECOND * 30,
         exhausted: Exhausted::Close,
         ping_interval: SECOND * 5,
@@ -268,7 +269,7 @@ impl Rig {
                     assert!(!self.downstream_closed, "closed twice");
                     self.downstream_closed = true;
                 }
-                Output::Finished => {
+                Output::Finished(_) => {
                     assert!(self.downstream_closed && self.lines.is_empty(), "finished too early");
                     self.finished += 1;
                 }

@@ -8,7 +8,9 @@ use braid::iscsi::{
 };
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::path::select::Policy;
-use braid::session::{Barriers, ConnId, Exhausted, Fanout, FenceMethod, PathId, PathPlan, SessionPlan};
+use braid::session::{
+    Barriers, ConnId, Exhausted, Fanout, FenceMethod, PathId, PathPlan, SessionPlan, Unwashed,
+};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
@@ -263,6 +265,7 @@ impl Talk {
             memory_budget: 0,
             seed: 0,
             predecessor: None,
+            unwashed: Unwashed::default(),
             send_targets: KeyList::new(),
         }
     }

@@ -13,7 +13,7 @@ use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionPa
 use braid::session::mutant::Mutant;
 use braid::session::{
     Cause, ConnId, Doubt, Event, Exhausted, Fanout, How, Notice, Output, PathId, PathPlan, Session,
-    SessionPlan,
+    SessionPlan, Unwashed,
 };
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -47,6 +47,8 @@ pub(super) struct Host {
     pub(super) running: bool,
     /// When Braid last came up after a crash.
     pub(super) crashed: Option<Instant>,
+    /// What the sessions before left in caches.
+    pub(super) unwashed: Unwashed,
     pub(super) session: Option<Session>,
     pub(super) incarnation: u32,
     mutant: Option<Mutant>,
@@ -73,6 +75,7 @@ impl Host {
         Self {
             running: true,
             crashed: None,
+            unwashed: Unwashed::default(),
             session: None,
             incarnation: 0,
             mutant,
@@ -380,6 +383,7 @@ impl World {
             barriers: self.scenario.order.barriers,
             fence_time: FENCE_TIME,
             predecessor: self.host.crashed,
+            unwashed: self.host.unwashed.clone(),
             queue_time: self.scenario.order.impatience.unwrap_or(Duration::from_secs(60)),
             exhausted: self.scenario.order.impatience.map_or(Exhausted::Close, |_| Exhausted::Busy),
             ping_interval: Duration::from_secs(5),
@@ -495,7 +499,10 @@ impl World {
                         self.far_closes(wire);
                     }
                 }
-                Output::Finished => self.session_over(),
+                Output::Finished(unwashed) => {
+                    self.host.unwashed = unwashed;
+                    self.session_over();
+                }
                 Output::Note(notice) => self.noted(&notice),
             }
         }

@@ -25,6 +25,7 @@ use crate::net::{Dir, Link, Packet, Wire};
 use crate::random::Random;
 use crate::scenario::{Fault, Planned, Scenario};
 use crate::target::{Disk, Report, Target};
+use braid::session::Unwashed;
 use host::Host;
 use rustc_hash::FxHasher;
 use std::cmp::Reverse;
@@ -302,6 +303,7 @@ impl World {
             Happening::BraidStarts => {
                 self.host.running = true;
                 self.host.crashed = Some(self.now);
+                self.host.unwashed = Unwashed::everything();
             }
             Happening::Fault(fault) => self.go_wrong(fault),
             Happening::Resume => self.set_paused(false),

@@ -5,7 +5,7 @@ use braid::iscsi::text::KeyList;
 use braid::iscsi::{Cid, CmdSn, Isid, StatSn, Tsih};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::path::select::Policy;
-use braid::session::{Barriers, Exhausted, Fanout, FenceMethod, PathId, PathPlan, SessionPlan};
+use braid::session::{Barriers, Exhausted, Fanout, FenceMethod, PathId, PathPlan, SessionPlan, Unwashed};
 use std::time::Duration;
 
 /// The session, as far as it differs from others.
@@ -285,6 +285,7 @@ impl Setup {
             max_window: window,
             memory_budget: 1024 * (1 + u64::from(self.memory)),
             predecessor: None,
+            unwashed: Unwashed::default(),
             seed: self.policy.into(),
             send_targets,
         }

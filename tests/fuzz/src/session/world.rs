@@ -140,7 +140,7 @@ impl World {
                 assert!(!self.downstream_closed, "the initiator's connection is closed twice");
                 self.downstream_closed = true;
             }
-            Output::Finished => {
+            Output::Finished(_) => {
                 assert!(self.downstream_closed && self.lines.is_empty() && self.opening.is_empty());
                 self.over = true;
             }
