@@ -81,6 +81,19 @@ fn a_configuration_that_intercepts_nothing_has_no_rules() {
 }
 
 #[test]
+fn flags_alone_intercept_the_portals_that_are_asked() {
+    let listen = "127.0.0.1:3261,intercept=redirect";
+    let what =
+        ["--listen", listen, "--target", "*", "--discover", "--path", "10.0.1.1", "--path", "10.0.2.1"];
+    let output = braid(&[&["intercept"], &what[..]].concat());
+    let rules = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{rules}");
+    let rule = "ip daddr . tcp dport { 10.0.1.1 . 3260, 10.0.2.1 . 3260 } redirect to :3261";
+    assert!(rules.contains(rule), "{rules}");
+    assert_eq!(code(&[&["check"], &what[..]].concat()), 0);
+}
+
+#[test]
 fn a_target_that_is_not_there_ends_with_69() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     assert_eq!(code(&["discover", &closed]), 69);

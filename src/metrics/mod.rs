@@ -213,8 +213,8 @@ impl Metrics {
         self.targets.lock().unwrap_or_else(PoisonError::into_inner).insert(target.to_owned(), paths);
     }
 
-    /// The same for a target that was discovered, or was found to have further paths. There is room for [`MAX_TARGETS`]
-    /// targets and [`MAX_PATHS`] paths; sessions with others are counted under [`OTHER`].
+    /// The same for a target that was discovered, or was found to have further paths. There is room for `MAX_TARGETS`
+    /// targets and `MAX_PATHS` paths; sessions with others are counted under `OTHER`.
     pub fn declare_discovered<'p>(&self, target: &str, paths: impl IntoIterator<Item = &'p str>) {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         let known = targets.values().map(Vec::len).sum::<usize>();

@@ -7,7 +7,7 @@
 //! begins now has it as a path when it is back.
 //!
 //! # Bounds
-//! [`MAX_TARGETS`] targets of a table, [`Config::MAX_PATHS`] paths of a target; what is beyond is not served.
+//! `MAX_TARGETS` targets of a table, [`Config::MAX_PATHS`] paths of a target; what is beyond is not served.
 
 use super::intercept::{has_portal, own};
 use super::told::Answer;

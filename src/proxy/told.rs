@@ -1,15 +1,15 @@
 //! What portals have told of their targets: asked when somebody wants to know, and remembered.
 //!
 //! # Contract
-//! [`Told::by`] gives what some portals tell an initiator, each asked in a discovery session of its own under the initiator's
-//! name, because a target may show itself to some names only. An answer younger than [`FRESH`] is given as it is. Else the
+//! `Told::by` gives what some portals tell an initiator, each asked in a discovery session of its own under the initiator's
+//! name, because a target may show itself to some names only. An answer younger than `FRESH` is given as it is. Else the
 //! portal is asked in the background, and the caller waits for it: for an older answer to be replaced, or for the others once
-//! what is known is enough for it, no longer than [`GRACE`]; for a first answer [`PATIENCE`]. A portal that does
+//! what is known is enough for it, no longer than `GRACE`; for a first answer `PATIENCE`. A portal that does
 //! not answer keeps its old answer.
 //!
 //! # Bounds
-//! One question per portal and initiator is under way at a time, [`MAX_ASKING`] in all, each with short timeouts.
-//! [`MAX_SLOTS`] answers of [`MAX_BYTES`] together are remembered; those that were not used for the longest time go first.
+//! One question per portal and initiator is under way at a time, `MAX_ASKING` in all, each with short timeouts.
+//! `MAX_SLOTS` answers of `MAX_BYTES` together are remembered; those that were not used for the longest time go first.
 
 use super::clock;
 use super::dial::{Route, Timing};

@@ -68,9 +68,9 @@ fn discovery(isid: u8) -> LoginPlan {
     LoginPlan { kind: LoginKind::Discovery, target_name: String::new(), offer, ..plan(isid) }
 }
 
-/// An address where nobody listens.
+/// An address where nobody listens, and from which nobody connects.
 async fn gone() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.77.7:0").await.unwrap().local_addr().unwrap()
 }
 
 #[tokio::test]
@@ -303,6 +303,21 @@ async fn a_target_is_looked_for_in_every_table_that_fits() {
         }
         let closed = Asking::of(&table("*", two.addresses(), closed)).await;
         assert_eq!(refusal(Client::login(closed.address(), 4).await), (2, 2));
+    })
+    .await;
+}
+
+/// It is probed at the first login to it, which waits for that.
+#[tokio::test]
+async fn a_discovered_target_gets_the_fan_out_that_it_is_fit_for() {
+    bounded(async {
+        let ram = RamTarget::start(TargetOptions::loopback(2)).await.unwrap();
+        let braid = Asking::new("*", &ram.addresses()[..1], "").await;
+        let _client = Client::login(braid.address(), 1).await.unwrap();
+        let text = braid.metrics.render();
+        let series = format!("braid_sessions{{fanout=\"mcs\",target=\"{TARGET}\"}} 1");
+        assert!(text.lines().any(|line| line == series), "{text}");
+        braid.paths_up(2).await;
     })
     .await;
 }
