@@ -20,6 +20,7 @@
 //! - `attention`: unit attentions, each told once. `deed`: what they tell of. `again`: commands that were answered and have not run.
 //! - `tally`: what is counted in passing.
 //! - `watch`: whether connections live, and which are suspect. `evade`: what is caught on these is asked again elsewhere.
+//!   `rescue`: a nexus besides, while a session of several connections waits for one of them.
 //! - `stuck`: commands that a living connection does not answer. `cleared`: those that somebody else has cleared.
 //!   `stale`: runs left to themselves, and answers that come too late.
 //! - `caches`: what a flush must reach where there are several targets. `power`: those that lost power.
@@ -60,6 +61,7 @@ mod power;
 mod predecessor;
 mod recognise;
 mod recover;
+mod rescue;
 mod select;
 mod sequence;
 mod stale;
@@ -140,6 +142,8 @@ pub struct Session {
     home_lost_since: Option<Instant>,
     /// What waits for home was given up: it is ended as it comes.
     exhausted: bool,
+    /// When rescues are let go, if home stays well.
+    rescued_until: Option<Instant>,
     /// It is on another path than when it was up last.
     home_moved: bool,
     finishing: Option<finish::Finishing>,
@@ -205,6 +209,7 @@ impl Session {
             home_path: plan.home_path,
             home_lost_since: None,
             exhausted: false,
+            rescued_until: None,
             home_moved: false,
             finishing: None,
             paused: false,
@@ -308,6 +313,7 @@ impl Session {
             self.question_deadline(),
             self.access_deadline(),
             self.caches_deadline(),
+            self.rescue_deadline(),
             self.sample_at,
         ];
         all.into_iter().flatten().filter(|at| *at > self.looked).min()

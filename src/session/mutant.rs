@@ -125,6 +125,8 @@ mutants! {
     MovedReadRepeats = "moved-read-repeats",
     /// A moved read goes on at the right offset with data from the wrong one (P1).
     MovedReadShifted = "moved-read-shifted",
+    /// A session of several connections waits for the silent one (P4).
+    NobodyRescued = "nobody-rescued",
     /// Answers of connections already given up are taken, and tags are the same for each run of a task (P1, P5).
     StaleAnswersTaken = "stale-answers-taken",
 

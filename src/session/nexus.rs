@@ -237,11 +237,12 @@ impl Session {
             for index in 0..self.paths.len() {
                 self.open_path(PathId(index), now);
             }
+            self.tend_rescues(now);
         }
         self.open_fences(now);
     }
 
-    fn path_ready(&self, path: PathId, now: Instant) -> bool {
+    pub(super) fn path_ready(&self, path: PathId, now: Instant) -> bool {
         self.paths.get(path.0).is_some_and(|p| p.retry_at.is_none_or(|at| at <= now))
     }
 

@@ -131,10 +131,12 @@ impl Session {
             None => {}
             Some(Change::Suspect(doubt)) => {
                 self.note(Notice::PathSuspect { path, doubt });
+                self.changed = true;
                 self.evade(now);
             }
             Some(Change::Trusted) => {
                 self.note(Notice::PathTrusted { path });
+                self.changed = true;
                 self.ghosts_delivered(id, now);
             }
             Some(Change::Dead) => self.fail_conn(id, Cause::Tcp("silent".into()), now),

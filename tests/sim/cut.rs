@@ -47,6 +47,11 @@ impl Scenario {
         self.persona.slow_once_in = 1 << 30;
         (self.fanout, self.order.barriers) = (Fanout::Sessions, Barriers::Strict);
         (self.order.naca, self.order.device_type, self.order.control) = (false, 0, None);
+        if seed % 32 == 21 {
+            // One session, which waits for its silent connection: a rescue is needed.
+            self.fanout = Fanout::Mcs;
+            self.persona.max_connections = 8;
+        }
         let delay = random.pick(&[MS / 200, MS / 20, MS / 2]);
         let quality = Quality { delay, jitter: Duration::ZERO, bytes_per_second: 100_000_000 };
         let path = PathSetup { quality, group: 1, wrong: false };

@@ -677,6 +677,8 @@ impl World {
         let troubled = match notice {
             // Granted connections, and does not let them in.
             Notice::PathDown { was_up: false, cause: Cause::Login(_), .. } => false,
+            // A rescue is let go.
+            Notice::PathDown { cause: Cause::Logout, .. } => self.scenario.fanout != Fanout::Mcs,
             Notice::PathDown { .. }
             | Notice::Moved { .. }
             | Notice::OutcomeUnknown { .. }
