@@ -64,7 +64,7 @@ impl Session {
     /// one (TARGETS: logout for another CID).
     pub(super) fn log_out(&mut self, id: ConnId, now: Instant) {
         let Some(conn) = self.conn(id) else { return };
-        let (nexus, cid, exp_stat_sn) = (conn.nexus, conn.cid, conn.exp_stat_sn);
+        let (nexus, cid, exp_stat_sn) = (conn.nexus, conn.cid, conn.statuses.expected());
         let others = |c: &&Conn| c.nexus == nexus && c.id != id && c.state != ConnState::Opening;
         let another = self.conns.iter().find(others).map(|c| c.cid);
         let alone = another.is_none();

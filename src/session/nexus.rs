@@ -8,7 +8,7 @@
 use super::Session;
 use super::api::{Cause, ConnId, Fanout, How, Notice, Output, PathId};
 use super::group::{Group, TargetId};
-use super::sequence::UpstreamWindow;
+use super::sequence::{StatusNumbers, UpstreamWindow};
 use super::tasks::CONTROL_TAG;
 use super::watch::Quiet;
 use crate::iscsi::{Cid, CmdSn, Isid, Itt, StatSn, Tsih};
@@ -105,7 +105,7 @@ pub(super) struct Conn {
     pub(super) role: Role,
     pub(super) state: ConnState,
     pub(super) cid: Cid,
-    pub(super) exp_stat_sn: StatSn,
+    pub(super) statuses: StatusNumbers,
     /// Longest data segment the target accepts, in bytes.
     pub(super) max_send: u32,
     pub(super) up_since: Instant,
@@ -192,7 +192,7 @@ impl Session {
             role,
             state: ConnState::Opening,
             cid: Cid(0),
-            exp_stat_sn: StatSn(0),
+            statuses: StatusNumbers::new(StatSn(0)),
             max_send: 8192,
             up_since: now,
             last_heard: now,
@@ -370,7 +370,7 @@ impl Session {
     fn adopt(&mut self, id: ConnId, negotiated: &Negotiated, now: Instant) {
         let Some(conn) = self.conns.iter_mut().find(|c| c.id == id) else { return };
         conn.state = ConnState::Up;
-        conn.exp_stat_sn = negotiated.stat_sn;
+        conn.statuses = StatusNumbers::new(negotiated.stat_sn);
         conn.max_send = negotiated.connection.max_send_data_segment.max(512);
         conn.up_since = now;
         conn.last_heard = now;

@@ -4,7 +4,7 @@
 //! initiator role for one nexus: it hands out CmdSN at the moment of sending.
 
 use super::rules::Rules;
-use crate::iscsi::{CmdSn, Pdu, StatSn};
+use crate::iscsi::{CmdSn, Itt, Pdu, StatSn};
 use std::collections::BTreeMap;
 
 /// What to do with a command-carrying PDU from the initiator.
@@ -112,6 +112,70 @@ impl Front {
     }
 }
 
+/// How far behind a skipped number may be: more answers than a target queues.
+const MOST_SKIPPED: u32 = 256;
+const MISSING: &str = "a response is missing (StatSN)";
+
+/// StatSN of one upstream connection.
+///
+/// A skipped number is a lost response (R115), but not at once: istgt numbers some answers before it queues them behind
+/// others that are numbered as they leave, so that the skipped number follows, and initiators that do not look at StatSN never
+/// notice. What was in the target's queue has left it before the answer to a ping that was sent later. So numbers skipped
+/// before a ping was sent must be there when its echo is.
+///
+/// Invariant: `skipped` ascends, and all of it is before `next`.
+#[derive(Debug)]
+pub(super) struct StatusNumbers {
+    next: StatSn,
+    skipped: Vec<StatSn>,
+    /// A ping on its way, and what was next when it was sent.
+    proof: Option<(Itt, StatSn)>,
+}
+
+impl StatusNumbers {
+    pub(super) const fn new(next: StatSn) -> Self {
+        Self { next, skipped: Vec::new(), proof: None }
+    }
+
+    /// What to acknowledge: everything before it came.
+    pub(super) fn expected(&self) -> StatSn {
+        self.skipped.first().copied().unwrap_or(self.next)
+    }
+
+    /// Books a response; false for one that was taken before.
+    pub(super) fn take(&mut self, number: StatSn) -> Result<bool, &'static str> {
+        if number.is_before(self.next) {
+            let late = self.skipped.iter().position(|skipped| *skipped == number);
+            return Ok(late.map(|at| self.skipped.remove(at)).is_some());
+        }
+        if number.since(self.expected()) > MOST_SKIPPED {
+            return Err(MISSING);
+        }
+        while self.next != number {
+            self.skipped.push(self.next);
+            self.next = self.next.next();
+        }
+        self.next = number.next();
+        Ok(true)
+    }
+
+    /// Whether a ping should show that what was skipped still comes.
+    pub(super) fn wants_proof(&self) -> bool {
+        !self.skipped.is_empty() && self.proof.is_none()
+    }
+
+    /// That ping was sent.
+    pub(super) fn proves(&mut self, ping: Itt) {
+        self.proof = Some((ping, self.next));
+    }
+
+    /// A ping was answered: what it was to prove must have come.
+    pub(super) fn echoed(&mut self, ping: Itt) -> Result<(), &'static str> {
+        let Some((_, next)) = self.proof.take_if(|(itt, _)| *itt == ping) else { return Ok(()) };
+        if self.expected().is_before(next) { Err(MISSING) } else { Ok(()) }
+    }
+}
+
 /// CmdSN window of one upstream session.
 ///
 /// Invariant: `exp_cmd_sn <= cmd_sn <= max_cmd_sn + 1` in serial order.
@@ -198,6 +262,27 @@ mod tests {
         assert!(window.is_open() && window.all_acknowledged());
         window.update(CmdSn(5), CmdSn(7));
         assert_eq!(window.max_cmd_sn, CmdSn(8));
+    }
+
+    #[test]
+    fn skipped_numbers_must_come_before_the_echo_of_a_later_ping_r115() {
+        let mut statuses = StatusNumbers::new(StatSn(u32::MAX));
+        let taken = |statuses: &mut StatusNumbers, numbers: &[u32]| {
+            numbers.iter().map(|n| statuses.take(StatSn(*n))).collect::<Vec<_>>()
+        };
+        assert_eq!(taken(&mut statuses, &[1, u32::MAX, 1]), [Ok(true), Ok(true), Ok(false)]);
+        assert_eq!(statuses.expected(), StatSn(0), "acknowledged is what came without a gap");
+        assert!(statuses.wants_proof());
+        statuses.proves(Itt(7));
+        assert_eq!(taken(&mut statuses, &[4, 0]), [Ok(true), Ok(true)]);
+        assert_eq!(statuses.expected(), StatSn(2));
+        assert_eq!(statuses.echoed(Itt(6)), Ok(()), "another ping");
+        assert_eq!(statuses.echoed(Itt(7)), Ok(()), "what was skipped since may be behind its echo");
+        assert!(statuses.wants_proof());
+        statuses.proves(Itt(8));
+        assert_eq!(taken(&mut statuses, &[3]), [Ok(true)]);
+        assert_eq!(statuses.echoed(Itt(8)), Err(MISSING));
+        assert_eq!(StatusNumbers::new(StatSn(0)).take(StatSn(MOST_SKIPPED + 1)), Err(MISSING));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::order::Holder;
 use super::tasks::{Origin, Solicited, Task, TaskKey};
 use super::unit::meets_registrations;
 use crate::iscsi::{
-    AsyncMessage, DataIn, Itt, Lun, NopIn, NopOut, Payload, Pdu, R2t, Reject, ScsiResponse, StatSn, Ttt, tmf,
+    AsyncMessage, DataIn, Itt, Lun, NopIn, NopOut, Payload, Pdu, R2t, Reject, ScsiResponse, Ttt, tmf,
 };
 use crate::scsi::sense::status;
 use crate::scsi::{Class, Command};
@@ -30,6 +30,19 @@ impl Session {
         }) {
             self.fail_conn(id, Cause::Protocol(fault.into()), now);
         }
+        self.look_for_skipped(id, now);
+    }
+
+    /// Makes sure that a skipped StatSN still comes ([`super::sequence::StatusNumbers`]).
+    fn look_for_skipped(&mut self, id: ConnId, now: Instant) {
+        let asks = |c: &&mut Conn| matches!(c.state, ConnState::Up | ConnState::Draining(_));
+        let Some(conn) = self.conn_mut(id).filter(asks) else { return };
+        if conn.statuses.wants_proof()
+            && let Some(ping) = self.ask_echo(id, now)
+            && let Some(conn) = self.conn_mut(id)
+        {
+            conn.statuses.proves(ping);
+        }
     }
 
     /// Books StatSN, ExpCmdSN and MaxCmdSN; false for a response that was taken before.
@@ -45,15 +58,8 @@ impl Session {
             conn.last_answer = now;
         }
         let nexus = conn.nexus;
-        if counts_status(pdu) {
-            if stat_sn.is_before(conn.exp_stat_sn) {
-                return Ok(false);
-            }
-            if stat_sn != conn.exp_stat_sn {
-                // At error recovery level 0 a lost response ends the connection (R115).
-                return Err("a response is missing (StatSN)");
-            }
-            conn.exp_stat_sn = StatSn(stat_sn.0).next();
+        if counts_status(pdu) && !conn.statuses.take(stat_sn)? {
+            return Ok(false);
         }
         if let Some(nexus) = self.nexuses.get_mut(nexus) {
             nexus.window.update(exp_cmd_sn, max_cmd_sn);
@@ -74,10 +80,7 @@ impl Session {
                 Ok(())
             }
             Pdu::R2t(r2t) => self.r2t(id, r2t),
-            Pdu::NopIn(nop) => {
-                self.nop_in(id, nop, now);
-                Ok(())
-            }
+            Pdu::NopIn(nop) => self.nop_in(id, nop, now),
             Pdu::TaskManagementResponse(response) => {
                 self.tmf_answered(id, response.itt, response.response, now);
                 Ok(())
@@ -218,24 +221,23 @@ impl Session {
         Ok(())
     }
 
-    fn nop_in(&mut self, id: ConnId, nop: NopIn, now: Instant) {
+    fn nop_in(&mut self, id: ConnId, nop: NopIn, now: Instant) -> Result<(), Fault> {
         if nop.itt != Itt::NONE {
-            if let Some(conn) = self.conn_mut(id)
-                && conn.ping.is_some_and(|(itt, _)| itt == nop.itt)
-            {
-                conn.ping = None;
+            if let Some(conn) = self.conn_mut(id) {
+                conn.ping.take_if(|(itt, _)| *itt == nop.itt);
+                conn.statuses.echoed(nop.itt)?;
             }
             self.path_answered(id, now);
             self.echoed(id, nop.itt, now);
         }
         // Nothing follows a logout (R211).
         let stays = |c: &&Conn| !matches!(c.state, ConnState::LoggingOut(_) | ConnState::LoggedOut(_));
-        let Some(conn) = self.conn(id).filter(stays) else { return };
+        let Some(conn) = self.conn(id).filter(stays) else { return Ok(()) };
         if nop.ttt == Ttt::NONE || broken!(self.rules, PingUnanswered) {
-            return;
+            return Ok(());
         }
-        let (exp_stat_sn, nexus) = (conn.exp_stat_sn, conn.nexus);
-        let Some(cmd_sn) = self.nexus(nexus).map(|n| n.window.current()) else { return };
+        let (exp_stat_sn, nexus) = (conn.statuses.expected(), conn.nexus);
+        let Some(cmd_sn) = self.nexus(nexus).map(|n| n.window.current()) else { return Ok(()) };
         // An answer has no task tag and is always immediate (R225, R226).
         let answer = NopOut {
             immediate: true,
@@ -247,6 +249,7 @@ impl Session {
             data: Payload::new(),
         };
         self.outputs.push_back(Output::ToTarget(id, Pdu::NopOut(answer)));
+        Ok(())
     }
 
     fn async_message(&mut self, id: ConnId, message: &AsyncMessage, now: Instant) -> Result<(), Fault> {
@@ -287,6 +290,7 @@ impl Session {
             && conn.ping.is_some_and(|(ping, _)| ping == itt)
         {
             conn.ping = None;
+            conn.statuses.echoed(itt)?;
             // Whoever waited for the echo has it: the target answered.
             self.echoed(id, itt, now);
             return Ok(());

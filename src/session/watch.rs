@@ -239,7 +239,7 @@ impl Session {
         let itt = self.control_tag();
         let conn = self.conn_mut(id)?;
         conn.ping = Some((itt, now));
-        let exp_stat_sn = conn.exp_stat_sn;
+        let exp_stat_sn = conn.statuses.expected();
         let nop = NopOut { immediate, itt, cmd_sn, exp_stat_sn, ..NopOut::default() };
         self.outputs.push_back(Output::ToTarget(id, Pdu::NopOut(nop)));
         Some(itt)

@@ -317,7 +317,7 @@ impl Session {
             .control_number(nexus)
             .unwrap_or_else(|| (self.nexus(nexus).map_or(CmdSn(0), |n| n.window.current()), true));
         let Some(conn) = self.conn(id) else { return };
-        let exp_stat_sn = conn.exp_stat_sn;
+        let exp_stat_sn = conn.statuses.expected();
         function.awaited.push((id, itt));
         function.asked_of.push(nexus);
         function.asked_at = self.now;

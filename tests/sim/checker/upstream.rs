@@ -114,7 +114,9 @@ struct Conn {
     plan: Option<Box<LoginPlan>>,
     /// It joined a session of another portal group.
     foreign: bool,
-    exp_stat_sn: StatSn,
+    next_stat_sn: StatSn,
+    /// Numbers left out so far, each with the first ping sent since.
+    skipped: Vec<(StatSn, Option<Itt>)>,
     /// A response is missing.
     gap: bool,
     last_cmd_sn: Option<CmdSn>,
@@ -223,7 +225,7 @@ impl Upstream {
         let conn = &mut self.conns[at];
         conn.state = State::Up;
         conn.session = index;
-        conn.exp_stat_sn = negotiated.stat_sn;
+        conn.next_stat_sn = negotiated.stat_sn;
         conn.max_send = negotiated.connection.max_send_data_segment as usize;
     }
 
@@ -280,7 +282,7 @@ impl Upstream {
         let answered = self.judge.rule(225, conn.owed.is_empty() || leaves, UNANSWERED.1);
         let id = conn.id;
         let Some((stat_sn, exp_cmd_sn, max_cmd_sn)) = pdu.target_numbers() else { return };
-        if takes_stat_sn(pdu) && !conn.take_stat_sn(stat_sn) {
+        if takes_stat_sn(pdu) && !conn.take_stat_sn(stat_sn, pdu) {
             return;
         }
         let session = &mut self.sessions[conn.session];
@@ -315,6 +317,13 @@ impl Upstream {
         judge.rule(3, conn.state == State::Up, "sent over a connection of a session that was reinstated")?;
         judge.rule(5, !conn.foreign, "sent over a connection that joined another portal group")?;
         judge.rule(115, !conn.gap, "sent over a connection that lost a response")?;
+        if let Pdu::NopOut(ping) = pdu
+            && ping.itt != Itt::NONE
+        {
+            for (_, first) in &mut conn.skipped {
+                first.get_or_insert(ping.itt);
+            }
+        }
         judge.rule(127, pdu.data().len() <= conn.max_send, "a segment longer than the target takes")?;
         let session = &mut self.sessions[conn.session];
         let bound = &mut self.bound;
@@ -391,7 +400,7 @@ impl Sight<'_> {
 
     /// The RFC lets acknowledgements lag (R116 is a "should" there); Braid's never do.
     fn acknowledges(&mut self, exp_stat_sn: StatSn) -> Verdict {
-        self.rule(116, exp_stat_sn == self.conn.exp_stat_sn, "ExpStatSN is not what was received")
+        self.rule(116, exp_stat_sn == self.conn.exp_stat_sn(), "ExpStatSN is not what was received")
     }
 
     /// Whether something new may go out over this connection at all.
@@ -692,7 +701,8 @@ impl Conn {
             cid: plan.cid,
             plan: Some(Box::new(plan.clone())),
             foreign: false,
-            exp_stat_sn: StatSn(0),
+            next_stat_sn: StatSn(0),
+            skipped: Vec::new(),
             gap: false,
             last_cmd_sn: None,
             max_send: 0,
@@ -703,14 +713,24 @@ impl Conn {
         }
     }
 
-    /// Books a StatSN; returns whether the response is new and next.
-    fn take_stat_sn(&mut self, stat_sn: StatSn) -> bool {
-        if stat_sn == self.exp_stat_sn {
-            self.exp_stat_sn = stat_sn.next();
-            return true;
+    /// Books a StatSN; returns whether the response is new. A number that is skipped must come before the echo of a ping
+    /// that is sent later.
+    fn take_stat_sn(&mut self, stat_sn: StatSn, pdu: &Pdu) -> bool {
+        while self.next_stat_sn.is_before(stat_sn) {
+            self.skipped.push((self.next_stat_sn, None));
+            self.next_stat_sn = self.next_stat_sn.next();
         }
-        self.gap |= stat_sn.is_after(self.exp_stat_sn);
-        false
+        let late = self.skipped.iter().position(|(number, _)| *number == stat_sn);
+        let is_new = late.map(|at| self.skipped.remove(at)).is_some() || stat_sn == self.next_stat_sn;
+        self.next_stat_sn = self.next_stat_sn.max(stat_sn.next());
+        let Pdu::NopIn(echo) = pdu else { return is_new };
+        self.gap |= self.skipped.iter().any(|(_, ping)| *ping == Some(echo.itt));
+        is_new
+    }
+
+    /// What to acknowledge.
+    fn exp_stat_sn(&self) -> StatSn {
+        self.skipped.first().map_or(self.next_stat_sn, |(number, _)| *number)
     }
 }
 

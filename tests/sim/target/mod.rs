@@ -11,6 +11,7 @@ mod alua;
 mod commands;
 mod data;
 mod device;
+mod echo;
 mod foreign;
 mod heads;
 mod login;
@@ -190,6 +191,7 @@ impl Target {
                 Due::Cleanup(index) => self.clear_up(index),
                 Due::Session(index) => self.session_due(index),
                 Due::Ping(index) => self.ping_due(index),
+                Due::Echo(conn) => self.let_go(conn),
                 Due::Data(index) => self.data_late(index),
                 Due::Access => self.access_due(),
             }
@@ -244,6 +246,7 @@ impl Target {
         }
         for (index, conn) in self.conns.iter().enumerate() {
             consider(conn.ping_due(&self.persona), Due::Ping(index));
+            consider(conn.held.as_ref().map(|held| held.until), Due::Echo(conn.id));
         }
         consider(self.asymmetry.as_ref().and_then(alua::Asymmetry::due), Due::Access);
         first
@@ -259,6 +262,7 @@ enum Due {
     Cleanup(usize),
     Session(usize),
     Ping(usize),
+    Echo(u32),
     Data(usize),
     Access,
 }

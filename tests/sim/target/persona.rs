@@ -123,8 +123,9 @@ pub(crate) struct Persona {
     pub(crate) rejects_immediate_in_hole: bool,
     /// Section 3: while a number is missing nothing of the session runs (istgt).
     pub(crate) hole_blocks: bool,
-    /// Section 5: an immediate function may take a number of its own (istgt).
-    pub(crate) immediate_tmf_takes_number: bool,
+    /// Section 5: an immediate function may take a number of its own. Some answers have their numbers before others that
+    /// leave before them (istgt).
+    pub(crate) odd_numbers: bool,
 
     /// Section 3: a lost connection is told on another one by an asynchronous message.
     pub(crate) tells_drops: bool,
@@ -230,7 +231,7 @@ impl Persona {
             immediate_must_be_expected: false,
             rejects_immediate_in_hole: false,
             hole_blocks: false,
-            immediate_tmf_takes_number: false,
+            odd_numbers: false,
             tells_drops: true,
             dies_with_connection: None,
             forgets: false,
@@ -324,7 +325,7 @@ impl Persona {
             duplicate: Duplicate::Closes,
             immediate_must_be_expected: true,
             hole_blocks: true,
-            immediate_tmf_takes_number: true,
+            odd_numbers: true,
             forgets: true,
             other_cid: OtherCid::ClosesItsOwn,
             session_logout_closes_all: false,

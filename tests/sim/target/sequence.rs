@@ -69,7 +69,7 @@ impl Target {
             return;
         }
         let function = matches!(pdu, Pdu::TaskManagementRequest(_));
-        if function && expected && self.persona.immediate_tmf_takes_number && self.random.once_in(2) {
+        if function && expected && self.persona.odd_numbers && self.random.once_in(2) {
             self.count(Trigger::NumberTaken);
             let s = &mut self.sessions[session];
             s.disordered = true;
@@ -213,9 +213,16 @@ impl Target {
         };
         let (exp, max) = self.window(session);
         let Some(at) = self.conn_mut(conn) else { return };
-        let pdu = make(at.stat_sn, exp, max);
+        let number = at.stat_sn;
+        let pdu = make(number, exp, max);
         if counts {
-            at.stat_sn = at.stat_sn.next();
+            at.stat_sn = number.next();
+        }
+        if counts && let Some(echo) = self.overtake(conn, number, (exp, max)) {
+            if let Some(at) = self.conn_mut(conn) {
+                at.stat_sn = at.stat_sn.next();
+            }
+            self.effects.push_back(Effect::Send(conn, echo));
         }
         self.effects.push_back(Effect::Send(conn, pdu));
     }
@@ -252,12 +259,7 @@ impl Target {
                     conn.pinged = None;
                 }
             }
-            Pdu::NopOut(nop) => {
-                let (itt, data) = (nop.itt, nop.data);
-                self.reply(conn, true, |stat_sn, exp_cmd_sn, max_cmd_sn| {
-                    Pdu::NopIn(NopIn { itt, stat_sn, exp_cmd_sn, max_cmd_sn, data, ..NopIn::default() })
-                });
-            }
+            Pdu::NopOut(nop) => self.echo(conn, nop.itt, nop.data),
             Pdu::TaskManagementRequest(request) => self.manage(conn, session, &request),
             Pdu::LogoutRequest(request) => self.logout(conn, session, &request),
             Pdu::TextRequest(_) | Pdu::SnackRequest(_) => self.reject(conn, &pdu, reject::NOT_SUPPORTED),

@@ -1,5 +1,6 @@
 //! Sessions and connections: what they are, and how they end.
 
+use super::echo::Held;
 use super::luns::Traded;
 use super::trigger::Trigger;
 use super::{Effect, Persona, Target, device};
@@ -92,6 +93,8 @@ pub(super) struct Conn {
     last_heard: Instant,
     /// A NOP-In that waits for its answer.
     pub(super) pinged: Option<(Ttt, Instant)>,
+    /// An echo that is not sent yet.
+    pub(super) held: Option<Held>,
 }
 
 impl Session {
@@ -154,7 +157,7 @@ impl Conn {
         now: Instant,
     ) -> Self {
         let segment = usize::try_from(segment).unwrap();
-        Self { id, session, cid, stat_sn, segment, last_heard: now, pinged: None }
+        Self { id, session, cid, stat_sn, segment, last_heard: now, pinged: None, held: None }
     }
 
     pub(super) fn heard(&mut self, now: Instant) {

@@ -27,6 +27,7 @@ triggers! {
     Duplicate "duplicate CmdSN",
     ImmediateClosed "connection closed for an immediate PDU",
     ImmediateRejected "immediate command rejected",
+    NumberOvertaken "StatSN overtaken by a later one",
     NumberTaken "CmdSN taken by an immediate function",
     LogoutHole "CmdSN hole left by a logout",
     LogoutClosedItsOwn "logout closed the connection it came on",
