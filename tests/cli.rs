@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
 fn braid(args: &[&str]) -> Output {
@@ -51,7 +52,7 @@ fn a_good_configuration_is_described() {
 fn an_address_that_is_taken_is_told_and_ends_with_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let base = ["run", "--target", "iqn.2026-01.org.braid:test", "--path", "127.0.0.1:2"];
+    let base = ["run", "--target", "iqn.2026-01.org.braid:test", "--path", "127.0.0.1:2", "--control", "off"];
     for more in [["--listen", &address, "--admin", "off"], ["--listen", "127.0.0.1:1", "--admin", &address]] {
         let output = braid(&[&base[..], &more[..]].concat());
         let complaint = String::from_utf8(output.stderr).unwrap();
@@ -64,7 +65,7 @@ fn an_address_that_is_taken_is_told_and_ends_with_1() {
 fn a_path_to_oneself_is_told_and_ends_with_1() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (listen, path) = (format!("0.0.0.0:{}", free.port()), free.to_string());
-    let base = ["run", "--target", "iqn.2026-01.org.braid:test", "--admin", "off"];
+    let base = ["run", "--target", "iqn.2026-01.org.braid:test", "--admin", "off", "--control", "off"];
     let output = braid(&[&base[..], &["--listen", &listen, "--path", &path]].concat());
     let complaint = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{complaint}");
@@ -115,7 +116,17 @@ fn a_target_that_is_not_there_ends_with_69() {
 fn run_logs_json_to_standard_error_and_ends_well_when_asked_to() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let mut child = Command::new(env!("CARGO_BIN_EXE_braid"))
-        .args(["run", "--target", "iqn.2026-01.org.braid:test", "--path", "127.0.0.1:1", "--admin", "off"])
+        .args([
+            "run",
+            "--target",
+            "iqn.2026-01.org.braid:test",
+            "--path",
+            "127.0.0.1:1",
+            "--admin",
+            "off",
+            "--control",
+            "off",
+        ])
         .args(["--listen", &free, "--log-format", "json"])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -132,6 +143,87 @@ fn run_logs_json_to_standard_error_and_ends_well_when_asked_to() {
     let asked = Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status().unwrap();
     assert!(asked.success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// A Braid that is controlled, and killed when this is dropped.
+struct Running {
+    child: std::process::Child,
+    /// It is not to find its standard error closed.
+    _log: std::process::ChildStderr,
+}
+
+impl Running {
+    /// Starts it, and waits until it listens.
+    fn start(socket: &str) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_braid"))
+            .args([
+                "run",
+                "--target",
+                "iqn.2026-01.org.braid:test",
+                "--path",
+                "127.0.0.1:1,name=left",
+                "--admin",
+                "off",
+            ])
+            .args(["--listen", &free, "--control", socket])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = child.stderr.take().unwrap();
+        assert!(BufReader::new(&mut log).lines().any(|line| line.unwrap().contains("listening")));
+        Self { child, _log: log }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn a_running_braid_is_asked_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("there/control.sock");
+    let socket = socket.to_str().unwrap();
+    assert_eq!(code(&["status", "--socket", socket]), 69);
+    let running = Running::start(socket);
+    let mode = std::fs::metadata(socket).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o660, "for owner and group");
+    let said = |args: &[&str]| {
+        let output = braid(&[args, &["--socket", socket]].concat());
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let (code, told) = said(&["status"]);
+    assert!(
+        code == Some(0) && told.contains("path left 127.0.0.1:1\n") && told.contains("no session"),
+        "{told}"
+    );
+    let (code, told) = said(&["path", "drain", "left"]);
+    assert!(code == Some(0) && told.contains("no session runs"), "{told}");
+    assert!(said(&["status"]).1.contains("path left 127.0.0.1:1  taken out"));
+    let status: serde_json::Value = serde_json::from_str(&said(&["status", "--json"]).1).unwrap();
+    assert_eq!(status["targets"][0]["paths"][0]["out"], true);
+    assert_eq!(said(&["path", "restore", "left"]).0, Some(0));
+    assert_eq!(said(&["path", "weight", "left", "3"]).0, Some(0));
+    assert_eq!(said(&["give-up"]).0, Some(0));
+    let (code, told) = said(&["path", "fail", "right"]);
+    assert!(code == Some(1) && told.contains("it has: left"), "{told}");
+    // Another one does not take its socket; one that died leaves it to the next.
+    let other = ["run", "--target", "iqn.2026-01.org.braid:test", "--path", "127.0.0.1:1", "--admin", "off"];
+    let output = braid(&[&other[..], &["--listen", "127.0.0.1:2", "--control", socket]].concat());
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.code() == Some(1) && complaint.contains("another Braid listens there"),
+        "{complaint}"
+    );
+    drop(running);
+    let _next = Running::start(socket);
+    assert_eq!(said(&["status"]).0, Some(0));
 }
 
 /// The demo judges itself; here its verdict is read, and that it did what it says.

@@ -1,8 +1,11 @@
-//! HTTP for operators: `/metrics` for Prometheus, `/healthz` for load balancers and eyes.
+//! HTTP for operators: `/metrics` for Prometheus, `/healthz` for load balancers and eyes; [`control`] on a socket of its own.
 //!
-//! Both only read. `/healthz` answers 200 as long as no initiator is left without a path, else 503; the JSON body says
+//! The first two only read. `/healthz` answers 200 as long as no initiator is left without a path, else 503; the JSON body says
 //! how many paths of each target work, and in either case Braid itself is alive. Targets without sessions count as
 //! well: Braid connects when an initiator does, so nothing is known of them and nobody waits for them.
+
+pub mod control;
+pub mod view;
 
 use crate::metrics::{Metrics, TargetHealth};
 use axum::extract::State;

@@ -1,6 +1,6 @@
 //! `braid check`: what a configuration comes to.
 
-use crate::config::{Chap, Config, Listen, Local, PathConfig, Target};
+use crate::config::{Chap, Config, ControlSocket, Listen, Local, PathConfig, Target};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -10,12 +10,17 @@ pub fn describe(config: &Config) -> String {
     let mut text = String::new();
     let listen: Vec<_> = config.listen.iter().map(describe_listener).collect();
     let admin = config.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string());
+    let control = match &config.control {
+        ControlSocket::Off => "off".into(),
+        ControlSocket::Usual => Config::DEFAULT_CONTROL.into(),
+        ControlSocket::At(path) => path.to_string_lossy(),
+    };
     let state = config.state_file.as_ref().map_or_else(|| "none".into(), |file| file.to_string_lossy());
     let mut line = |content: String| {
         // Writing to a String cannot fail.
         writeln!(text, "{content}").ok();
     };
-    line(format!("listen {}; admin {admin}; state file {state}", listen.join(", ")));
+    line(format!("listen {}; admin {admin}; control {control}; state file {state}", listen.join(", ")));
     if let Some(mark) = config.own_mark() {
         line(format!("own connections carry the mark {mark:#x}"));
     }
@@ -198,6 +203,8 @@ mod tests {
         let mut full = Config::from_toml(&full, "full.toml").unwrap();
         let mut minimal = Config::load(&folder.join("minimal.toml")).unwrap();
         assert!(full.state_file.take().is_some());
+        let usual = ControlSocket::At(Config::DEFAULT_CONTROL.into());
+        assert_eq!(std::mem::take(&mut full.control), usual);
         minimal.targets[0].paths.clone_from(&full.targets[0].paths);
         assert_eq!(full, minimal);
     }

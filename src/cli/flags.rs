@@ -76,6 +76,29 @@ The verdict decides what `mode = \"auto\"` does with the target. With CHAP:
   braid discover --config /etc/braid.toml              the targets that are discovered, and their paths
   braid discover 10.0.1.1:3260 --config /etc/braid.toml   with the credentials and the local end of the path there")]
     Discover(Discover),
+    /// Show how targets, sessions and paths stand in a running Braid.
+    #[command(after_help = "Examples:
+  braid status
+  braid status --json | jq '.targets[].sessions[].standing.paths[] | select(.state != \"up\")'
+
+Asks over the control socket (`control` in the configuration), which root and the socket's group may use.")]
+    Status(Status),
+    /// Take a path of a running Braid out, give it back, or change its weight; for all sessions, those to come included.
+    #[command(after_help = "Examples:
+  braid path drain 10.0.1.1:3260       before work on that network: no commands, then logged out
+  braid path restore 10.0.1.1:3260     after it
+  braid path fail left                 as if it had been cut, for a drill
+  braid path weight left 3             for the policies that use weights
+
+What a session has no other path for is refused, unless --force is given. It lasts until Braid ends.")]
+    Path(PathCommand),
+    /// Let what waits for a lost target wait no longer, as if queue_time had passed.
+    #[command(after_help = "Example:
+  braid give-up --target iqn.2003-01.org.example:disk
+
+Does what `all_paths_down` says for that case: sessions are closed, or commands answered BUSY. Sessions with a path that
+works are not touched.")]
+    GiveUp(GiveUp),
     /// Cut a link under load and see that nothing is lost: RAM disk, four links, Braid and a verifying workload.
     #[command(after_help = "Example:
   braid demo --seconds 20
@@ -114,6 +137,9 @@ pub struct Settings {
     /// Address for /metrics and /healthz, or off [default: 127.0.0.1:9260].
     #[arg(long, value_name = "ADDR:PORT")]
     pub admin: Option<String>,
+    /// Socket for status and control, or off [default: /run/braid/control.sock].
+    #[arg(long, value_name = "FILE")]
+    pub control: Option<String>,
     /// Where verdicts of probes are kept between starts.
     #[arg(long, value_name = "FILE")]
     pub state_file: Option<String>,
@@ -123,6 +149,96 @@ pub struct Settings {
     /// Log format: human or json [default: human].
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
+}
+
+/// Which Braid to talk to.
+#[derive(Args, Debug)]
+pub struct Running {
+    /// Its control socket.
+    #[arg(long, value_name = "FILE", default_value = Config::DEFAULT_CONTROL)]
+    pub socket: PathBuf,
+}
+
+/// Settings of `status`.
+#[derive(Args, Debug)]
+pub struct Status {
+    /// Print everything as JSON, in the shape of the interface (GET /v1/openapi.json).
+    #[arg(long)]
+    pub json: bool,
+    /// Which Braid.
+    #[command(flatten)]
+    pub running: Running,
+}
+
+/// Settings of `path`.
+#[derive(Args, Debug)]
+pub struct PathCommand {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub order: PathOrder,
+}
+
+/// What may be done with a path.
+#[derive(Subcommand, Debug)]
+pub enum PathOrder {
+    /// Let what is under way over it end, log it out, and leave it alone.
+    #[command(after_help = "Example:\n  braid path drain 10.0.1.1:3260")]
+    Drain(TakeOut),
+    /// Reset its connections at once, and leave it alone.
+    #[command(after_help = "Example:\n  braid path fail 10.0.1.1:3260")]
+    Fail(TakeOut),
+    /// Use it again.
+    #[command(after_help = "Example:\n  braid path restore 10.0.1.1:3260")]
+    Restore(WhichPath),
+    /// Change its weight.
+    #[command(after_help = "Example:\n  braid path weight 10.0.1.1:3260 3")]
+    Weight(Weight),
+}
+
+/// A path of a running Braid.
+#[derive(Args, Debug)]
+pub struct WhichPath {
+    /// Name of the path, which is its portal if it was given none.
+    pub path: String,
+    /// Its target; needed if several are configured.
+    #[arg(long, value_name = "IQN")]
+    pub target: Option<String>,
+    /// Which Braid.
+    #[command(flatten)]
+    pub running: Running,
+}
+
+/// Settings of `path drain` and `path fail`.
+#[derive(Args, Debug)]
+pub struct TakeOut {
+    /// Which path.
+    #[command(flatten)]
+    pub which: WhichPath,
+    /// Do it even if a session is left without a path.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Settings of `path weight`.
+#[derive(Args, Debug)]
+pub struct Weight {
+    /// Which path.
+    #[command(flatten)]
+    pub which: WhichPath,
+    /// The weight.
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub weight: u32,
+}
+
+/// Settings of `give-up`.
+#[derive(Args, Debug)]
+pub struct GiveUp {
+    /// Which target; needed if several are configured.
+    #[arg(long, value_name = "IQN")]
+    pub target: Option<String>,
+    /// Which Braid.
+    #[command(flatten)]
+    pub running: Running,
 }
 
 /// Settings of `intercept`.
@@ -222,6 +338,7 @@ impl Settings {
             }
         };
         text("admin", "--admin", &self.admin);
+        text("control", "--control", &self.control);
         text("state_file", "--state-file", &self.state_file);
         text("log", "--log", &self.log);
         text("log_format", "--log-format", &self.log_format);

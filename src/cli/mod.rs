@@ -4,6 +4,7 @@
 //! - [`run`]: the proxy until it is told to stop.
 //! - [`ask`]: what a target says about itself.
 //! - [`check`]: a configuration in words.
+//! - [`control`]: how a running Braid stands, and orders for it.
 //! - [`intercept`]: the rules that bring connections here.
 //! - [`demo`]: a link is cut, and nothing is lost.
 //! - [`log`]: log lines.
@@ -17,6 +18,7 @@
 
 pub mod ask;
 pub mod check;
+pub mod control;
 pub mod demo;
 pub mod exit;
 pub mod flags;
@@ -63,6 +65,9 @@ fn execute(command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::Intercept(asked) => intercept::intercept(&asked),
+        Command::Status(asked) => control::status(&asked).map(|text| print!("{text}")),
+        Command::Path(asked) => control::path(&asked.order).map(|text| print!("{text}")),
+        Command::GiveUp(asked) => control::give_up(&asked).map(|text| print!("{text}")),
         Command::Probe(asked) => ask::probe(&asked).map(|table| print!("{table}")),
         Command::Demo(settings) => demo::demo(&settings),
         Command::Discover(asked) => ask::discover(&asked).map(|list| print!("{list}")),

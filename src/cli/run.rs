@@ -1,15 +1,18 @@
-//! `braid run`: the proxy, its admin address and its end.
+//! `braid run`: the proxy, its admin address, its control socket and its end.
 
 use super::check;
 use super::exit::Failure;
 use super::flags::Settings;
 use super::log;
 use crate::admin;
-use crate::config::Config;
+use crate::admin::control::Socket;
+use crate::config::{Config, ControlSocket};
 use crate::metrics::Metrics;
-use crate::proxy;
+use crate::proxy::operator::Operator;
+use crate::proxy::{Proxy, STOP_PATIENCE, StartError};
 use anyhow::{Context, anyhow};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,32 +38,69 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
 async fn serve(config: Arc<Config>) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::new());
     let mut signals = Signals::new()?;
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let admin = serve_admin(config.admin, Arc::clone(&metrics)).await?;
-    let proxy = proxy::run(config, metrics, async {
-        // An error means that the sender is gone, which also means to stop.
-        stopped.await.ok();
-    });
-    tokio::pin!(proxy, admin);
+    let socket = control_socket(&config.control)?;
+    let proxy = Proxy::start(config, metrics).await.map_err(|error| listen_failure(&error))?;
+    let control = serve_control(socket, proxy.operator());
+    tokio::pin!(control, admin);
     tokio::select! {
-        ended = &mut proxy => return Ok(ended.map_err(|error| listen_failure(&error))?),
         failed = &mut admin => return Err(failed),
+        failed = &mut control => return Err(failed),
         () = signals.next() => {}
     }
-    drop(stop);
+    tracing::info!(sessions = proxy.sessions(), "stopping");
+    let stopped = proxy.stop(STOP_PATIENCE);
+    tokio::pin!(stopped);
     tokio::select! {
-        ended = &mut proxy => Ok(ended.map_err(|error| listen_failure(&error))?),
+        () = &mut stopped => Ok(()),
         failed = &mut admin => Err(failed),
+        failed = &mut control => Err(failed),
         () = signals.next() => Err(anyhow!("stopped at once, as asked by a second signal").into()),
     }
 }
 
-fn listen_failure(error: &proxy::StartError) -> anyhow::Error {
+/// Makes the control socket. Where none was asked for, Braid does without if the usual one cannot be had.
+fn control_socket(wanted: &ControlSocket) -> Result<Option<Socket>, Failure> {
+    match wanted {
+        ControlSocket::Off => Ok(None),
+        ControlSocket::At(path) => Socket::bind(path).map(Some).map_err(|error| {
+            anyhow!(
+                "cannot be controlled at {}: {error}; choose another path with `control` (--control FILE), or \"off\"",
+                path.display()
+            )
+            .into()
+        }),
+        ControlSocket::Usual => {
+            let bound = Socket::bind(Path::new(Config::DEFAULT_CONTROL));
+            if let Err(error) = &bound {
+                tracing::warn!(
+                    socket = Config::DEFAULT_CONTROL,
+                    %error,
+                    "no control: `braid status` and `braid path` will not work; choose another path with `control` (--control FILE)"
+                );
+            }
+            Ok(bound.ok())
+        }
+    }
+}
+
+/// Serves control until it fails, for ever if there is none.
+async fn serve_control(socket: Option<Socket>, operator: Operator) -> Failure {
+    match socket {
+        None => std::future::pending().await,
+        Some(socket) => match socket.serve(operator).await {
+            Ok(()) => Failure::Bug("the control server ended by itself".to_owned()),
+            Err(error) => anyhow!("the control server failed: {error}").into(),
+        },
+    }
+}
+
+fn listen_failure(error: &StartError) -> anyhow::Error {
     match error {
-        proxy::StartError::Listen { .. } => {
+        StartError::Listen { .. } => {
             anyhow!("{error}; free the address, or choose another with `listen` (--listen ADDR:PORT)")
         }
-        proxy::StartError::Mark { .. } | proxy::StartError::Loop { .. } => anyhow!("{error}"),
+        StartError::Mark { .. } | StartError::Loop { .. } => anyhow!("{error}"),
     }
 }
 

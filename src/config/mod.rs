@@ -48,6 +48,8 @@ pub struct Config {
     pub mark: u32,
     /// Where metrics and health are served; none if switched off.
     pub admin: Option<SocketAddr>,
+    /// The socket on which Braid is controlled.
+    pub control: ControlSocket,
     /// Where the verdicts of probes are kept between starts; without it they last as long as the process.
     pub state_file: Option<PathBuf>,
     /// Log filter in the syntax of tracing-subscriber's `EnvFilter`.
@@ -62,6 +64,18 @@ pub struct Config {
     pub targets: Vec<Target>,
     /// What is legal but probably not meant; to be logged at start.
     pub warnings: Vec<String>,
+}
+
+/// Where Braid is controlled.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum ControlSocket {
+    /// Nothing is configured: at [`Config::DEFAULT_CONTROL`] if that can be had.
+    #[default]
+    Usual,
+    /// There.
+    At(PathBuf),
+    /// Nowhere.
+    Off,
 }
 
 /// An address where connections are taken.
@@ -318,6 +332,8 @@ impl Config {
     pub const DEFAULT_LISTEN: &'static str = "0.0.0.0:3260";
     /// Default of `admin`: reachable from this machine only.
     pub const DEFAULT_ADMIN: &'static str = "127.0.0.1:9260";
+    /// Control socket if none is given.
+    pub const DEFAULT_CONTROL: &'static str = "/run/braid/control.sock";
     /// Most paths of one target.
     pub const MAX_PATHS: usize = 64;
 

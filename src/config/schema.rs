@@ -6,7 +6,7 @@ use super::draft::{Placed, Section, Value};
 use super::listener;
 use super::problem::{Place, Problem};
 use super::value::{self, Read};
-use super::{Allow, Chap, Config, Digest, Limits, Local, LogFormat, Mode, PathConfig, Target};
+use super::{Allow, Chap, Config, ControlSocket, Digest, Limits, Local, LogFormat, Mode, PathConfig, Target};
 use crate::path::select::Policy;
 use crate::session::{Barriers, Exhausted, FenceMethod};
 use std::collections::BTreeMap;
@@ -28,6 +28,7 @@ pub(super) fn config(section: &Section, problems: &mut Vec<Problem>) -> Config {
         listen: listen.unwrap_or_else(listener::default),
         mark: keys.or("mark", 0xb1d, |value| value::number(value, 256, u32::MAX - 1)),
         admin,
+        control: keys.or("control", ControlSocket::default(), value::control),
         state_file: keys.optional("state_file", |value| value::text(value).map(PathBuf::from)),
         log: keys.or("log", "info".to_owned(), value::log_filter),
         log_format: keys.or("log_format", LogFormat::default(), value::log_format),

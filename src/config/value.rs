@@ -4,10 +4,11 @@
 //! carry is always text, so readers of numbers take text too.
 
 use super::draft::Value;
-use super::{Config, Digest, Intercept, LogFormat, Mode};
+use super::{Config, ControlSocket, Digest, Intercept, LogFormat, Mode};
 use crate::path::select::Policy;
 use crate::session::{Barriers, Exhausted, FenceMethod};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What a reader gives.
@@ -131,6 +132,19 @@ pub(super) fn admin(value: &Value) -> Read<Option<SocketAddr>> {
     text.parse().map(Some).map_err(|_| {
         format!("\"{text}\" is not an address; write it as \"{}\", or \"off\"", Config::DEFAULT_ADMIN)
     })
+}
+
+/// Path of the control socket, or `off`.
+pub(super) fn control(value: &Value) -> Read<ControlSocket> {
+    let text = text(value)?;
+    match text.as_str() {
+        "off" => Ok(ControlSocket::Off),
+        path if path.starts_with('/') => Ok(ControlSocket::At(PathBuf::from(path))),
+        other => Err(format!(
+            "\"{other}\" is no absolute path; write it as \"{}\", or \"off\"",
+            Config::DEFAULT_CONTROL
+        )),
+    }
 }
 
 /// An iSCSI name (RFC 7143 section 4.2.7).

@@ -281,6 +281,8 @@ pub struct Way {
     pub timing: Timing,
     /// Digests without which the path is not used.
     pub required: RequiredDigests,
+    /// Taken out by the operator: not for a leading login.
+    pub out: bool,
 }
 
 impl Way {
@@ -507,7 +509,7 @@ mod tests {
         tasks.spawn(target(listener, None));
         let required = RequiredDigests { header: true, data: false };
         let wanted = ConnectionParams { header_digest: true, ..ConnectionParams::default() };
-        let way = Way { route, target: plan().target_name, timing: QUICK, required };
+        let way = Way { route, target: plan().target_name, timing: QUICK, required, out: false };
         let error = dial_way(&way, &LoginPlan { connection: wanted, ..plan() }).await.unwrap_err();
         assert!(matches!(error, DialError::Digest("HeaderDigest")), "{error}");
     }

@@ -84,9 +84,12 @@ impl<'w> Race<'w> {
 
     /// Starts another connection, if there is a way left.
     fn start_next(&mut self) -> bool {
-        let Some(way) = self.ways.get(self.next).cloned() else { return false };
-        let path = self.next;
-        self.next += 1;
+        let left = self.ways.iter().enumerate().skip(self.next);
+        let Some((path, way)) = left.filter(|(_, way)| !way.out).map(|(n, way)| (n, way.clone())).next()
+        else {
+            return false;
+        };
+        self.next = path + 1;
         self.connecting.spawn(async move { (path, dial::connect(&way.route, &way.timing).await) });
         true
     }

@@ -23,8 +23,8 @@
 //! comes up.
 //!
 //! # Use
-//! [`run`] is all of `braid run`. [`Proxy::start`] is the same for use inside a process: bind to port 0, ask for
-//! [`Proxy::addresses`], and end with [`Proxy::stop`].
+//! [`Proxy::start`] listens, [`Proxy::stop`] ends in order. [`operator`] is what can be asked and ordered meanwhile. Inside a
+//! process bind to port 0 and ask for [`Proxy::addresses`].
 
 mod access;
 mod auto;
@@ -42,6 +42,7 @@ mod links;
 mod listener;
 mod mark;
 mod notice;
+pub mod operator;
 pub mod probe;
 mod rate;
 mod registry;
@@ -142,6 +143,7 @@ struct Shared {
     verdicts: Verdicts,
     told: Told,
     tags: Tags,
+    orders: operator::Orders,
 }
 
 /// A running proxy. Dropping it closes everything at once.
@@ -172,6 +174,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             config,
             verdicts,
+            orders: operator::Orders::default(),
             metrics,
             portals: bound.iter().map(|(_, listen)| listen.address).collect(),
             public: bound
@@ -204,6 +207,12 @@ impl Proxy {
         &self.shared.portals
     }
 
+    /// What an operator has of it.
+    #[must_use]
+    pub fn operator(&self) -> operator::Operator {
+        operator::Operator { shared: Arc::clone(&self.shared) }
+    }
+
     /// Sessions (discovery included) that are running or ending.
     #[must_use]
     pub fn sessions(&self) -> usize {
@@ -227,22 +236,6 @@ impl Proxy {
             served.shutdown().await;
         }
     }
-}
-
-/// Runs the proxy until `shutdown` ends, then stops in order.
-///
-/// # Errors
-/// [`StartError`].
-pub async fn run(
-    config: Arc<Config>,
-    metrics: Arc<Metrics>,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), StartError> {
-    let proxy = Proxy::start(config, metrics).await?;
-    shutdown.await;
-    tracing::info!(sessions = proxy.sessions(), "stopping");
-    proxy.stop(STOP_PATIENCE).await;
-    Ok(())
 }
 
 impl Shared {

@@ -12,6 +12,7 @@
 //! The lock is held for map operations only and never on the data path.
 
 use super::clock;
+use super::operator::Desk;
 use crate::iscsi::{Isid, Tsih};
 use crate::session::Unwashed;
 use std::collections::BTreeMap;
@@ -79,6 +80,8 @@ struct Entry {
     tsih: Tsih,
     order: Arc<watch::Sender<Order>>,
     alive: watch::Receiver<()>,
+    /// Once its session has begun.
+    desk: Option<Desk>,
 }
 
 /// A login's place in the registry.
@@ -126,7 +129,7 @@ impl Registry {
             return None;
         }
         let (id, tsih) = state.next_names()?;
-        let entry = Entry { id, tsih, order: Arc::new(order_sender), alive };
+        let entry = Entry { id, tsih, order: Arc::new(order_sender), alive, desk: None };
         let replaced = state.running.insert(key.clone(), entry);
         let predecessor = replaced.map(|entry| {
             let predecessor = Predecessor { order: Arc::clone(&entry.order), alive: entry.alive.clone() };
@@ -137,6 +140,12 @@ impl Registry {
         let claim =
             Claim { registry, key, id, tsih, at_risk: false, unwashed: None, order, _alive: alive_sender };
         Some((claim, predecessor))
+    }
+
+    /// All sessions, with where they can be asked if they have begun.
+    pub(super) fn desks(&self) -> Vec<(Key, Tsih, Option<Desk>)> {
+        let state = self.lock();
+        state.running.iter().map(|(key, entry)| (key.clone(), entry.tsih, entry.desk.clone())).collect()
     }
 
     /// Whether a running session has this handle.
@@ -229,6 +238,14 @@ impl Claim {
     pub(super) fn begins(&mut self, worst: Unwashed) {
         self.at_risk = true;
         self.unwashed = Some(worst);
+    }
+
+    /// Its session can be asked.
+    pub(super) fn has_desk(&self, desk: Desk) {
+        let mut state = self.registry.lock();
+        if let Some(entry) = state.running.get_mut(&self.key).filter(|entry| entry.id == self.id) {
+            entry.desk = Some(desk);
+        }
     }
 
     /// It has ended in order: nothing is under way, and no more than this is left in caches.

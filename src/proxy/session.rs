@@ -23,6 +23,7 @@ use super::clock;
 use super::conn::{Conn, ConnError};
 use super::dial::{DialError, Way, dial_way};
 use super::notice::Observer;
+use super::operator::Asked;
 use crate::iscsi::FrameError;
 use crate::login::{LoginPlan, Negotiated};
 use crate::metrics::Side;
@@ -31,7 +32,7 @@ use smallvec::SmallVec;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Sleep;
 
@@ -91,6 +92,24 @@ enum Errand {
     Kill,
     /// A link of this machine came up, or an address.
     LinkUp(watch::Receiver<u64>),
+    /// The operator asks or orders something.
+    Asked(Asked, mpsc::Receiver<Asked>),
+}
+
+/// Who else may have something to tell a session.
+pub(super) struct Beside {
+    /// Changes when a link or an address of this machine comes up.
+    pub(super) links: watch::Receiver<u64>,
+    /// Where the operator asks and orders.
+    pub(super) asked: mpsc::Receiver<Asked>,
+}
+
+/// Ends when the operator asks something; never once nobody can.
+async fn asked(mut desk: mpsc::Receiver<Asked>) -> Errand {
+    match desk.recv().await {
+        Some(asked) => Errand::Asked(asked, desk),
+        None => std::future::pending().await,
+    }
 }
 
 /// Ends when a link comes up; never where nobody tells.
@@ -131,15 +150,14 @@ pub(super) struct Driver {
 
 impl Driver {
     /// A session whose downstream login and leading upstream login are done. `ways` goes with the plan's paths;
-    /// `stop` ends when the session is to end in order, `kill` when it is to end at once; `links` changes when a link or an
-    /// address of this machine comes up.
+    /// `stop` ends when the session is to end in order, `kill` when it is to end at once.
     pub(super) fn new(
         engine: Session,
         ways: Vec<Way>,
         downstream: Conn,
         home: (ConnId, Conn),
         (stop, kill): (impl Future<Output = ()> + Send + 'static, impl Future<Output = ()> + Send + 'static),
-        links: watch::Receiver<u64>,
+        beside: Beside,
         observer: Observer,
     ) -> Self {
         let (id, conn) = home;
@@ -152,7 +170,8 @@ impl Driver {
             kill.await;
             Errand::Kill
         });
-        errands.spawn(link_up(links));
+        errands.spawn(link_up(beside.links));
+        errands.spawn(asked(beside.asked));
         Self {
             engine,
             ways,
@@ -292,6 +311,14 @@ impl Driver {
             Some(Errand::LinkUp(links)) => {
                 self.errands.spawn(link_up(links));
                 self.feed(Event::LinkUp, now);
+            }
+            Some(Errand::Asked(what, desk)) => {
+                self.errands.spawn(asked(desk));
+                match what {
+                    // Whoever asked may have lost patience.
+                    Asked::Status(answer) => drop(answer.send(self.engine.status(now))),
+                    Asked::Control(control) => self.feed(Event::Control(control), now),
+                }
             }
             Some(Errand::Kill) => self.end = Some(Ending::Killed),
             None => {}

@@ -5,8 +5,9 @@ use super::conn::{Conn, ConnError};
 use super::dial::{RequiredDigests, Route, Timing, Way};
 use super::leading::{self, Leading};
 use super::notice::Observer;
+use super::operator::{Desk, Orders};
 use super::registry::{Claim, Key};
-use super::session::{Driver, Ending};
+use super::session::{Beside, Driver, Ending};
 use super::{
     NO_SESSION, NOT_ALLOWED, NOT_FOUND, OUT_OF_RESOURCES, SERVICE_UNAVAILABLE, Shared, TOO_MANY_CONNECTIONS,
     access, clock, dial, discovery, relay,
@@ -261,7 +262,7 @@ impl Greeting {
             return self.grant_relayed(intent, target, words).await;
         }
         let (claim, permit) = self.room(intent, &target).await?;
-        let ways: Vec<Way> = ways(&target);
+        let ways: Vec<Way> = ways(&shared.orders, &target);
         let (fanout, why) = tokio::select! {
             biased;
             () = claim.stopped() => return Err(End::Refused(SERVICE_UNAVAILABLE, LoginResult::Upstream)),
@@ -290,7 +291,7 @@ impl Greeting {
         words: (KeyList, bool),
     ) -> Result<Granted, End> {
         let shared = Arc::clone(&self.shared);
-        let mut ways: Vec<Way> = ways(&target);
+        let mut ways: Vec<Way> = ways(&shared.orders, &target);
         let (fanout, why) = shared.verdicts.fanout(&target, &intent.initiator_name).await;
         tracing::info!(?fanout, why, "fan-out chosen");
         let plan = login_plan(&target, fanout, intent);
@@ -377,8 +378,16 @@ struct Granted {
 /// The session's life after both logins.
 async fn run(shared: &Arc<Shared>, conn: Conn, wanted: Option<SocketAddr>, granted: Granted) {
     let Granted { footing, agreed } = granted;
-    let Footing { target, mut claim, permit, ways, fanout, plan, leading } = footing;
+    let Footing { mut target, mut claim, permit, mut ways, fanout, plan, leading } = footing;
     let names: Vec<String> = target.paths.iter().map(|path| path.name.clone()).collect();
+    let peer = conn.stream().peer_addr().ok().map(|peer| peer.ip());
+    let (desk, asked) = Desk::open(&names, peer);
+    claim.has_desk(desk);
+    // From now on the session is told of orders; until now it was not.
+    for (way, name) in ways.iter_mut().zip(&names) {
+        way.out = shared.orders.is_out(&target.name, name);
+    }
+    shared.orders.weigh(&mut target);
     tracing::info!(home = names.get(leading.path), tsih = claim.tsih.0, "session begins");
     let (barriers, fence, memory_budget) = (target.barriers, target.fence, target.memory);
     let terms = Terms { fanout, barriers, fence, memory_budget };
@@ -399,13 +408,14 @@ async fn run(shared: &Arc<Shared>, conn: Conn, wanted: Option<SocketAddr>, grant
     );
     let portals = answer(&[record]);
     let home_login = (home, leading.agreed, plan);
-    let plan = session_plan(&target, fanout, (agreed, portals), home_login, claim.left_behind());
+    let plan = session_plan((&target, &ways), fanout, (agreed, portals), home_login, claim.left_behind());
     let worst = if plan.has_twins() { Unwashed::everything() } else { Unwashed::default() };
     let engine = Session::new(plan, clock::now());
     let home = (SessionPlan::HOME_CONN, leading.conn);
     let orders = (claim.stopped(), claim.killed());
     let links = shared.links.watch();
-    let driver = Driver::new(engine, ways, conn, home, orders, links, Observer::new(metrics, names));
+    let beside = Beside { links, asked };
+    let driver = Driver::new(engine, ways, conn, home, orders, beside, Observer::new(metrics, names));
     claim.begins(worst);
     match driver.run().await {
         Ending::InOrder(unwashed) => {
@@ -472,7 +482,7 @@ fn key(intent: &Intent, portal: Option<SocketAddr>) -> Key {
     }
 }
 
-fn ways(target: &Target) -> Vec<Way> {
+fn ways(orders: &Orders, target: &Target) -> Vec<Way> {
     let required = RequiredDigests {
         header: target.header_digest == Digest::Crc32c,
         data: target.data_digest == Digest::Crc32c,
@@ -482,6 +492,7 @@ fn ways(target: &Target) -> Vec<Way> {
         target: path.target.clone(),
         timing: Timing::from(target),
         required,
+        out: orders.is_out(&target.name, &path.name),
     };
     target.paths.iter().map(way).collect()
 }
@@ -538,21 +549,22 @@ fn offer(target: &Target, upstream: &Negotiated, tsih: Tsih, tpgt: u16) -> Offer
 }
 
 fn session_plan(
-    target: &Target,
+    (target, ways): (&Target, &[Way]),
     fanout: Fanout,
     (downstream, send_targets): (Negotiated, KeyList),
     (home_path, home, home_login): (PathId, Negotiated, LoginPlan),
     (predecessor, unwashed): (Option<Instant>, Unwashed),
 ) -> SessionPlan {
-    let path = |path: &PathConfig| PathPlan {
+    let path = |(path, way): (&PathConfig, &Way)| PathPlan {
         name: path.name.clone(),
         weight: path.weight,
+        out: way.out,
         target: path.target.clone(),
     };
     SessionPlan {
         downstream,
         send_targets,
-        paths: target.paths.iter().map(path).collect(),
+        paths: target.paths.iter().zip(ways).map(path).collect(),
         home_path,
         home,
         home_login,

@@ -68,6 +68,8 @@ pub struct PathPlan {
     pub name: String,
     /// Weight for the policies that use one, at least 1.
     pub weight: u32,
+    /// Taken out by the operator before the session began ([`Control::Drain`]).
+    pub out: bool,
     /// Name of the target that it leads to (TargetName of logins over it). Paths to targets of different names never share a
     /// session.
     pub target: String,
@@ -224,6 +226,14 @@ pub enum Event {
 pub enum Control {
     /// Wait no longer for a path: as if `queue_time` had passed since home was lost. Nothing if home is there.
     GiveUp,
+    /// Take a path out: what is under way over it ends, then it is logged out, and not tried again.
+    Drain(PathId),
+    /// Take a path out at once, as if it had been cut.
+    Fail(PathId),
+    /// Give a path back that was taken out.
+    Restore(PathId),
+    /// Another weight for a path, at least 1.
+    Weigh(PathId, u32),
 }
 
 /// How to end an upstream connection.

@@ -32,11 +32,7 @@ impl Session {
                     if idle && !later && window.is_some_and(|w| w.is_open() || w.all_acknowledged()) {
                         self.log_out(id, now);
                     } else if now >= until {
-                        self.fail_conn(
-                            id,
-                            Cause::Protocol("drain asked by the target took too long".into()),
-                            now,
-                        );
+                        self.fail_conn(id, Cause::Protocol("the drain took too long".into()), now);
                     }
                 }
                 ConnState::LoggingOut(until) if now >= until => {

@@ -26,7 +26,7 @@
 //! - `caches`: what a flush must reach where there are several targets. `power`: those that lost power.
 //! - `outage`: home is lost, and commands wait for it. `recover`: a nexus is lost: moved commands, ghosts. `fence`: what makes sure
 //!   that these have ended. `recognise`: whether they are of the right unit. `predecessor`: ghosts of an earlier session.
-//! - `finish`: the end.
+//! - `operator`: what an operator does to the session, and is shown of it. `finish`: the end.
 //!
 //! # One WRITE
 //! `downstream::command` files the task, `order` says whether it waits, `downstream::solicit` asks the initiator for its
@@ -54,6 +54,7 @@ mod leave;
 #[cfg(feature = "mutants")]
 pub mod mutant;
 mod nexus;
+mod operator;
 mod order;
 mod outage;
 mod own;
@@ -74,6 +75,7 @@ mod upstream;
 mod watch;
 
 pub use api::*;
+pub use operator::{PathState, PathStatus, Status};
 pub use tally::{HeldBy, Tally, Waits};
 
 use crate::iscsi::text::TextCollector;
@@ -252,7 +254,7 @@ impl Session {
             Event::Health(conn, sample) => self.sampled(conn, &sample, now),
             Event::Paused(paused) => self.set_paused(paused, now),
             Event::LinkUp => self.try_paths_again(now),
-            Event::Control(Control::GiveUp) => self.give_up(now),
+            Event::Control(control) => self.control(control, now),
         }
         self.dispatch(now);
         self.end_hopeless(now);

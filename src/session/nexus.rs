@@ -127,6 +127,8 @@ pub(super) struct Conn {
 pub(super) struct PathSlot {
     backoff: Backoff,
     pub(super) retry_at: Option<Instant>,
+    /// Taken out by the operator.
+    pub(super) out: bool,
     /// Cannot join home's session (MC/S refused, other portal group, no room): carries a nexus of its own.
     pub(super) own_nexus: bool,
     /// Where it leads.
@@ -167,6 +169,7 @@ impl Session {
             self.paths.push(PathSlot {
                 backoff: Backoff::new(first, longest, self.plan.seed.wrapping_add(index as u64)),
                 retry_at: None,
+                out: path.out,
                 own_nexus: self.plan.fanout == Fanout::Sessions,
                 group: Group { target, tag: None },
                 up: false,
@@ -243,7 +246,7 @@ impl Session {
     }
 
     pub(super) fn path_ready(&self, path: PathId, now: Instant) -> bool {
-        self.paths.get(path.0).is_some_and(|p| p.retry_at.is_none_or(|at| at <= now))
+        self.paths.get(path.0).is_some_and(|p| !p.out && p.retry_at.is_none_or(|at| at <= now))
     }
 
     /// Home must be somewhere: over a path that works if there is one, else over any that may be tried.

@@ -161,10 +161,16 @@ impl Session {
         let single_file = self.is_single_file(task.lun);
         let able = self.conns.iter().filter(|c| self.takes_commands(c, HOME));
         let load = |c: &&Conn| (self.standing(c), self.loads.get(c.path.0).map_or(0, |l| l.commands));
+        if !single_file {
+            return able.min_by_key(load).map(|c| c.id);
+        }
         // One that was opened earlier may come up later.
-        let chosen =
-            if single_file { able.min_by_key(|c| (c.up_since, c.id)) } else { able.min_by_key(load) };
-        chosen.map(|c| c.id)
+        let chosen = able.min_by_key(|c| (c.up_since, c.id)).map(|c| c.id)?;
+        // What a connection that leaves still carries is waited for.
+        let run_elsewhere = |r: &Run| r.nexus == HOME && r.conn != chosen;
+        let elsewhere =
+            |t: &Task| t.is_initiators() && t.lun == task.lun && t.run.as_ref().is_some_and(run_elsewhere);
+        (!self.tasks.iter().any(|(_, t)| elsewhere(t))).then_some(chosen)
     }
 
     /// A connection on a path chosen by policy, whose nexus may carry the unit, which is trusted as much as any, and as good

@@ -16,15 +16,15 @@ const BRISK: &str = "ping_interval = \"100ms\"\nping_timeout = \"300ms\"\nconnec
     login_timeout = \"500ms\"\nfence_time = \"500ms\"\nreconnect = { first = \"20ms\", longest = \"100ms\" }";
 
 /// A target behind links that can be cut, and Braid in front.
-struct Links {
+pub(crate) struct Links {
     target: RamTarget,
-    links: Vec<Cutter>,
-    proxy: Proxy,
+    pub(crate) links: Vec<Cutter>,
+    pub(crate) proxy: Proxy,
     metrics: Arc<Metrics>,
 }
 
 impl Links {
-    async fn new(paths: usize, settings: &str) -> Self {
+    pub(crate) async fn new(paths: usize, settings: &str) -> Self {
         let mut options = TargetOptions::loopback(paths);
         options.target.disks[0].blocks = 8192;
         let target = RamTarget::start(options).await.unwrap();
@@ -43,7 +43,7 @@ impl Links {
         self.metrics.health().iter().map(TargetHealth::usable).sum()
     }
 
-    async fn until_up(&self, paths: usize) {
+    pub(crate) async fn until_up(&self, paths: usize) {
         while self.up() != paths {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

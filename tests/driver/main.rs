@@ -10,6 +10,7 @@ mod access;
 mod cuts;
 mod discover;
 mod malformed;
+mod operator;
 mod relay;
 mod rig;
 mod sessions;

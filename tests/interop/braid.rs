@@ -150,8 +150,9 @@ impl Braid {
         let first = target.endpoints().first().expect("a target has a portal");
         let paths: Vec<String> = target.endpoints().iter().map(|endpoint| endpoint.portal.clone()).collect();
         let state = state_file(dir.path());
-        let text =
-            format!("listen = {listen}\nadmin = {admin:?}\nstate_file = {state:?}\n[[target]]\n{table}");
+        let text = format!(
+            "listen = {listen}\nadmin = {admin:?}\ncontrol = \"off\"\nstate_file = {state:?}\n[[target]]\n{table}"
+        );
         let file = dir.path().join("braid.toml");
         fs::write(&file, text).expect("configuration");
         let line = words(&[env!("CARGO_BIN_EXE_braid"), "run", "--config", &file.display().to_string()]);
@@ -181,7 +182,7 @@ impl Braid {
         if in_turn {
             line.extend(words(&["--listen", &second]));
         }
-        line.extend(words(&["--state-file", &state]));
+        line.extend(words(&["--control", "off", "--state-file", &state]));
         let way = |endpoint: &Endpoint, before: &str| match &endpoint.iqn {
             iqn if *iqn == first.iqn => endpoint.portal.clone(),
             iqn => format!("{}{before}{iqn}", endpoint.portal),

@@ -173,6 +173,17 @@ impl Engine {
         if words.begin("the operator waits no longer") {
             return self.handle(Event::Control(Control::GiveUp));
         }
+        for (order, control) in [
+            ("the operator drains path", Control::Drain as fn(PathId) -> Control),
+            ("the operator fails path", Control::Fail),
+            ("the operator gives back path", Control::Restore),
+        ] {
+            if words.begin(order) {
+                let path = words.next()?;
+                let path = path.parse().map_err(|_| format!("{path} is no path"))?;
+                return self.handle(Event::Control(control(PathId(path))));
+            }
+        }
         if words.begin("the operator stops the session") {
             return self.handle(Event::Stop);
         }

@@ -76,7 +76,12 @@ pub(crate) fn plan() -> SessionPlan {
     send_targets.push("TargetAddress", "192.0.2.1:3260,1");
     SessionPlan {
         downstream,
-        paths: vec![PathPlan { name: "p0".into(), weight: 1, target: home_login.target_name.clone() }],
+        paths: vec![PathPlan {
+            name: "p0".into(),
+            weight: 1,
+            out: false,
+            target: home_login.target_name.clone(),
+        }],
         home_path: PathId(0),
         home,
         home_login,
@@ -105,7 +110,7 @@ pub(crate) fn plan() -> SessionPlan {
 pub(crate) fn change_plan(words: &mut Words<'_>, plan: &mut SessionPlan) -> Result<(), String> {
     if let Some(paths) = words.number::<usize>("paths")? {
         let target = &plan.home_login.target_name;
-        let path = |n| PathPlan { name: format!("p{n}"), weight: 1, target: target.clone() };
+        let path = |n| PathPlan { name: format!("p{n}"), weight: 1, out: false, target: target.clone() };
         plan.paths = (0..paths).map(path).collect();
     }
     if let Some(first) = words.number::<usize>("twin")? {

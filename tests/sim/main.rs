@@ -22,6 +22,7 @@ mod inventory;
 mod kernel;
 mod net;
 mod oracle;
+mod orders;
 mod random;
 mod runner;
 mod scenario;

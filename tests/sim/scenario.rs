@@ -5,6 +5,7 @@
 
 use crate::inventory::Inventory;
 use crate::net::Quality;
+use crate::orders::Order;
 use crate::random::Random;
 use crate::target::{AccessSetup, Deed, Header, Heads, LunChange, Persona};
 use braid::path::select::Policy;
@@ -74,6 +75,8 @@ pub(crate) enum Fault {
     AccessShifts(u16),
     /// The target asks for logout of a path's connections.
     AsyncLogout(usize),
+    /// The operator wants something.
+    Operator(Order),
     /// LUNs of the second portal group change.
     Luns(LunChange),
     /// The initiator manages its tasks.
@@ -116,6 +119,7 @@ impl Fault {
             Self::MediaError => "fault: medium error",
             Self::AccessShifts(_) => "access: another port group becomes active",
             Self::AsyncLogout(_) => "target asks for logout",
+            Self::Operator(order) => order.name(),
             Self::Luns(LunChange::Vanish(_)) => "luns: one vanishes",
             Self::Luns(LunChange::Appear(_)) => "luns: one appears",
             Self::Luns(LunChange::Trade(..)) => "luns: two change places",

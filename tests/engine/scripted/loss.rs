@@ -568,10 +568,23 @@ fn ends_the_path(send: impl FnOnce(&mut Rig, &ScsiCommand)) {
 
 #[test]
 fn a_missing_response_ends_the_path_r114_r115() {
-    ends_the_path(|rig, command| {
+    ends_the_path(|rig, _| {
         let line = rig.lines.get_mut(&1).unwrap();
         line.stat_sn = line.stat_sn.next();
-        rig.respond(1, command, GOOD);
+        rig.reply(1, true, |stat_sn, exp_cmd_sn, max_cmd_sn| {
+            Pdu::AsyncMessage(AsyncMessage {
+                event: 255,
+                stat_sn,
+                exp_cmd_sn,
+                max_cmd_sn,
+                ..Default::default()
+            })
+        });
+        assert_eq!(rig.closed, [], "it may still come");
+        let Pdu::NopOut(ping) = rig.sent(1) else { panic!("not asked") };
+        rig.reply(1, true, |stat_sn, exp_cmd_sn, max_cmd_sn| {
+            Pdu::NopIn(NopIn { itt: ping.itt, stat_sn, exp_cmd_sn, max_cmd_sn, ..Default::default() })
+        });
     });
 }
 

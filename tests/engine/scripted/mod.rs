@@ -114,7 +114,12 @@ pub(crate) fn plan(fanout: Fanout, paths: usize) -> SessionPlan {
     SessionPlan {
         downstream,
         paths: (0..paths)
-            .map(|n| PathPlan { name: format!("p{n}"), weight: 1, target: home_login.target_name.clone() })
+            .map(|n| PathPlan {
+                name: format!("p{n}"),
+                weight: 1,
+                out: false,
+                target: home_login.target_name.clone(),
+            })
             .collect(),
         home_path: PathId(0),
         home,

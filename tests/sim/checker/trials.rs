@@ -245,7 +245,12 @@ impl Talk {
         let long = Duration::from_secs(3600);
         SessionPlan {
             downstream: self.negotiated.clone(),
-            paths: vec![PathPlan { name: String::new(), weight: 1, target: self.login.target_name.clone() }],
+            paths: vec![PathPlan {
+                name: String::new(),
+                weight: 1,
+                out: false,
+                target: self.login.target_name.clone(),
+            }],
             home_path: PathId(0),
             home: self.negotiated.clone(),
             home_login: self.login.clone(),

@@ -74,6 +74,7 @@ impl World {
             | Fault::MediaError
             | Fault::AccessShifts(_)
             | Fault::AsyncLogout(_) => self.somebody_else(fault),
+            Fault::Operator(order) => self.order(order),
             Fault::Luns(change) => self.change_luns(change),
             Fault::AbortTask => self.manage(tmf::ABORT_TASK),
             Fault::AbortTaskSet => self.manage(tmf::ABORT_TASK_SET),

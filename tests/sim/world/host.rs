@@ -370,7 +370,8 @@ impl World {
         home: Negotiated,
         downstream: Negotiated,
     ) -> SessionPlan {
-        let path = |n| PathPlan { name: format!("p{n}"), weight: 1, target: self.scenario.target_of(n) };
+        let path =
+            |n| PathPlan { name: format!("p{n}"), weight: 1, out: false, target: self.scenario.target_of(n) };
         SessionPlan {
             downstream,
             paths: (0..self.scenario.paths.len()).map(path).collect(),
@@ -447,8 +448,13 @@ impl World {
         (0..self.scenario.paths.len()).find(|path| !carried(*path))
     }
 
+    /// The session that runs.
+    pub(crate) fn session(&self) -> Option<&Session> {
+        self.host.session.as_ref()
+    }
+
     /// Gives the engine an event and does what it wants done.
-    fn feed(&mut self, event: Event) {
+    pub(crate) fn feed(&mut self, event: Event) {
         if let Some(session) = &mut self.host.session {
             session.handle(event, self.now);
             self.drain();

@@ -181,6 +181,7 @@ impl World {
         scenario.add_management(&mut Random::new(seed ^ MANAGEMENT));
         scenario.add_resets(&mut Random::new(seed ^ RESETS));
         scenario.draw_twins(seed);
+        scenario.draw_orders(seed);
         let cut = scenario.cut(seed);
         if trace {
             println!("{scenario:#?}");

@@ -2,6 +2,7 @@
 
 use super::host::FENCE_TIME;
 use super::{Happening, Outcome, World};
+use crate::orders::Order;
 use std::hash::Hasher;
 use std::time::Duration;
 
@@ -51,6 +52,9 @@ impl World {
         }
         self.targets[0].heal();
         self.set_paused(false);
+        for path in 0..self.scenario.paths.len() {
+            self.order(Order::Restore(path));
+        }
         let until = self.now + LIVENESS;
         loop {
             let idle = self.initiator.logged_in && self.initiator.is_idle();

@@ -262,6 +262,7 @@ impl Setup {
                 .map(|n| PathPlan {
                     name: format!("p{n}"),
                     weight: 1,
+                    out: false,
                     target: home_login.target_name.clone(),
                 })
                 .collect(),

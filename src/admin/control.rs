@@ -1,0 +1,147 @@
+//! Control: HTTP on a Unix socket that only its owner and group may use.
+//!
+//! | request | what it does |
+//! | --- | --- |
+//! | `GET /v1/status` | how targets, sessions and paths stand ([`view::Status`]) |
+//! | `POST /v1/targets/TARGET/paths/PATH/drain` | takes a path out once it is idle |
+//! | `POST /v1/targets/TARGET/paths/PATH/fail` | takes a path out at once |
+//! | `POST /v1/targets/TARGET/paths/PATH/restore` | gives it back |
+//! | `POST /v1/targets/TARGET/paths/PATH/weight` | changes its weight |
+//! | `POST /v1/targets/TARGET/give-up` | no longer waits for a path |
+//! | `GET /v1/openapi.json` | all this for machines |
+//!
+//! Orders take a [`view::Order`] as JSON, or nothing, and answer with [`view::Done`] or, with 404 (no such target or path),
+//! 409 (a session needs the path) or 422 (a weight that is none), with [`view::Refused`].
+
+use super::view;
+use crate::proxy::operator::{Operator, PathOrder, Refused};
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path as FilePath, PathBuf};
+use tokio::net::UnixListener;
+
+/// Bytes of an order, at most.
+const LONGEST_ORDER: usize = 4096;
+/// Owner and group.
+const PERMISSIONS: u32 = 0o660;
+
+/// The description of the interface.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// The socket, which is removed when this is dropped.
+#[derive(Debug)]
+pub struct Socket {
+    listener: Option<UnixListener>,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Makes the socket, and its directory if that is missing, in place of one that nobody listens on.
+    ///
+    /// # Errors
+    /// Another Braid listens there (`AddrInUse`), or the file cannot be made.
+    pub fn bind(path: &FilePath) -> io::Result<Self> {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another Braid listens there"));
+        }
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        match std::fs::symlink_metadata(path) {
+            Ok(found) if std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
+                std::fs::remove_file(path)?;
+            }
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there, and no socket")),
+            Err(_) => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(PERMISSIONS))?;
+        Ok(Self { listener: Some(listener), path: path.to_owned() })
+    }
+
+    /// Serves until it fails.
+    ///
+    /// # Errors
+    /// When the listener fails for good.
+    pub async fn serve(mut self, operator: Operator) -> io::Result<()> {
+        match self.listener.take() {
+            Some(listener) => axum::serve(listener, router(operator)).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!(%error, path = %self.path.display(), "the control socket was gone already");
+        }
+    }
+}
+
+fn router(operator: Operator) -> Router {
+    Router::new()
+        .route("/v1/status", get(show_status))
+        .route("/v1/targets/{target}/paths/{path}/{order}", post(order_path))
+        .route("/v1/targets/{target}/give-up", post(give_up))
+        .route("/v1/openapi.json", get(([(header::CONTENT_TYPE, "application/json")], OPENAPI)))
+        .layer(DefaultBodyLimit::max(LONGEST_ORDER))
+        .with_state(operator)
+}
+
+async fn show_status(State(operator): State<Operator>) -> Json<view::Status> {
+    let targets = operator.status().await.into_iter().map(view::Target::from).collect();
+    Json(view::Status { version: env!("CARGO_PKG_VERSION").to_owned(), targets })
+}
+
+async fn order_path(
+    State(operator): State<Operator>,
+    Path((target, path, order)): Path<(String, String, String)>,
+    asked: Option<Json<view::Order>>,
+) -> Response {
+    let asked = asked.map(|Json(asked)| asked).unwrap_or_default();
+    let order = match (order.as_str(), asked.weight) {
+        ("drain", _) => PathOrder::Drain,
+        ("fail", _) => PathOrder::Fail,
+        ("restore", _) => PathOrder::Restore,
+        ("weight", Some(weight)) => PathOrder::Weigh(weight),
+        ("weight", None) => {
+            return refusal(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "say which, such as {\"weight\": 2}".to_owned(),
+            );
+        }
+        (other, _) => {
+            let error = format!("\"{other}\" is no order; there are drain, fail, restore and weight");
+            return refusal(StatusCode::NOT_FOUND, error);
+        }
+    };
+    answer(operator.order(&target, &path, order, asked.force).await)
+}
+
+async fn give_up(State(operator): State<Operator>, Path(target): Path<String>) -> Response {
+    answer(operator.give_up(&target).await)
+}
+
+fn answer(done: Result<usize, Refused>) -> Response {
+    match done {
+        Ok(sessions) => Json(view::Done { sessions }).into_response(),
+        Err(refused) => {
+            let code = match refused {
+                Refused::UnknownTarget { .. } | Refused::UnknownPath { .. } => StatusCode::NOT_FOUND,
+                Refused::LastPath { .. } => StatusCode::CONFLICT,
+                Refused::NoWeight => StatusCode::UNPROCESSABLE_ENTITY,
+            };
+            refusal(code, refused.to_string())
+        }
+    }
+}
+
+fn refusal(code: StatusCode, error: String) -> Response {
+    (code, Json(view::Refused { error })).into_response()
+}

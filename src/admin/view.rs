@@ -1,0 +1,174 @@
+//! What the control interface says and takes, as JSON: the shapes that server and command line share.
+//!
+//! Times are in seconds, sizes in bytes. Fields are added, never renamed, within `/v1`.
+
+use crate::proxy::operator;
+use crate::session;
+use serde::{Deserialize, Serialize};
+
+/// The answer to `GET /v1/status`.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct Status {
+    /// Version of the Braid that answers.
+    pub version: String,
+    /// Its targets.
+    pub targets: Vec<Target>,
+}
+
+/// A target.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct Target {
+    /// TargetName.
+    pub name: String,
+    /// Its paths as configured.
+    pub paths: Vec<ConfiguredPath>,
+    /// Its sessions.
+    pub sessions: Vec<Session>,
+}
+
+/// A path as configured.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct ConfiguredPath {
+    /// Name.
+    pub name: String,
+    /// Address and port of the portal.
+    pub portal: String,
+    /// Taken out by the operator, for all sessions.
+    pub out: bool,
+}
+
+/// A session.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct Session {
+    /// InitiatorName.
+    pub initiator: String,
+    /// Address of the initiator.
+    pub peer: Option<String>,
+    /// ISID, in hexadecimal.
+    pub isid: String,
+    /// TSIH.
+    pub tsih: u16,
+    /// How it stands; nothing while it begins, or does not answer.
+    pub standing: Option<Standing>,
+}
+
+/// How a session stands.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct Standing {
+    /// `mcs` or `sessions`.
+    pub fanout: String,
+    /// Commands of the initiator that are not answered.
+    pub commands: usize,
+    /// Those among them that are at no target.
+    pub waiting: usize,
+    /// Writes that may still reach a target over a path that was given up.
+    pub ghosts: usize,
+    /// How long no path has worked.
+    pub outage_seconds: Option<f64>,
+    /// Write data held.
+    pub memory_bytes: u64,
+    /// Its paths.
+    pub paths: Vec<Path>,
+}
+
+/// A path of a session.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct Path {
+    /// Name.
+    pub name: String,
+    /// `up`, `suspect`, `draining`, `opening`, `down` or `out`.
+    pub state: String,
+    /// Whether it is home: what only one path may carry goes over it.
+    pub home: bool,
+    /// Connections.
+    pub connections: usize,
+    /// Commands under way.
+    pub commands: u32,
+    /// How long the oldest of them has been.
+    pub oldest_seconds: Option<f64>,
+    /// Weight.
+    pub weight: u32,
+}
+
+/// The body of an order.
+#[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]
+#[serde(default, deny_unknown_fields)]
+pub struct Order {
+    /// Do it even if a session is left without a path.
+    pub force: bool,
+    /// The new weight, for `weight`.
+    pub weight: Option<u32>,
+}
+
+/// The answer to an order that was carried out.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Done {
+    /// Sessions that were told.
+    pub sessions: usize,
+}
+
+/// The answer to what could not be done.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Refused {
+    /// Why, and what to do.
+    pub error: String,
+}
+
+impl From<operator::TargetStatus> for Target {
+    fn from(target: operator::TargetStatus) -> Self {
+        let path = |(name, portal, out)| ConfiguredPath { name, portal, out };
+        Self {
+            name: target.name,
+            paths: target.paths.into_iter().map(path).collect(),
+            sessions: target.sessions.into_iter().map(Session::from).collect(),
+        }
+    }
+}
+
+impl From<operator::SessionStatus> for Session {
+    fn from(session: operator::SessionStatus) -> Self {
+        Self {
+            initiator: session.initiator,
+            peer: session.peer.map(|peer| peer.to_string()),
+            isid: session.isid,
+            tsih: session.tsih,
+            standing: session.standing.map(|(names, status)| standing(&names, &status)),
+        }
+    }
+}
+
+fn standing(names: &[String], status: &session::Status) -> Standing {
+    let fanout = match status.fanout {
+        session::Fanout::Mcs => "mcs",
+        session::Fanout::Sessions => "sessions",
+    };
+    Standing {
+        fanout: fanout.to_owned(),
+        commands: status.commands,
+        waiting: status.waiting,
+        ghosts: status.ghosts,
+        outage_seconds: status.outage.map(|time| time.as_secs_f64()),
+        memory_bytes: status.memory,
+        paths: names.iter().zip(&status.paths).map(|(name, path)| path_of(name, path)).collect(),
+    }
+}
+
+fn path_of(name: &str, path: &session::PathStatus) -> Path {
+    let state = match path.state {
+        session::PathState::Up => "up",
+        session::PathState::Suspect => "suspect",
+        session::PathState::Draining => "draining",
+        session::PathState::Opening => "opening",
+        session::PathState::Down => "down",
+        session::PathState::Out => "out",
+    };
+    Path {
+        name: name.to_owned(),
+        state: state.to_owned(),
+        home: path.home,
+        connections: path.connections,
+        commands: path.commands,
+        oldest_seconds: path.oldest.map(|time| time.as_secs_f64()),
+        weight: path.weight,
+    }
+}

@@ -1,0 +1,329 @@
+//! What an operator may ask of a running proxy: how its sessions stand, paths taken out and given back, an outage not waited
+//! for any longer.
+//!
+//! # Contract
+//! An order about a path is for every session of its target, those that begin later included, until it is taken back or Braid
+//! ends. Sessions are asked through their `Desk`, which costs them nothing until somebody asks. A path that some session
+//! could not do without is not taken out unless that is insisted on.
+
+use super::Shared;
+use super::registry::Key;
+use crate::config::Target;
+use crate::iscsi::Tsih;
+use crate::session::{Control, PathId, PathState, Status};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// A session that does not say how it stands within this is shown without that.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Questions and orders that wait for a session, at most.
+const ROOM: usize = 16;
+
+/// What is wanted of a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PathOrder {
+    /// End what is under way, log out, and stay out.
+    Drain,
+    /// Reset its connections, and stay out.
+    Fail,
+    /// Take it in again.
+    Restore,
+    /// Another weight, at least 1.
+    Weigh(u32),
+}
+
+/// Why an order was not carried out.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refused {
+    /// No such target.
+    #[error("no target \"{target}\" is configured or in use; there are: {known}")]
+    UnknownTarget {
+        /// What was asked for.
+        target: String,
+        /// Those there are.
+        known: String,
+    },
+    /// No such path.
+    #[error("target \"{target}\" has no path \"{path}\"; it has: {known}")]
+    UnknownPath {
+        /// Its target.
+        target: String,
+        /// What was asked for.
+        path: String,
+        /// Those there are.
+        known: String,
+    },
+    /// Some session would be left without a path.
+    #[error(
+        "the session of {initiator} works over no other path than \"{path}\"; bring another one up, or insist (--force)"
+    )]
+    LastPath {
+        /// Whose session.
+        initiator: String,
+        /// The path.
+        path: String,
+    },
+    /// Weights are at least 1.
+    #[error("a weight is at least 1; to keep commands off a path, drain it")]
+    NoWeight,
+}
+
+/// How a target stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TargetStatus {
+    /// Its name.
+    pub name: String,
+    /// Its paths as configured: name and portal, and whether it is taken out.
+    pub paths: Vec<(String, String, bool)>,
+    /// Its sessions.
+    pub sessions: Vec<SessionStatus>,
+}
+
+/// How a session stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionStatus {
+    /// InitiatorName.
+    pub initiator: String,
+    /// Where the initiator is.
+    pub peer: Option<IpAddr>,
+    /// ISID, as 12 hexadecimal digits.
+    pub isid: String,
+    /// TSIH.
+    pub tsih: u16,
+    /// Names of its paths, in the order of the status; none while it begins, or does not answer.
+    pub standing: Option<(Arc<[String]>, Status)>,
+}
+
+/// Where a session takes questions and orders.
+#[derive(Clone, Debug)]
+pub(super) struct Desk {
+    paths: Arc<[String]>,
+    peer: Option<IpAddr>,
+    sender: mpsc::Sender<Asked>,
+}
+
+/// What a session is asked.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// How it stands.
+    Status(oneshot::Sender<Status>),
+    /// An order.
+    Control(Control),
+}
+
+/// What was ordered about paths, by target and path.
+#[derive(Debug, Default)]
+pub(super) struct Orders(Mutex<BTreeMap<(String, String), Standing>>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    out: bool,
+    weight: Option<u32>,
+}
+
+impl Orders {
+    fn take(&self, target: &str, path: &str, order: PathOrder) {
+        let mut orders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let standing = orders.entry((target.to_owned(), path.to_owned())).or_default();
+        match order {
+            PathOrder::Drain | PathOrder::Fail => standing.out = true,
+            PathOrder::Restore => standing.out = false,
+            PathOrder::Weigh(weight) => standing.weight = Some(weight),
+        }
+    }
+
+    fn of(&self, target: &str, path: &str) -> Standing {
+        let orders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.get(&(target.to_owned(), path.to_owned())).copied().unwrap_or_default()
+    }
+
+    /// Whether a path is taken out.
+    pub(super) fn is_out(&self, target: &str, path: &str) -> bool {
+        self.of(target, path).out
+    }
+
+    /// Gives paths the weights that were ordered.
+    pub(super) fn weigh(&self, target: &mut Target) {
+        for path in &mut target.paths {
+            path.weight = self.of(&target.name, &path.name).weight.unwrap_or(path.weight);
+        }
+    }
+}
+
+impl Desk {
+    /// For a session with these paths, whose initiator is there.
+    pub(super) fn open(paths: &[String], peer: Option<IpAddr>) -> (Self, mpsc::Receiver<Asked>) {
+        let (sender, receiver) = mpsc::channel(ROOM);
+        (Self { paths: paths.into(), peer, sender }, receiver)
+    }
+
+    async fn status(&self) -> Option<Status> {
+        let (answer, answered) = oneshot::channel();
+        let asked = async {
+            self.sender.send(Asked::Status(answer)).await.ok()?;
+            answered.await.ok()
+        };
+        tokio::time::timeout(PATIENCE, asked).await.ok().flatten()
+    }
+
+    /// Orders something; false if the session is ending.
+    async fn order(&self, control: Control) -> bool {
+        let sent = self.sender.send(Asked::Control(control));
+        matches!(tokio::time::timeout(PATIENCE, sent).await, Ok(Ok(())))
+    }
+
+    fn path(&self, name: &str) -> Option<PathId> {
+        self.paths.iter().position(|path| path == name).map(PathId)
+    }
+}
+
+/// A running proxy, as an operator has it.
+#[derive(Clone, Debug)]
+pub struct Operator {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Operator {
+    /// How all targets stand.
+    pub async fn status(&self) -> Vec<TargetStatus> {
+        let mut all = Vec::new();
+        for Known { name, paths } in self.known() {
+            let out = |path: &str| self.shared.orders.is_out(&name, path);
+            let paths = paths.into_iter().map(|(path, portal)| (path.clone(), portal, out(&path))).collect();
+            let sessions = self.sessions(&name).await;
+            all.push(TargetStatus { name, paths, sessions });
+        }
+        all
+    }
+
+    /// All targets: those with a table of their own, and discovered ones that have sessions.
+    fn known(&self) -> Vec<Known> {
+        let own = self.shared.config.targets.iter().filter(|target| target.discover.is_none());
+        let mut known: Vec<Known> = own
+            .map(|target| Known {
+                name: target.name.clone(),
+                paths: target.paths.iter().map(|p| (p.name.clone(), p.portal.to_string())).collect(),
+            })
+            .collect();
+        for (key, _, desk) in self.shared.registry.desks() {
+            let Some(desk) = desk.filter(|_| !known.iter().any(|target| target.name == key.target)) else {
+                continue;
+            };
+            let paths = desk.paths.iter().map(|path| (path.clone(), path.clone())).collect();
+            known.push(Known { name: key.target, paths });
+        }
+        known
+    }
+
+    async fn sessions(&self, target: &str) -> Vec<SessionStatus> {
+        let asked = self.desks(target).into_iter().map(|(key, tsih, desk)| async move {
+            let standing = match &desk {
+                Some(desk) => desk.status().await.map(|status| (Arc::clone(&desk.paths), status)),
+                None => None,
+            };
+            SessionStatus {
+                initiator: key.initiator,
+                peer: desk.and_then(|desk| desk.peer),
+                isid: data_encoding::HEXLOWER.encode(&key.isid.0),
+                tsih: tsih.0,
+                standing,
+            }
+        });
+        futures_util::future::join_all(asked).await
+    }
+
+    /// Sessions of a target, but for discovery sessions.
+    fn desks(&self, target: &str) -> Vec<(Key, Tsih, Option<Desk>)> {
+        let all = self.shared.registry.desks();
+        all.into_iter().filter(|(key, ..)| key.target == target && key.portal.is_none()).collect()
+    }
+
+    /// Carries out an order about a path; gives the number of sessions that have it.
+    ///
+    /// # Errors
+    /// [`Refused`]; nothing has changed then.
+    pub async fn order(
+        &self,
+        target: &str,
+        path: &str,
+        order: PathOrder,
+        insists: bool,
+    ) -> Result<usize, Refused> {
+        let Known { name: target, paths } = self.target(target)?;
+        if !paths.iter().any(|(known, _)| known == path) {
+            let known = list(paths.iter().map(|(path, _)| path));
+            return Err(Refused::UnknownPath { target, path: path.to_owned(), known });
+        }
+        match order {
+            PathOrder::Weigh(0) => return Err(Refused::NoWeight),
+            PathOrder::Drain | PathOrder::Fail if !insists => self.spare(&target, path).await?,
+            PathOrder::Drain | PathOrder::Fail | PathOrder::Restore | PathOrder::Weigh(_) => {}
+        }
+        self.shared.orders.take(&target, path, order);
+        tracing::info!(target, path, ?order, "ordered by the operator");
+        let mut sessions = 0;
+        for desk in self.desks(&target).into_iter().filter_map(|(.., desk)| desk) {
+            let Some(id) = desk.path(path) else { continue };
+            let control = match order {
+                PathOrder::Drain => Control::Drain(id),
+                PathOrder::Fail => Control::Fail(id),
+                PathOrder::Restore => Control::Restore(id),
+                PathOrder::Weigh(weight) => Control::Weigh(id, weight),
+            };
+            sessions += usize::from(desk.order(control).await);
+        }
+        Ok(sessions)
+    }
+
+    /// Makes sure that every session works over another path too.
+    async fn spare(&self, target: &str, path: &str) -> Result<(), Refused> {
+        for session in self.sessions(target).await {
+            let Some((names, status)) = &session.standing else { continue };
+            let has_it = names.iter().any(|name| name == path);
+            let mut others = names.iter().zip(&status.paths).filter(|(name, _)| *name != path);
+            if has_it && !others.any(|(_, other)| other.state == PathState::Up) {
+                return Err(Refused::LastPath { initiator: session.initiator, path: path.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets what waits for a lost target wait no longer; gives the number of sessions told.
+    ///
+    /// # Errors
+    /// [`Refused::UnknownTarget`].
+    pub async fn give_up(&self, target: &str) -> Result<usize, Refused> {
+        let target = self.target(target)?.name;
+        tracing::info!(target, "told by the operator to give up what waits");
+        let mut sessions = 0;
+        for desk in self.desks(&target).into_iter().filter_map(|(.., desk)| desk) {
+            sessions += usize::from(desk.order(Control::GiveUp).await);
+        }
+        Ok(sessions)
+    }
+
+    fn target(&self, name: &str) -> Result<Known, Refused> {
+        let mut known = self.known();
+        match known.iter().position(|target| target.name == name) {
+            Some(at) => Ok(known.swap_remove(at)),
+            None => Err(Refused::UnknownTarget {
+                target: name.to_owned(),
+                known: list(known.iter().map(|target| &target.name)),
+            }),
+        }
+    }
+}
+
+/// A target that orders may be about.
+struct Known {
+    name: String,
+    /// Its paths: name and portal.
+    paths: Vec<(String, String)>,
+}
+
+fn list<'n>(names: impl Iterator<Item = &'n String>) -> String {
+    names.map(String::as_str).collect::<Vec<_>>().join(", ")
+}
