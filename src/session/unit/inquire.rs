@@ -399,10 +399,16 @@ impl Session {
         if self.home_state() != NexusState::Up {
             return;
         }
-        let doubted =
-            |(lun, unit): (&Lun, &Unit)| (unit.attentions.is_doubtful() && !unit.learning).then_some(*lun);
-        for lun in self.units.iter().filter_map(doubted).collect::<Vec<_>>() {
-            self.learn(lun, Reach::Whole, now);
+        let doubted = |(_, unit): &(&Lun, &Unit)| unit.attentions.is_doubtful();
+        let units: Vec<(Lun, bool)> =
+            self.units.iter().filter(doubted).map(|(lun, unit)| (*lun, unit.learning)).collect();
+        for (lun, learning) in units {
+            if learning {
+                // All that is being asked need not be answered first.
+                self.ask_whether_ready(HOME, lun, now);
+            } else {
+                self.learn(lun, Reach::Whole, now);
+            }
         }
     }
 }
