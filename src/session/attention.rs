@@ -17,6 +17,7 @@
 use super::Session;
 use super::api::ConnId;
 use super::deed::{Deed, RESETS};
+use super::heard::Heard;
 use super::nexus::{HOME, NexusId, NexusState};
 use super::tasks::{Origin, Task, TaskKey};
 use super::unit::Echo;
@@ -30,7 +31,7 @@ use std::time::Instant;
 /// Attentions kept for one unit.
 const MOST_ATTENTIONS: usize = 16;
 /// Of what was told, so much is remembered.
-const MOST_REMEMBERED: usize = 32;
+pub(super) const MOST_REMEMBERED: usize = 32;
 
 /// Additional sense code and qualifier.
 pub(super) type Code = (u8, u8);
@@ -40,9 +41,10 @@ const OF_LOGIN: [Code; 3] = [(0x29, 0x00), (0x29, 0x07), (0x47, 0x7f)];
 pub(super) const POWER_ON: Code = (0x29, 0x01);
 /// REPORTED LUNS DATA HAS CHANGED.
 pub(super) const REPORTED_LUNS_CHANGED: Code = (0x3f, 0x0e);
+
 /// What further nexuses reported, until home was asked.
 #[derive(Debug)]
-struct Doubt {
+pub(super) struct Doubt {
     code: Code,
     sense: Bytes,
     /// When it came up, or was reported last.
@@ -83,33 +85,6 @@ struct Told {
     code: Code,
     at: Instant,
     number: u64,
-}
-
-/// What a further nexus reported last of a kind: another report of it means another event, which happened after `sent_at`,
-/// and of which the initiator was told later than of this one.
-#[derive(Debug)]
-struct Reported {
-    code: Code,
-    sent_at: Instant,
-    told: u64,
-}
-
-/// What a nexus has said of a unit since its login.
-#[derive(Debug, Default)]
-struct Heard {
-    /// When the last command was sent that would have met an attention and did not.
-    clean: Option<Instant>,
-    /// Attentions of the login that were met.
-    greetings: Vec<Code>,
-    /// The LUNs of the nexus changed then: only what was sent later says anything.
-    renewed: Option<Instant>,
-    /// The unit was found to be home's since.
-    proved: bool,
-    /// What `clean` was before that, of the same unit.
-    clean_before: Option<Instant>,
-    reported: Vec<Reported>,
-    /// What it has reported since it last had nothing to say, greetings aside.
-    since_clean: Vec<Code>,
 }
 
 /// Attentions of one unit.
@@ -208,69 +183,65 @@ impl Attentions {
     /// Since when an event may have happened that a further nexus reports, at the latest since `login`.
     fn since(&self, nexus: NexusId, code: Code, login: Instant) -> Since {
         let heard = self.heard.get(&nexus);
-        let clean = heard.and_then(|h| h.clean.or(h.clean_before)).unwrap_or(login);
-        let last = heard.and_then(|h| h.reported.iter().find(|r| r.code == code)).map(|r| r.sent_at);
-        let reports = heard.map_or(0, |h| h.since_clean.iter().filter(|c| **c == code).count());
+        let clean = heard.and_then(Heard::clean).unwrap_or(login);
+        let last = heard.and_then(|h| h.report(code)).map(|r| r.sent_at);
+        let reports = heard.map_or(0, |h| h.reports_since_clean(code));
         let one = last.map_or(clean, |last| last.max(clean));
         Since { one, each: clean, reports: reports + 1 }
     }
 
     /// The telling that a report is late with, if there is one.
     fn telling(&self, nexus: NexusId, code: Code, since: Instant) -> Option<u64> {
-        let reported = self.heard.get(&nexus).and_then(|h| h.reported.iter().find(|r| r.code == code));
-        let before = reported.map_or(0, |r| r.told);
+        let before = self.heard.get(&nexus).and_then(|h| h.report(code)).map_or(0, |r| r.told);
         self.told.iter().find(|t| t.code == code && t.at >= since && t.number > before).map(|t| t.number)
     }
 
+    fn hear(&mut self, nexus: NexusId) -> &mut Heard {
+        self.heard.entry(nexus).or_default()
+    }
+
     fn note_report(&mut self, nexus: NexusId, code: Code, sent_at: Instant, told: u64) {
-        let reported = &mut self.heard.entry(nexus).or_default().reported;
-        reported.retain(|r| r.code != code);
-        reported.push(Reported { code, sent_at, told });
+        self.hear(nexus).note_report(code, sent_at, told);
     }
 
     /// The same, of something that the initiator was not told of.
     fn note_report_again(&mut self, nexus: NexusId, code: Code, sent_at: Instant) {
-        let reported = self.heard.get(&nexus).and_then(|h| h.reported.iter().find(|r| r.code == code));
-        let told = reported.map_or(0, |r| r.told);
-        self.note_report(nexus, code, sent_at, told);
+        let heard = self.hear(nexus);
+        let told = heard.report(code).map_or(0, |r| r.told);
+        heard.note_report(code, sent_at, told);
     }
 
-    /// It counts until the nexus has nothing to say.
-    fn note_since_clean(&mut self, nexus: NexusId, code: Code) {
-        let reports = &mut self.heard.entry(nexus).or_default().since_clean;
-        // Of more tellings none is remembered.
-        if reports.len() < MOST_REMEMBERED {
-            reports.push(code);
-        }
+    /// Whether a nexus has reported something since its login that the initiator was told since then.
+    pub(super) fn has_told(&self, nexus: NexusId, code: Code, since: Instant) -> bool {
+        let reported = self.heard.get(&nexus).and_then(|h| h.report(code));
+        reported.is_some_and(|r| self.told.iter().any(|t| t.at >= since && t.number == r.told))
     }
 
-    /// Whether it is the first of its kind that a login may cause.
-    fn greets(&mut self, nexus: NexusId, code: Code) -> bool {
-        let heard = self.heard.entry(nexus).or_default();
-        let first = heard.clean.is_none() && !heard.greetings.contains(&code);
-        if first {
-            heard.greetings.push(code);
-        }
-        first
+    /// A unit was found on a nexus, under a LUN.
+    pub(super) fn proved(&mut self, nexus: NexusId, there: Lun, now: Instant) {
+        let events = self.hear(nexus).proved(there);
+        events.into_iter().for_each(|doubt| self.doubt(doubt, now));
     }
 
-    /// Whether a nexus has reported something since its login that the initiator was told.
-    pub(super) fn has_told(&self, nexus: NexusId, code: Code) -> bool {
-        let reported = self.heard.get(&nexus).map(|h| h.reported.as_slice()).unwrap_or_default();
-        reported.iter().any(|r| r.code == code && r.told > 0)
-    }
-
-    /// A unit was found on a nexus: what was heard there is its own.
-    pub(super) fn proved(&mut self, nexus: NexusId) {
-        self.heard.entry(nexus).or_default().proved = true;
-    }
-
-    /// The LUNs of a nexus changed, or are others than was believed: what is found there may greet anew, and what was heard
-    /// may have been another unit, if it was not proved.
+    /// The LUNs of a nexus changed, or are others than was believed.
     pub(super) fn renew(&mut self, nexus: NexusId, now: Instant) {
         if let Some(heard) = self.heard.get_mut(&nexus) {
-            let clean_before = heard.clean.filter(|_| heard.proved).or(heard.clean_before);
-            *heard = Heard { renewed: Some(now), clean_before, ..Heard::default() };
+            heard.renew(now);
+        }
+    }
+
+    /// A further nexus reported something that home may not have told.
+    fn doubt(&mut self, doubt: Doubt, now: Instant) {
+        let code = doubt.code;
+        for by in doubt.from {
+            if let Some(told) = self.telling(by.nexus, code, by.since.one) {
+                self.note_report(by.nexus, code, by.sent_at, told);
+            } else if let Some(doubt) = self.doubts.iter_mut().find(|d| d.code == code) {
+                doubt.at = now;
+                doubt.from.push(by);
+            } else {
+                self.doubts.push(Doubt { code, sense: doubt.sense.clone(), at: now, from: vec![by] });
+            }
         }
     }
 
@@ -370,7 +341,7 @@ impl Session {
     /// Whether a unit attention may be no more than the greeting of a new session.
     pub(super) fn is_greeting(&mut self, lun: Lun, nexus: NexusId, response: &ScsiResponse) -> bool {
         let greets = |code| OF_LOGIN.contains(&code) || code == POWER_ON;
-        let new = |unit: &mut Attentions| unit.heard.get(&nexus).is_none_or(|h| h.clean.is_none());
+        let new = |unit: &mut Attentions| unit.heard.get(&nexus).is_none_or(Heard::may_greet);
         unit_attention(response).is_some_and(|(_, code)| greets(code))
             && self.attentions(lun).is_some_and(new)
     }
@@ -388,11 +359,7 @@ impl Session {
         let lun = task.lun;
         self.no_echo(lun, nexus, sent_at);
         if let Some(unit) = self.attentions(lun) {
-            let heard = unit.heard.entry(nexus).or_default();
-            if heard.clean < Some(sent_at) && heard.renewed <= Some(sent_at) {
-                heard.clean = Some(sent_at);
-                heard.since_clean.clear();
-            }
+            unit.hear(nexus).note_clean(sent_at);
         }
     }
 
@@ -434,8 +401,7 @@ impl Session {
             // What was kept of the kind is told with it.
             unit.kept.retain(|kept| code_of(kept) != Some(code));
         }
-        self.mode_touched(lun, code);
-        self.reservation_touched(lun, code);
+        self.home_touched(lun, code);
     }
 
     /// A response waited for write data, and its command was ended meanwhile: what it reported is still to be told.
@@ -470,17 +436,20 @@ impl Session {
         let (now, rules) = (self.now, self.rules);
         let settling = self.home_state() == NexusState::Settling;
         let Some(unit) = self.attentions(lun) else { return };
-        let of_login = settling && OF_LOGIN.contains(&code) && unit.greets(HOME, code);
+        let of_login = settling && OF_LOGIN.contains(&code) && unit.hear(HOME).greets(code);
         if of_login && !broken!(rules, OwnAttentionPassedOn) || broken!(rules, AttentionForgotten) {
             return;
         }
         unit.keep(sense, now);
-        self.mode_touched(lun, code);
-        self.reservation_touched(lun, code);
+        self.home_touched(lun, code);
     }
 
-    /// Somebody else reset the unit, or changed its reservations.
-    fn reservation_touched(&mut self, lun: Lun, code: Code) {
+    /// Home tells what somebody else did, or what befell it.
+    fn home_touched(&mut self, lun: Lun, code: Code) {
+        self.mode_touched(lun, code);
+        if code == POWER_ON {
+            self.home_lost_power(lun);
+        }
         if code.0 == RESETS {
             self.reservation_ended(lun);
         }
@@ -509,7 +478,7 @@ impl Session {
         let power = if code == POWER_ON { self.power_lost(lun, nexus) } else { None };
         let Some(unit) = self.attentions(lun) else { return };
         let away = power.is_some();
-        let greets = (OF_LOGIN.contains(&code) || code == POWER_ON && !away) && unit.greets(nexus, code);
+        let greets = (OF_LOGIN.contains(&code) || code == POWER_ON && !away) && unit.hear(nexus).greets(code);
         let since = power.map_or_else(|| unit.since(nexus, code, login), Since::of_power_loss);
         if greets {
             unit.note_report(nexus, code, sent_at, 0);
@@ -520,10 +489,11 @@ impl Session {
             unit.note_report(nexus, code, sent_at, 0);
             return;
         }
-        if greets || broken!(rules, FurtherAttentionForgotten) {
+        let new = !unit.hear(nexus).was_clean_before();
+        if greets && new || broken!(rules, FurtherAttentionForgotten) {
             return;
         }
-        unit.note_since_clean(nexus, code);
+        unit.hear(nexus).note_since_clean(code);
         // No reset of the initiator's switches a target off.
         if own && !away {
             return;
@@ -536,14 +506,11 @@ impl Session {
             self.registrations_doubted(lun);
         }
         let Some(unit) = self.attentions(lun) else { return };
-        let by = Doubter { nexus, sent_at, since };
-        if let Some(told) = unit.telling(nexus, code, since.one) {
-            unit.note_report(nexus, code, sent_at, told);
-        } else if let Some(doubt) = unit.doubts.iter_mut().find(|d| d.code == code) {
-            doubt.at = now;
-            doubt.from.push(by);
+        let doubt = Doubt { code, sense, at: now, from: vec![Doubter { nexus, sent_at, since }] };
+        if greets {
+            unit.hear(nexus).greeted(doubt);
         } else {
-            unit.doubts.push(Doubt { code, sense, at: now, from: vec![by] });
+            unit.doubt(doubt, now);
         }
     }
 

@@ -17,7 +17,8 @@
 //!   `tmf`: task management.
 //! - `nexus`: upstream sessions and connections. `group`: where they lead. `leave`: logging them out.
 //! - `unit`: logical units: who they are, whether two nexuses show the same one, what binds them to home.
-//! - `attention`: unit attentions, each told once. `deed`: what they tell of. `again`: commands that were answered and have not run.
+//! - `attention`: unit attentions, each told once. `heard`: what each nexus has said. `deed`: what they tell of.
+//! - `again`: commands that were answered and have not run.
 //! - `tally`: what is counted in passing.
 //! - `watch`: whether connections live, and which are suspect. `evade`: what is caught on these is asked again elsewhere.
 //!   `rescue`: a nexus besides, while a session of several connections waits for one of them.
@@ -50,6 +51,7 @@ mod evade;
 mod fence;
 mod finish;
 mod group;
+mod heard;
 mod leave;
 #[cfg(feature = "mutants")]
 pub mod mutant;

@@ -15,6 +15,13 @@ use crate::iscsi::Lun;
 use std::time::Instant;
 
 impl Session {
+    /// Home tells that its target lost power, and the initiator hears it.
+    pub(super) fn home_lost_power(&mut self, lun: Lun) {
+        if let Some((target, writes)) = self.nexus(HOME).map(|n| (n.group.target, n.writes_before)) {
+            self.cache_lost(lun, target, writes);
+        }
+    }
+
     /// A further nexus tells that its target lost power: since when that may have happened, if it is the initiator's business.
     pub(super) fn power_lost(&mut self, lun: Lun, nexus: NexusId) -> Option<Instant> {
         let target = self.group_in(nexus)?.target;
@@ -38,8 +45,9 @@ impl Session {
         let writes = of_living.map(|n| n.writes_before).fold(own_writes, u64::min);
         let lost = self.cache_lost(lun, target, writes);
         let stray = self.is_stray(nexus);
-        let unit = self.attentions(lun)?;
-        let new_to_home = stray && !others.iter().any(|n| unit.has_told(*n, POWER_ON));
+        let unit = self.units.get(&lun)?.attentions();
+        let told = |n: &NexusId| self.nexus(*n).is_some_and(|m| unit.has_told(*n, POWER_ON, m.login_began));
+        let new_to_home = stray && !others.iter().any(told);
         (lost.is_some() || new_to_home).then(|| lost.or(self.home_lost_since).unwrap_or(login))
     }
 }

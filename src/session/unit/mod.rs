@@ -78,6 +78,10 @@ pub(in crate::session) struct Unit {
 }
 
 impl Unit {
+    pub(in crate::session) const fn attentions(&self) -> &Attentions {
+        &self.attentions
+    }
+
     /// Whether further nexuses are registered as home is: only where that is known not to show. On tgt and LIO it does (both
     /// measured): once others are registered, a nexus that released, cleared or gave up its own reservation is told so by
     /// a unit attention, as if somebody else had done it. There a registered unit stays on home.

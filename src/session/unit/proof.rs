@@ -169,12 +169,13 @@ impl Session {
             self.refuse(nexus, lun, what, now);
         } else {
             unit.proofs.insert(nexus, Proof::Proved);
-            unit.attentions.proved(nexus);
+            unit.attentions.proved(nexus, there, now);
             let shown = unit.shown.entry(nexus).or_default();
             (shown.lun, shown.told) = ((there != lun).then_some(there), None);
             shown.other_here &= there != lun;
             self.keys_seen(lun, nexus, check.registered);
             self.note(Notice::IdentityProved { path, lun: lun.number(), there: there.number() });
+            self.ask_about_doubts(now);
         }
     }
 
