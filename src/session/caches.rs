@@ -204,7 +204,7 @@ impl Session {
     /// What is left in caches, now that the session ends.
     pub(super) fn unwashed(&self) -> Unwashed {
         let mut left = self.plan.unwashed.clone();
-        if self.caches.several {
+        if self.caches.several && !broken!(self.rules, UnwashedForgotten) {
             for lun in self.units.keys() {
                 left.note(*lun, self.caches.marks.keys().any(|(of, _)| of == lun));
             }

@@ -148,14 +148,15 @@ impl Session {
 
     /// Asks nexuses that leave a command unanswered for long whether somebody has cleared it.
     pub(super) fn probe_the_silent(&mut self, now: Instant) {
-        let patience = self.plan.task_timeout / 2;
+        let (patience, rules) = (self.plan.task_timeout / 2, self.rules);
         for key in self.tasks.select(|t| self.is_vain_wash(t)) {
             if let Some(path) = self.tasks.get(key).and_then(|t| Some(t.run.as_ref()?.path)) {
                 self.forsake(key, path, Repeat::Yes, now);
             }
         }
         let late = |t: &Task| {
-            let asked = t.only_nexus.is_none() || matches!(t.origin, Origin::Wash(_));
+            let wash = matches!(t.origin, Origin::Wash(_)) && !broken!(rules, WashNotAskedAbout);
+            let asked = t.only_nexus.is_none() || wash;
             let run = t.run.as_ref().filter(|r| r.in_question.is_none() && asked);
             run.is_some_and(|r| now >= r.sent_at + patience * (r.probes + 1))
         };

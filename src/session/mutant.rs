@@ -37,6 +37,12 @@ mutants! {
     /// Where several targets took writes, only the one that home is with is flushed (P2, P5).
     OnlyHomeFlushed = "only-home-flushed",
 
+    /// What a session could not flush at a target is not told to the next (P2).
+    UnwashedForgotten = "unwashed-forgotten",
+
+    /// A flush of Braid's own is never asked about, however long it stays unanswered (P4).
+    WashNotAskedAbout = "wash-not-asked-about",
+
     /// Nothing waits for anything: order keeping is off (P1). Benchmarks compare with it.
     NothingWaits = "nothing-waits",
     /// A read does not wait for an earlier overlapping write: it may return old data (P1).
