@@ -318,12 +318,14 @@ impl Metrics {
         carried.collect()
     }
 
-    /// Commands moved off lost paths of a target so far.
+    /// Commands moved off lost and suspect paths of a target so far.
     #[must_use]
     pub fn moved(&self, target: &str) -> u64 {
         let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         let paths = targets.get(target).into_iter().flatten();
-        paths.map(|path| self.families.moved.with_label_values(&[target, path.as_str()]).get()).sum()
+        let families = [&self.families.moved, &self.families.evaded];
+        let of = |path: &String| families.map(|f| f.with_label_values(&[target, path.as_str()]).get());
+        paths.flat_map(of).sum()
     }
 
     /// Everything in the Prometheus text format.

@@ -36,7 +36,7 @@ pub(super) struct Outcome {
     pub(super) carried: Vec<Share>,
     /// The link that was cut.
     pub(super) cut: String,
-    /// Commands that were moved off lost paths.
+    /// Commands that were moved off lost and suspect paths.
     pub(super) moved: u64,
     /// Bytes that the cut path carried after it was healed; none if it did not come back.
     pub(super) after_heal: Option<u64>,

@@ -110,7 +110,7 @@ impl Stage {
         }
     }
 
-    /// Commands moved off lost paths so far.
+    /// Commands moved off lost and suspect paths so far.
     pub(super) fn moved(&self) -> u64 {
         self.metrics.moved(&self.name)
     }
