@@ -460,6 +460,11 @@ impl Conditions {
         self.foreign_holds[unit] || belief.stale || lost
     }
 
+    /// Whether the initiator is still to be told something.
+    pub(crate) fn owes(&self) -> bool {
+        self.happened.iter().any(|h| h.owed)
+    }
+
     /// At the end, when every unit has been asked until it had nothing left to say; `reserved` is what the target thinks.
     pub(crate) fn end(&self, reserved: impl Fn(usize) -> bool) {
         let owed: Vec<_> = self.happened.iter().filter(|h| h.owed).collect();

@@ -71,8 +71,19 @@ impl World {
         }
     }
 
-    /// Asks every unit until it has nothing left to say, and reads it. (A read may find out something on a further path.)
+    /// Asks every unit until it has nothing left to say, and reads it. (A read may find out something on a further path.) What
+    /// the target tells Braid of one unit while others are asked, a later command meets (SAM-5 section 5.14): then all are
+    /// asked once more.
     fn ask_around(&mut self) {
+        self.ask_each();
+        if self.initiator.conditions.owes() {
+            self.ask_each();
+        }
+        let target = &self.targets[0];
+        self.initiator.conditions.end(|unit| target.reserved(unit));
+    }
+
+    fn ask_each(&mut self) {
         for unit in 0..self.scenario.units {
             for turn in 0..10 {
                 let asks = |w: &Self| w.initiator.may_send() && !w.initiator.is_given_up(w.now);
@@ -85,8 +96,6 @@ impl World {
             }
         }
         self.wait("the rest", |w| w.initiator.is_idle());
-        let target = &self.targets[0];
-        self.initiator.conditions.end(|unit| target.reserved(unit));
     }
 
     fn wait(&mut self, what: &str, until: impl Fn(&Self) -> bool) {
