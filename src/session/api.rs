@@ -113,7 +113,8 @@ pub struct SessionPlan {
     pub ping_interval: Duration,
     /// A connection whose ping stays unanswered this long is given up.
     pub ping_timeout: Duration,
-    /// A connection on which something is unacknowledged and no acknowledgement has come for this long is given up.
+    /// A connection on which something is unacknowledged and no acknowledgement has come for this long is given up; after two
+    /// seconds at most while another path is trusted.
     pub silence_timeout: Duration,
     /// A read or write that a target leaves unanswered this long, while it answers pings, counts as lost in the target:
     /// its session is opened anew and the command runs again.

@@ -17,7 +17,9 @@
 //!   In a session of several connections, one that is silent may have left holes in the command numbers, for which all of
 //!   them wait: what runs over the others counts as doubtful, and other sessions are preferred.
 //! - **Target silent**: a ping is unanswered for a second while TCP is well: suspect, no more.
-//! - **Dead**: no acknowledgement at all for `silence_timeout`, or no echo for `ping_timeout`: the connection is given up.
+//! - **Dead**: no acknowledgement at all for `silence_timeout`, or no echo for `ping_timeout`: the connection is given up. While
+//!   another path is trusted, silence of [`SPARED`] is enough: what waits for this one, be it newer writes that overlap what is
+//!   caught on it, commands of home or a session of several connections, goes on once its session is made anew elsewhere.
 
 use super::Session;
 use super::api::{Cause, ConnId, Notice, Output, PathId};
@@ -36,6 +38,9 @@ const QUIET_AMONG_OTHERS: Duration = Duration::from_secs(1);
 const QUIET_COMMANDS: u32 = 4;
 /// A ping unanswered for so long makes its connection suspect.
 const LATE_ECHO: Duration = Duration::from_secs(1);
+
+/// How long a connection may be silent that can be spared. By then TCP has sent again three times (after 0.2, 0.6 and 1.4 s).
+const SPARED: Duration = Duration::from_secs(2);
 
 /// Pings that a quiet connection was sent since it last brought anything but an echo.
 #[derive(Debug, Clone, Copy)]
@@ -118,11 +123,20 @@ impl Session {
 
     /// What the kernel knows of a connection.
     pub(super) fn sampled(&mut self, id: ConnId, sample: &Sample, now: Instant) {
-        let patience = self.plan.silence_timeout;
+        let patience = self.silence_patience(id);
         let Some(conn) = self.conn_mut(id).filter(|c| carries(c)) else { return };
         conn.sample_owed = false;
         let change = conn.health.sample(sample, patience, now);
         self.health_changed(id, change, now);
+    }
+
+    /// How long silence lasts before it is death.
+    fn silence_patience(&self, id: ConnId) -> Duration {
+        let longest = self.plan.silence_timeout;
+        let path = self.conn(id).map(|c| c.path);
+        let trusted = |c: &Conn| c.state == ConnState::Up && c.health.doubt().is_none();
+        let spared = self.conns.iter().any(|c| Some(c.path) != path && trusted(c));
+        if spared { longest.min(SPARED) } else { longest }
     }
 
     fn health_changed(&mut self, id: ConnId, change: Option<Change>, now: Instant) {

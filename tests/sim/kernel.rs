@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 const MS: Duration = Duration::from_millis(1);
 /// The first retransmission of Linux comes after this and the round trip time.
 const RETRANSMISSION: Duration = Duration::from_millis(200);
+/// No packet is lost again after a wait of this: four times in a row is no weather, but a link that is down.
+const MOST_LOST: Duration = Duration::from_secs(1);
 /// Of this piece's own stream.
 const STREAM: u64 = 0x7765_6174_6865_7221;
 
@@ -49,7 +51,7 @@ impl Weather {
     pub(crate) fn delay(&mut self) -> (Duration, bool) {
         let mut late = Duration::ZERO;
         let mut patience = RETRANSMISSION;
-        while self.lossy > 0 && patience < Duration::from_secs(2) && self.random.once_in(self.lossy) {
+        while self.lossy > 0 && patience < MOST_LOST && self.random.once_in(self.lossy) {
             late += patience;
             patience *= 2;
         }

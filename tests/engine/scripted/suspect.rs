@@ -148,6 +148,23 @@ fn only_silence_ends_a_connection() {
     }
     assert!(rig.paths_down().is_empty(), "it acknowledges, if nothing new");
     rig.pass(SECOND);
+    rig.sample(1, 1000, true, SECOND * 2);
+    assert_eq!(rig.paths_down(), [1]);
+}
+
+#[test]
+fn a_path_that_cannot_be_spared_has_longer() {
+    let mut rig = settled(2);
+    rig.read(0, 1);
+    assert_eq!(rig.next_command().0, 1);
+    rig.read(8, 1);
+    assert_eq!(rig.next_command().0, 0);
+    rig.fall_silent(0);
+    rig.fall_silent(1);
+    rig.pass(SECOND * 3);
+    rig.sample(1, 1000, true, SECOND * 4);
+    assert!(rig.paths_down().is_empty(), "neither is trusted");
+    rig.pass(SECOND * 2);
     rig.sample(1, 1000, true, SECOND * 5);
     assert_eq!(rig.paths_down(), [1]);
 }

@@ -621,6 +621,15 @@ impl World {
         self.after(pause, Happening::BraidStarts);
     }
 
+    /// A connection over a path was given up for silence: the link was silent, or the target had closed it while Braid read
+    /// nothing.
+    fn judge_silence(&self, path: usize) {
+        let its = |w: &&Wire| w.link == path && w.near == End::Closed && matches!(w.role, Role::Engine(_));
+        let gone = self.wires.iter().rfind(its).is_some_and(|w| w.far == End::Closed);
+        let silent = self.links[path].was_silent(self.now - SILENCE_TIMEOUT);
+        assert!(gone || silent, "P4: a path that is only slow was declared dead");
+    }
+
     fn noted(&mut self, notice: &Notice) {
         self.trace(&[19], || format!("braid: {notice:?}"));
         let name = match notice {
@@ -631,11 +640,7 @@ impl World {
                 }
                 if *cause == Cause::Tcp("silent".into()) {
                     self.coverage.hit("recovery: a silent connection is given up");
-                    let since = self.now - SILENCE_TIMEOUT;
-                    assert!(
-                        self.links[path.0].was_silent(since),
-                        "P4: a path that is only slow was declared dead"
-                    );
+                    self.judge_silence(path.0);
                 }
                 "notice: path down"
             }
