@@ -152,7 +152,12 @@ impl Initiator {
         Self {
             extra: random.branch(1),
             random,
-            oracle: Oracle::new(scenario.units, scenario.blocks, scenario.order.barriers == Barriers::Native),
+            oracle: Oracle::new(
+                scenario.units,
+                scenario.blocks,
+                scenario.order.barriers == Barriers::Native,
+                scenario.heads.two,
+            ),
             conditions: Conditions::new(scenario),
             coverage: Coverage::default(),
             scenario: scenario.clone(),

@@ -144,13 +144,15 @@ pub(crate) struct Oracle {
     early: Vec<Stamp>,
     /// Flushes are left to the target: they cover what was answered before they were issued, as for one nexus.
     native: bool,
+    /// They may fail, for what another target may have lost.
+    may_fail: bool,
 }
 
 /// Names a command told to the oracle.
 pub(crate) type OpId = u64;
 
 impl Oracle {
-    pub(crate) fn new(units: usize, blocks: usize, native: bool) -> Self {
+    pub(crate) fn new(units: usize, blocks: usize, native: bool, may_fail: bool) -> Self {
         let zero: Values = smallvec::smallvec![Value { stamp: 0, seq: 0 }];
         let cell = Cell {
             may: zero.clone(),
@@ -160,7 +162,7 @@ impl Oracle {
             version: 0,
         };
         let units = vec![vec![cell; blocks]; units];
-        Self { units, ops: BTreeMap::new(), seq: 0, early: Vec::new(), native }
+        Self { units, ops: BTreeMap::new(), seq: 0, early: Vec::new(), native, may_fail }
     }
 
     /// A command is issued.
@@ -451,9 +453,11 @@ impl Oracle {
         }
     }
 
-    /// Later writes to its blocks wait for a flush: where one of them shows, the flush had been done, answered or not.
+    /// Later writes to its blocks wait for a flush: where one of them shows, the flush had been done, answered or not. Unless it
+    /// may have failed, of which nobody has heard yet.
     fn flushes_seen(&mut self, visible: &impl Fn(usize, usize) -> Stamp) {
-        let flush = |o: &&Op| o.effect == Effect::Flush && !o.doubtful && !self.native;
+        let sure = !self.native && !self.may_fail;
+        let flush = |o: &&Op| o.effect == Effect::Flush && !o.doubtful && sure;
         let flushes: Vec<u64> = self.ops.values().filter(flush).map(|o| o.seq).collect();
         for seq in flushes {
             let Span { unit, lba, blocks } = self.ops[&seq].span;
