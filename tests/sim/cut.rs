@@ -15,24 +15,34 @@ const MS: Duration = Duration::from_millis(1);
 const STREAM: u64 = 0x6375_7421;
 /// Nothing is answered for so long at most: a peer's delay that was learned, samples, and then the rest.
 const LONGEST_STALL: Duration = Duration::from_millis(400);
+/// The same in a session of several connections. Where all was acknowledged when the path fell silent a ping must show it, and
+/// there pings wait for a second, since they are numbered.
+const LONGEST_STALL_OF_ONE_SESSION: Duration = Duration::from_millis(1400);
 
 /// Since when nothing was answered although something was asked.
 #[derive(Debug)]
-pub(crate) struct Stall(Option<Instant>);
+pub(crate) struct Stall {
+    since: Option<Instant>,
+    longest: Duration,
+}
 
 impl Stall {
-    pub(crate) const fn new() -> Self {
-        Self(None)
+    pub(crate) fn new(fanout: Fanout) -> Self {
+        let longest = match fanout {
+            Fanout::Mcs => LONGEST_STALL_OF_ONE_SESSION,
+            Fanout::Sessions => LONGEST_STALL,
+        };
+        Self { since: None, longest }
     }
 
     /// So many commands are open, of which some have just been issued or `answered`.
     pub(crate) fn note(&mut self, open: usize, answered: bool, now: Instant) {
-        if let Some(since) = self.0.filter(|_| answered) {
+        if let Some(since) = self.since.filter(|_| answered) {
             let stall = now.saturating_duration_since(since);
-            assert!(stall < LONGEST_STALL, "P4: nothing was answered for {stall:?}");
+            assert!(stall < self.longest, "P4: nothing was answered for {stall:?}");
         }
-        let since = if answered { now } else { self.0.unwrap_or(now) };
-        self.0 = (open > 0).then_some(since);
+        let since = if answered { now } else { self.since.unwrap_or(now) };
+        self.since = (open > 0).then_some(since);
     }
 }
 

@@ -813,6 +813,10 @@ impl Session {
 
     fn asked(&mut self, conn: &Conn, r2t: &R2t) {
         let Some(task) = self.tasks.get_mut(&r2t.itt.0).filter(|t| t.conn == conn.id) else { return };
+        if task.life == Life::Concluded {
+            // The target has it still: the function met another unit, which has come under this LUN.
+            task.life = Life::Doubtful;
+        }
         let end = r2t.buffer_offset.saturating_add(r2t.desired_length);
         if r2t.ttt != Ttt::NONE && r2t.desired_length > 0 && end <= task.length {
             let (ttt, lun, next) = (r2t.ttt, r2t.lun, r2t.buffer_offset);

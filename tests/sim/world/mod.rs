@@ -216,7 +216,7 @@ impl World {
             events: BinaryHeap::new(),
             order: 0,
             weather: Weather::new(seed, cut),
-            stall: cut.then(Stall::new),
+            stall: cut.then(|| Stall::new(scenario.fanout)),
             links,
             wires: Vec::new(),
             targets,
