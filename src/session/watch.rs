@@ -15,7 +15,8 @@
 //! - **Suspect**: no new commands as long as another connection is trusted ([`Standing`]), and those caught on it are asked
 //!   again elsewhere ([`super::evade`]). The last path is never shut out: where all are suspect, all are used as before.
 //!   In a session of several connections, one that is silent may have left holes in the command numbers, for which all of
-//!   them wait: what runs over the others counts as doubtful, and other sessions are preferred.
+//!   them wait: what runs over the others counts as doubtful, and other sessions are preferred. So does what other sessions have
+//!   over the same path.
 //! - **Target silent**: a ping is unanswered for a second while TCP is well: suspect, no more.
 //! - **Dead**: no acknowledgement at all for `silence_timeout`, or no echo for `ping_timeout`: the connection is given up. While
 //!   another path is trusted, silence of [`SPARED`] is enough: what waits for this one, be it newer writes that overlap what is
@@ -60,7 +61,7 @@ impl Quiet {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Standing {
     Trusted,
-    /// Another connection of its session is suspect.
+    /// Another connection of its session, or over its path, is suspect.
     Doubtful,
     Suspect,
 }
@@ -73,7 +74,8 @@ fn carries(conn: &Conn) -> bool {
 impl Session {
     pub(super) fn standing(&self, conn: &Conn) -> Standing {
         let suspect = |c: &Conn| c.health.doubt().is_some() && !broken!(self.rules, SuspicionIgnored);
-        let beside = |c: &Conn| c.nexus == conn.nexus && c.state != ConnState::Opening && suspect(c);
+        let shared = |c: &Conn| c.nexus == conn.nexus || c.path == conn.path;
+        let beside = |c: &Conn| shared(c) && c.state != ConnState::Opening && suspect(c);
         match () {
             () if suspect(conn) => Standing::Suspect,
             () if self.conns.iter().any(beside) => Standing::Doubtful,
