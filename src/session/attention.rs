@@ -8,8 +8,9 @@
 //! What a further nexus reports, home mostly reports too, but not always: home may have been away when it happened, or
 //! is lost before it is asked. So it is a **doubt** until home has been asked: where home has not told the same since
 //! the further nexus was last known to have nothing to say, the initiator is told what the further nexus said. What
-//! the initiator itself has done is no event. Two events with one code that wait on a nexus are one attention on most targets
-//! and two on some (tgt; SAM-5 leaves it open), so a nexus that was idle may report one after the other what has long been told.
+//! the initiator itself had done before it was reported is no event. Two events with one code that wait on a nexus are one
+//! attention on most targets and two on some (tgt; SAM-5 leaves it open), so a nexus that was idle may report one after the
+//! other what has long been told.
 //!
 //! Home has been asked once it has answered a command that was sent after the doubt came up, and what it had said before
 //! that has come in: over a session of several connections that takes an echo on each.
@@ -26,6 +27,7 @@ use crate::scsi::sense::status;
 use crate::scsi::{Class, Command, Sense};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeBounds;
 use std::time::Instant;
 
 /// Attentions kept for one unit.
@@ -154,12 +156,13 @@ impl Attentions {
     }
 
     /// Whether the initiator knows of what further nexuses reported, if each attention is for one event: it has done them, or
-    /// home, which has nothing more to say, has told of them.
+    /// home, which has nothing more to say, has told of them. What it has done since a report is none of that: if it had done
+    /// it by then, after `one`, the report would have been its own doing and no doubt.
     fn is_one_of_many(&self, doubt: &Doubt) -> bool {
         let covered = |d: &Doubter| {
-            let Since { each, reports, .. } = d.since;
+            let Since { one, each, reports } = d.since;
             let told = self.times_told(doubt.code, each);
-            let known = self.times_done(doubt.code, each).saturating_add(told);
+            let known = self.times_done(doubt.code, each..one).saturating_add(told);
             known >= reports
         };
         doubt.from.iter().all(covered)
@@ -263,11 +266,11 @@ impl Attentions {
 
     /// Whether the initiator itself has done since then what is reported.
     fn is_own_doing(&self, code: Code, since: Instant) -> bool {
-        self.times_done(code, since) > 0
+        self.times_done(code, since..) > 0
     }
 
-    fn times_done(&self, code: Code, since: Instant) -> usize {
-        self.deeds.iter().filter(|(deed, at)| *deed == Deed::behind(code) && *at >= since).count()
+    fn times_done(&self, code: Code, within: impl RangeBounds<Instant>) -> usize {
+        self.deeds.iter().filter(|(deed, at)| *deed == Deed::behind(code) && within.contains(at)).count()
     }
 
     /// Whether home has to be asked.
