@@ -68,9 +68,8 @@ impl Braid {
         Self::start(target.endpoints(), Manner { mode: "sessions", in_turn: true }, address, None, None)
     }
 
-    /// The same with several sessions, and these lines in the configuration of the target.
-    pub(crate) fn configured(target: &Target, settings: &str) -> Self {
-        let address = loopback();
+    /// The same with several sessions, at this address, and these lines in the configuration of the target.
+    pub(crate) fn configured(target: &Target, address: &str, settings: &str) -> Self {
         let (listen, admin) = (format!("{address}:{PORT}"), format!("{address}:{ADMIN_PORT}"));
         Self::written(target, temporary(), (format!("{listen:?}"), listen, admin), settings)
     }

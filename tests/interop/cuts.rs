@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::braid::{Braid, Metrics};
 use crate::load::{Load, REGION};
-use crate::net::{Cut, Net};
+use crate::net::{Cut, Net, loopback};
 use crate::stage::{Stage, Via};
 use crate::target::{Kind, Site, Target};
 use crate::wait::{HEAVY, PATIENCE, poll};
@@ -230,7 +230,7 @@ fn lio_reinstatement_waits_for_the_disk() {
 fn a_link_that_comes_up_is_used_at_once() {
     let net = Net::new(2);
     let target = Target::start(Kind::Tgt, Site::Behind(&net), REGION);
-    let braid = Braid::configured(&target, "reconnect = { first = \"10m\", longest = \"10m\" }");
+    let braid = Braid::configured(&target, &loopback(), "reconnect = { first = \"10m\", longest = \"10m\" }");
     let mut load = Load::start(braid.endpoint());
     let path = braid.paths()[1].clone();
     let is_up = |up: f64| {

@@ -15,6 +15,7 @@
 //! - [`watched`]: Prometheus, with the rules and panels of `dashboards/`.
 //! - [`discover`]: targets that the configuration does not write out, with dead portals among those told of.
 //! - [`intercept`]: initiators that go to the target's own addresses, and are carried by Braid on the way.
+//! - [`matrix`]: every combination of login parameters, asked for by the kernel's initiator.
 //! - [`neighbour`]: a second initiator, straight at the target, resets, reserves and preempts under load.
 //!
 //! Fixtures ([`target`], [`lio`], [`uml`], [`braid`], [`stage`]) own their files, addresses and processes and end with the test; a failed
@@ -33,6 +34,7 @@ mod initiator;
 mod intercept;
 mod lio;
 mod load;
+mod matrix;
 mod neighbour;
 mod net;
 mod outcome;

@@ -294,6 +294,15 @@ impl Target {
         Endpoint { iqn, ..self.endpoints.first().expect("a portal").clone() }
     }
 
+    /// Sets what it negotiates in sessions that begin from now on: tgt only.
+    pub(crate) fn set_keys(&self, keys: &[(&str, &str)]) {
+        assert!(matches!(self.kind, Kind::Tgt | Kind::TgtMcs), "{} cannot", self.kind.name());
+        for (key, value) in keys {
+            let update = format!("--op update --mode target --tid 1 -n {key} -v {value}");
+            tgtadm(&self.dir.path().join("control"), &update);
+        }
+    }
+
     fn wait_until_it_listens(&mut self) {
         for endpoint in self.endpoints.clone() {
             let up = poll(PATIENCE, || (connects(&endpoint) || !self.runner.alive()).then_some(()));
