@@ -1,4 +1,4 @@
-//! Braid between software that nobody here wrote: tgt, istgt and LIO as targets; libiscsi's tools, QEMU's and
+//! Braid between software that nobody here wrote: tgt, istgt and LIO as targets; libiscsi's tools, QEMU's, iPXE and
 //! the Linux kernel as initiators.
 //!
 //! `cargo test` runs all of it, and installs what it needs ([`setup`]): so it wants root on a Debian-like system, because
@@ -16,6 +16,7 @@
 //! - [`discover`]: targets that the configuration does not write out, with dead portals among those told of.
 //! - [`intercept`]: initiators that go to the target's own addresses, and are carried by Braid on the way.
 //! - [`matrix`]: every combination of login parameters, asked for by the kernel's initiator.
+//! - [`boot`]: a machine whose firmware boots over Braid with the first path dead.
 //! - [`neighbour`]: a second initiator, straight at the target, resets, reserves and preempts under load.
 //!
 //! Fixtures ([`target`], [`lio`], [`uml`], [`braid`], [`stage`]) own their files, addresses and processes and end with the test; a failed
@@ -24,6 +25,7 @@
 #![expect(clippy::disallowed_methods, reason = "foreign programs are polled against real deadlines")]
 
 mod access;
+mod boot;
 mod braid;
 mod chap;
 mod crossed;

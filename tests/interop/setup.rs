@@ -14,9 +14,9 @@ use crate::process::run;
 
 /// Packages whose programs are called by name.
 const PACKAGES: &str = "tgt istgt libiscsi-bin iproute2 nftables user-mode-linux kmod dmsetup \
-     open-iscsi sg3-utils fio prometheus";
+     open-iscsi sg3-utils fio prometheus qemu-system-x86 ipxe-qemu";
 /// One program of each package, to see what is there without asking dpkg.
-const PROGRAMS: [&str; 19] = [
+const PROGRAMS: [&str; 20] = [
     "tgtd",
     "tgtadm",
     "istgt",
@@ -36,12 +36,16 @@ const PROGRAMS: [&str; 19] = [
     "setpriv",
     "prometheus",
     "promtool",
+    "qemu-system-x86_64",
 ];
 /// QEMU's tools and their iSCSI driver.
 const QEMU_PACKAGES: &str = "qemu-utils qemu-block-extra";
 /// Debian's way to keep installed services from being started, unless the machine has a policy of its own.
 const NO_SERVICES: &str = "p=/usr/sbin/policy-rc.d; [ -e $p ] || { trap 'rm -f /usr/sbin/policy-rc.d' EXIT; \
      printf '#!/bin/sh\\nexit 101\\n' >$p; chmod +x $p; }";
+/// What makes the compiler write nothing but code, for where a firmware loads it.
+const BOOT_SECTOR: [&str; 4] =
+    ["-m16", "-static", "-nostdlib", "-Wl,--oformat=binary,-Ttext=0x7c00,--build-id=none,--entry=_start"];
 const INSTALL_LIMIT: Duration = Duration::from_secs(600);
 
 /// Where the programs that are not simply on the path were found.
@@ -52,6 +56,7 @@ pub(crate) struct Tools {
     warm_shim: PathBuf,
     hold_shim: PathBuf,
     jitter: PathBuf,
+    boot_sector: PathBuf,
 }
 
 impl Tools {
@@ -73,6 +78,11 @@ impl Tools {
     /// The program that carries a link on which packets take their time.
     pub(crate) fn jitter(&self) -> &Path {
         &self.jitter
+    }
+
+    /// The boot sector of a disk that says what it read.
+    pub(crate) fn boot_sector(&self) -> &Path {
+        &self.boot_sector
     }
 
     /// A QEMU tool (`qemu-img`, `qemu-io`) that knows iSCSI, with the environment it needs, as words before its
@@ -116,23 +126,24 @@ fn install() -> Result<Tools, String> {
         uml_shim: shim("xstate")?,
         warm_shim: shim("warm")?,
         hold_shim: shim("hold")?,
-        jitter: compile("jitter", "", &[])?,
+        jitter: compile("jitter.c", "", &[])?,
+        boot_sector: compile("boot.S", "bin", &BOOT_SECTOR)?,
     })
 }
 
 /// A library to preload.
 fn shim(name: &str) -> Result<PathBuf, String> {
-    compile(name, "so", &["-shared", "-fPIC"])
+    compile(&format!("{name}.c"), "so", &["-shared", "-fPIC", "-ldl"])
 }
 
 /// Compiles with the compiler that Rust links with.
-fn compile(name: &str, extension: &str, flags: &[&str]) -> Result<PathBuf, String> {
-    let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name).with_extension(extension);
-    let source = format!("{}/tests/interop/{name}.c", env!("CARGO_MANIFEST_DIR"));
+fn compile(source: &str, extension: &str, flags: &[&str]) -> Result<PathBuf, String> {
+    let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join(source).with_extension(extension);
+    let source = format!("{}/tests/interop/{source}", env!("CARGO_MANIFEST_DIR"));
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|why| why.to_string())?;
     let fresh = dir.path().join("fresh");
     let mut command = Command::new("cc");
-    command.args(["-O2", "-Wall", "-Werror"]).args(flags).arg("-o").arg(&fresh).args([&source, "-ldl"]);
+    command.args(["-O2", "-Wall", "-Werror", "-o"]).arg(&fresh).arg(&source).args(flags);
     let done = run(command, INSTALL_LIMIT);
     if !done.ok() {
         return Err(done.show());
