@@ -13,6 +13,8 @@
 //! 4. Loss: the idle second connection is reset, and the first is used and watched for longer than known targets take to
 //!    give the session up (2 seconds). If the session lives, a new connection must be able to join.
 //! 5. Logout.
+//!
+//! What speaks against several connections counts only if it shows twice.
 
 mod render;
 
@@ -111,7 +113,7 @@ pub async fn settle(plan: &ProbePlan, state: &Mutex<StateFile>) -> Result<Verdic
         probe.finish().await;
         return Ok(verdict);
     }
-    let verdict = probe.experiment(answers).await.verdict;
+    let verdict = confirmed(plan, probe.experiment(answers).await).await.verdict;
     let reason = verdict.objection().unwrap_or("order proved, loss of a connection known");
     tracing::info!(target = plan.target, mcs = verdict.mcs_ok(), reason, "target probed");
     if verdict.is_final()
@@ -129,7 +131,20 @@ pub async fn settle(plan: &ProbePlan, state: &Mutex<StateFile>) -> Result<Verdic
 pub async fn probe(plan: &ProbePlan) -> Result<ProbeReport, DialError> {
     let mut probe = Probe::start(plan).await?;
     let answers = probe.identify().await;
-    Ok(probe.experiment(answers).await)
+    let report = probe.experiment(answers).await;
+    Ok(confirmed(plan, report).await)
+}
+
+/// What speaks against several connections and could have been chance (a target under load, a race in it) is looked for once
+/// more, in another session: the second finding counts. If the target cannot even be logged in to any more, the first does.
+async fn confirmed(plan: &ProbePlan, first: ProbeReport) -> ProbeReport {
+    if !first.verdict.may_be_chance() {
+        return first;
+    }
+    let plan = ProbePlan { isid: throwaway_isid(), ..plan.clone() };
+    let Ok(mut probe) = Probe::start(&plan).await else { return first };
+    let answers = probe.identify().await;
+    probe.experiment(answers).await
 }
 
 struct Probe<'a> {

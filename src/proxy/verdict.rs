@@ -120,6 +120,12 @@ impl Verdict {
         }
     }
 
+    /// Whether it rests on what the target did once, rather than on what it said.
+    #[must_use]
+    pub fn may_be_chance(&self) -> bool {
+        self.second == Second::Joined && self.is_final() && !self.mcs_ok()
+    }
+
     /// Why not, if not.
     #[must_use]
     pub fn objection(&self) -> Option<&'static str> {

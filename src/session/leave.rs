@@ -29,7 +29,7 @@ impl Session {
                     let idle = !busy || broken!(self.rules, LeavesWithCommands);
                     let window = self.nexus(conn.nexus).map(|n| n.window);
                     let later = self.closes_session_later(id);
-                    if idle && !later && window.is_some_and(|w| w.is_open() || w.all_acknowledged()) {
+                    if idle && !later && window.is_some_and(|w| w.admits() || w.all_acknowledged()) {
                         self.log_out(id, now);
                     } else if now >= until {
                         self.fail_conn(id, Cause::Protocol("the drain took too long".into()), now);

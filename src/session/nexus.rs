@@ -487,12 +487,16 @@ impl Session {
         Itt(CONTROL_TAG | self.control)
     }
 
+    /// How many connections a nexus has.
+    pub(super) fn established(&self, nexus: NexusId) -> usize {
+        self.conns.iter().filter(|c| c.nexus == nexus && c.state != ConnState::Opening).count()
+    }
+
     /// CmdSN and immediate flag for a control PDU, or none while neither is safe: the window is closed, and an
     /// immediate PDU might overtake commands on other connections and carry a number that the target does not expect
     /// yet, which some do not accept (TARGETS: immediate PDUs).
     pub(super) fn control_number(&mut self, nexus: NexusId) -> Option<(CmdSn, bool)> {
-        let established = self.conns.iter().filter(|c| c.nexus == nexus && c.state != ConnState::Opening);
-        let alone = established.count() <= 1;
+        let alone = self.established(nexus) <= 1;
         let window = &mut self.nexuses.get_mut(nexus)?.window;
         if window.is_open() {
             let kept = broken!(self.rules, ControlKeepsCmdSn);

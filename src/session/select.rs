@@ -135,7 +135,7 @@ impl Session {
         for key in waiting {
             let nexus = self.tasks.get(key).and_then(|t| t.only_nexus);
             let Some(nexus) = nexus else { continue };
-            let open = self.nexus(nexus).is_some_and(|n| n.window.is_open());
+            let open = self.nexus(nexus).is_some_and(|n| n.window.admits());
             let conn = self.conns.iter().find(|c| c.nexus == nexus && c.state == ConnState::Up).map(|c| c.id);
             match conn.filter(|_| open) {
                 Some(conn) => self.send(key, conn, now),
@@ -151,7 +151,7 @@ impl Session {
             && self.nexus(nexus).is_some_and(|n| {
                 let settling = n.state == NexusState::Settling && nexus == HOME;
                 (n.state == NexusState::Up || settling && broken!(self.rules, SettlingHomeServes))
-                    && (n.window.is_open() || broken!(self.rules, WindowIgnored))
+                    && (n.window.admits() || broken!(self.rules, WindowIgnored))
             })
     }
 

@@ -184,16 +184,33 @@ pub(super) struct UpstreamWindow {
     cmd_sn: CmdSn,
     exp_cmd_sn: CmdSn,
     max_cmd_sn: CmdSn,
+    /// What was sent last is to be acknowledged before anything else is sent.
+    alone: bool,
 }
 
 impl UpstreamWindow {
     pub(super) fn new(cmd_sn: CmdSn, max_cmd_sn: CmdSn) -> Self {
-        Self { cmd_sn, exp_cmd_sn: cmd_sn, max_cmd_sn }
+        Self { cmd_sn, exp_cmd_sn: cmd_sn, max_cmd_sn, alone: false }
+    }
+
+    /// Whether the target takes one more number.
+    pub(super) fn is_open(&self) -> bool {
+        !self.cmd_sn.is_after(self.max_cmd_sn)
     }
 
     /// Whether one more command may be sent.
-    pub(super) fn is_open(&self) -> bool {
-        !self.cmd_sn.is_after(self.max_cmd_sn)
+    pub(super) fn admits(&self) -> bool {
+        self.is_open() && !self.alone
+    }
+
+    /// Whether what was sent last is still to be acknowledged before anything else is sent.
+    pub(super) fn is_alone(&self) -> bool {
+        self.alone
+    }
+
+    /// Nothing more is sent until the target has acknowledged what was sent last.
+    pub(super) fn send_alone(&mut self) {
+        self.alone = true;
     }
 
     /// Whether every command sent so far has been acknowledged. Immediate PDUs are safe only then: some targets close
@@ -223,6 +240,7 @@ impl UpstreamWindow {
         if !exp_cmd_sn.is_after(self.cmd_sn) {
             self.exp_cmd_sn = self.exp_cmd_sn.max(exp_cmd_sn);
         }
+        self.alone &= !self.all_acknowledged();
         self.max_cmd_sn = self.max_cmd_sn.max(max_cmd_sn);
     }
 }

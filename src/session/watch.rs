@@ -9,7 +9,9 @@
 //! Where everything is acknowledged and an answer is due, nobody can tell a slow device from a link that has died on the way
 //! back. So a connection on which nothing has come for 30 ms, or for several times what its commands usually take, gets a
 //! ping: then something is unacknowledged. While the target stays slow, pings become rarer. With several connections in the
-//! session this begins only after a second, since numbered pings meet races there (istgt).
+//! session this begins only after a second. There a ping goes alone: no command, and no second ping, is sent until the target
+//! has acknowledged it. istgt ends the session when a command that comes over another connection right behind a ping gets ahead of
+//! it.
 //!
 //! # What comes of it
 //! - **Suspect**: no new commands as long as another connection is trusted ([`Standing`]), and those caught on it are asked
@@ -39,6 +41,9 @@ const QUIET_AMONG_OTHERS: Duration = Duration::from_secs(1);
 const QUIET_COMMANDS: u32 = 4;
 /// A ping unanswered for so long makes its connection suspect.
 const LATE_ECHO: Duration = Duration::from_secs(1);
+
+/// A ping that is due while another goes alone is tried again after this.
+const AFTER_ANOTHER: Duration = Duration::from_millis(20);
 
 /// How long a connection may be silent that can be spared. By then TCP has sent again three times (after 0.2, 0.6 and 1.4 s).
 const SPARED: Duration = Duration::from_secs(2);
@@ -186,8 +191,7 @@ impl Session {
     }
 
     fn quiet_patience(&self, conn: &Conn) -> Duration {
-        let others = |c: &&Conn| c.nexus == conn.nexus && c.state != ConnState::Opening;
-        let shortest = if self.conns.iter().filter(others).count() > 1 { QUIET_AMONG_OTHERS } else { QUIET };
+        let shortest = if self.established(conn.nexus) > 1 { QUIET_AMONG_OTHERS } else { QUIET };
         let usual = self.loads.get(conn.path.0).map_or(Duration::ZERO, |l| l.usual_time());
         let answered = conn.last_answer > conn.quiet.at;
         let pings = if answered { 0 } else { conn.quiet.pings };
@@ -229,6 +233,14 @@ impl Session {
     /// Sends a ping, if one can be sent without harm.
     fn ping(&mut self, id: ConnId, now: Instant) {
         let Some(nexus) = self.conn(id).map(|c| c.nexus) else { return };
+        if self.nexus(nexus).is_some_and(|n| n.window.is_alone()) {
+            let soon = now + AFTER_ANOTHER;
+            let interval = self.plan.ping_interval;
+            if let Some(conn) = self.conn_mut(id) {
+                conn.last_heard = soon.checked_sub(interval).unwrap_or(soon);
+            }
+            return;
+        }
         if let Some(number) = self.control_number(nexus) {
             self.send_ping(id, number, now);
             return;
@@ -253,6 +265,11 @@ impl Session {
 
     fn send_ping(&mut self, id: ConnId, (cmd_sn, immediate): (CmdSn, bool), now: Instant) -> Option<Itt> {
         let itt = self.control_tag();
+        let nexus = self.conn(id)?.nexus;
+        let several = self.established(nexus) > 1;
+        if let Some(nexus) = self.nexuses.get_mut(nexus).filter(|_| several && !immediate) {
+            nexus.window.send_alone();
+        }
         let conn = self.conn_mut(id)?;
         conn.ping = Some((itt, now));
         let exp_stat_sn = conn.statuses.expected();

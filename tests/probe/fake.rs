@@ -1,6 +1,6 @@
 //! A target that knows INQUIRY, SendTargets and logout, and breaks the rules it is told to break.
 //!
-//! One task owns all connections of the one session; each connection has a task that reads and writes for it.
+//! One task owns all connections of its session, of which a new one takes the place of the old; each connection has a task that reads and writes for it.
 
 use braid::iscsi::framer::Receiver;
 use braid::iscsi::{
@@ -49,6 +49,8 @@ pub(crate) struct Manners {
     pub(crate) after_loss: AfterLoss,
     /// Connections really taken, whatever was granted.
     pub(crate) most: usize,
+    /// In so many sessions; after these it breaks nothing any more.
+    pub(crate) sessions: usize,
     /// Answer to SendTargets.
     pub(crate) targets: Vec<u8>,
     /// Bytes of it that are given out at a time.
@@ -57,7 +59,14 @@ pub(crate) struct Manners {
 
 impl Default for Manners {
     fn default() -> Self {
-        Self { gap: Gap::Hold, after_loss: AfterLoss::GoOn, most: 8, targets: Vec::new(), part: 10 }
+        Self {
+            gap: Gap::Hold,
+            after_loss: AfterLoss::GoOn,
+            most: 8,
+            sessions: usize::MAX,
+            targets: Vec::new(),
+            part: 10,
+        }
     }
 }
 
@@ -66,8 +75,8 @@ const WINDOW: u32 = 32;
 
 /// From a connection to the owner.
 enum Input {
-    /// A login wants in; the answer is whether it may.
-    Knock(oneshot::Sender<bool>),
+    /// A login wants in, to the session or with a new one; the answer is whether it may.
+    Knock(bool, oneshot::Sender<bool>),
     /// It is in.
     Enter(usize, Negotiated, mpsc::Sender<Pdu>),
     Pdu(usize, Pdu),
@@ -129,9 +138,10 @@ async fn log_in(conn: &mut Conn, owner: &mpsc::Sender<Input>) -> Result<Option<N
         let mut step = login.handle(request);
         if let TargetStep::Decide(intent) = &step {
             let (answer, may) = oneshot::channel();
-            drop(owner.send(Input::Knock(answer)).await);
+            let joining = intent.tsih != Tsih(0);
+            drop(owner.send(Input::Knock(joining, answer)).await);
             step = if may.await.unwrap_or(false) {
-                login.accept(offer(intent.tsih != Tsih(0)))
+                login.accept(offer(joining))
             } else {
                 login.refuse(Refusal { class: 2, detail: 6, address: None })
             };
@@ -179,7 +189,10 @@ impl Owner {
     async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
         while let Some(input) = inputs.recv().await {
             match input {
-                Input::Knock(answer) => {
+                Input::Knock(joining, answer) => {
+                    if !joining {
+                        self.begin();
+                    }
                     let shut = self.lost && self.manners.after_loss == AfterLoss::RefuseJoin;
                     let may = !shut && self.lines.len() < self.manners.most;
                     if answer.send(may).is_err() {
@@ -202,6 +215,16 @@ impl Owner {
                 }
             }
         }
+    }
+
+    fn begin(&mut self) {
+        (self.held, self.lost) = (BTreeMap::new(), false);
+        self.lines.clear();
+        if self.manners.sessions == 0 {
+            self.manners =
+                Manners { targets: std::mem::take(&mut self.manners.targets), ..Manners::default() };
+        }
+        self.manners.sessions -= 1;
     }
 
     async fn take(&mut self, id: usize, pdu: Pdu) {

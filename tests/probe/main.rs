@@ -182,6 +182,17 @@ async fn a_target_that_does_not_take_a_connection_back() {
 }
 
 #[tokio::test]
+async fn what_shows_once_only_does_not_speak_against_a_target() {
+    let patience = Patience { answer: Duration::from_secs(1), ..BRISK };
+    for sessions in [1, 2] {
+        let forgets = Manners { gap: Gap::Forget, sessions, ..Manners::default() };
+        assert_eq!(verdict_on(forgets, patience).await.0.mcs_ok(), sessions == 1);
+        let shrinks = Manners { after_loss: AfterLoss::RefuseJoin, sessions, ..Manners::default() };
+        assert_eq!(verdict_on(shrinks, patience).await.0.mcs_ok(), sessions == 1);
+    }
+}
+
+#[tokio::test]
 async fn a_target_that_grants_connections_and_refuses_them() {
     let (verdict, clean) = verdict_on(Manners { most: 1, ..Manners::default() }, BRISK).await;
     assert_eq!(verdict.second, Second::Refused("status 02/06".to_owned()));

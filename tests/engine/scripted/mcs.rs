@@ -95,3 +95,23 @@ fn joining_over_and_over_never_takes_a_cid_in_use_r32() {
         }
     }
 }
+
+/// istgt ends the session when a command over another connection gets ahead of a ping that came right before it.
+#[test]
+fn a_ping_goes_alone_among_several_connections() {
+    let mut rig = Rig::mcs(2);
+    rig.settle();
+    let (itt, first) = (rig.read(0, 1), rig.next_command());
+    rig.finish(itt, &first);
+    rig.pass(SECOND * 5);
+    let pinged: Vec<u32> = (0..2).filter(|conn| !rig.lines[conn].sent.is_empty()).collect();
+    let [conn] = pinged[..] else { panic!("both are idle, and one is asked: {pinged:?}") };
+    let (ping, itt) = (rig.sent_ping(conn), rig.read(0, 1));
+    rig.quiet();
+    rig.echo(conn, ping);
+    let run = rig.next_command();
+    rig.finish(itt, &run);
+    rig.pass(SECOND);
+    rig.sent_ping(1 - conn);
+    rig.quiet();
+}
