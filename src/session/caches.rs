@@ -24,7 +24,8 @@
 //! (`scsi_check_sense`). A write that runs again elsewhere because its path was lost is marked where it was answered.
 //!
 //! A target that is back may have lost power meanwhile. Where it says so (29h/01h) and had a mark, the initiator hears of it
-//! ([`super::attention`]), as it would have of its own target. Where it says the same at every login, nobody can tell. The
+//! ([`super::attention`]), as it would have of its own target. A ghost of a write that was lost so may bring it back, at another
+//! target: reads of it wait for that from then on ([`super::recover`]). Where it says the same at every login, nobody can tell. The
 //! mark stays: a nexus may say so late, when more was written.
 //!
 //! A target all of whose ports are standby or unavailable (ALUA) takes no flush (SPC-4 section 5.15.2.4): what was written
@@ -218,7 +219,11 @@ impl Session {
         let mark = self.caches.marks.get_mut(&(lun, target))?;
         let lost = mark.at_risk.max(mark.first) <= up_to.min(mark.last);
         mark.at_risk = mark.at_risk.max(up_to + 1);
-        lost.then_some(mark.at)
+        let at = mark.at;
+        if lost {
+            self.fear_revival(lun, target);
+        }
+        lost.then_some(at)
     }
 
     /// Before the commands of the queues are looked at.

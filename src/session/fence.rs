@@ -130,7 +130,8 @@ impl Session {
         self.next_fence_step(nexus, now);
     }
 
-    /// A nexus that has logged in has ghosts from before that: makes sure that nothing of them still runs.
+    /// A nexus that has logged in has ghosts from before that: makes sure that nothing of them still runs. (Not of those that it
+    /// left since over a connection that lives: they may wait for data there, and no command waits for that.)
     pub(super) fn fence_living(&mut self, nexus: NexusId, now: Instant) {
         let Some(state) = self.nexus(nexus).map(|n| n.state) else { return };
         let under_way = self.fences.iter().any(|f| f.nexus == nexus);
@@ -141,10 +142,12 @@ impl Session {
             let method = self.rules.fence(self.plan.fence);
             self.fences.push(Fence { nexus, units: Vec::new(), recognised: false, method, attempts: 0 });
         }
+        let met = |g: &&Ghost| g.nexus == nexus && !g.timed && !self.may_be_answered(g);
+        let units: Vec<Lun> = self.ghosts.iter().filter(met).map(|g| g.lun).collect();
         let Some(fence) = self.fences.iter_mut().find(|f| f.nexus == nexus) else { return };
-        for ghost in self.ghosts.iter().filter(|g| g.nexus == nexus && !g.timed) {
-            if !fence.units.contains(&ghost.lun) {
-                fence.units.push(ghost.lun);
+        for lun in units {
+            if !fence.units.contains(&lun) {
+                fence.units.push(lun);
             }
         }
         if !under_way {
@@ -276,7 +279,8 @@ impl Session {
             (broken!(self.rules, FenceLaysAllUnits), broken!(self.rules, FenceLaysAllNexuses));
         // What was left behind by a session that lives on is not touched by the login that began it.
         let login = self.nexus(nexus).map_or(now, |n| n.login_began);
-        let met = |g: &Ghost| ordered || g.since <= login;
+        let alive: Vec<u64> = self.ghosts.iter().filter(|g| self.may_be_answered(g)).map(|g| g.id).collect();
+        let met = |g: &Ghost| ordered && !alive.contains(&g.id) || g.since <= login;
         self.lay_ghosts(|g| (nexuses || g.nexus == nexus) && (units || g.lun == lun) && met(g));
         self.next_fence_step(nexus, now);
     }

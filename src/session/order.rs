@@ -10,8 +10,8 @@
 //!
 //! Entries are kept per session: commands until they complete, and **ghosts**, writes that may
 //! still reach a target over a path that was given up, until their nexus is fenced. A ghost holds back only what could
-//! be harmed: newer commands that change what the ghost writes, and, if nobody will write the same again before, those
-//! that read it. What an earlier session may have left behind is a ghost on the whole unit.
+//! be harmed: newer commands that change what the ghost writes, and, if nobody will write the same again before, or a power
+//! loss may have undone what was, those that read it. What an earlier session may have left behind is a ghost on the whole unit.
 
 use super::api::Barriers;
 use super::rules::Rules;
@@ -149,7 +149,7 @@ struct Entry {
     /// In order of arrival.
     number: u64,
     footprint: Footprint,
-    /// A ghost whose command does not run again: reads wait for it too.
+    /// A ghost whose command does not run again, or has run in vain: reads wait for it too.
     reads_too: bool,
     dependents: Vec<TaskKey>,
     /// The target has it with all its data, in home's session, so that what follows it there stays behind it.
@@ -290,25 +290,19 @@ impl Order {
         ghost: u64,
         running: impl Fn(TaskKey) -> bool,
     ) -> Vec<TaskKey> {
-        let Some(footprint) = self.footprint(key) else { return Vec::new() };
-        let waiting = self.harmed(key, &footprint, false, running);
+        let Some(footprint) = self.footprint(Holder::Task(key)) else { return Vec::new() };
+        let waiting = self.harmed(&footprint, false, |k| k == key || running(k));
         self.entries.push(Entry::new(Holder::Ghost(ghost), footprint, false, waiting.clone()));
         waiting
     }
 
-    /// The command, which left this ghost, will not run again: reads that are not `running` wait for the ghost too.
-    /// Returns the commands that got one more entry to wait for.
-    pub(super) fn haunt_reads(
-        &mut self,
-        key: TaskKey,
-        ghost: u64,
-        running: impl Fn(TaskKey) -> bool,
-    ) -> Vec<TaskKey> {
-        let Some(footprint) = self.footprint(key) else { return Vec::new() };
-        let mut waiting = self.harmed(key, &footprint, true, running);
-        let Some(entry) = self.entries.iter_mut().find(|e| e.holder == Holder::Ghost(ghost)) else {
-            return Vec::new();
-        };
+    /// What a ghost does is not, or no longer, there already: reads that are not `running` wait for it too. Returns the
+    /// commands that got one more entry to wait for.
+    pub(super) fn haunt_reads(&mut self, ghost: u64, running: impl Fn(TaskKey) -> bool) -> Vec<TaskKey> {
+        let holder = Holder::Ghost(ghost);
+        let Some(footprint) = self.footprint(holder) else { return Vec::new() };
+        let mut waiting = self.harmed(&footprint, true, running);
+        let Some(entry) = self.entries.iter_mut().find(|e| e.holder == holder) else { return Vec::new() };
         entry.reads_too = true;
         waiting.retain(|k| !entry.dependents.contains(k));
         entry.dependents.extend(&waiting);
@@ -324,7 +318,7 @@ impl Order {
         own: impl Fn(u64) -> bool,
         running: impl Fn(TaskKey) -> bool,
     ) -> u32 {
-        let Some(footprint) = self.footprint(key) else { return 0 };
+        let Some(footprint) = self.footprint(Holder::Task(key)) else { return 0 };
         let mut more = 0;
         for entry in &mut self.entries {
             let harmed = |reads_too| entry.footprint.haunts(&footprint, reads_too);
@@ -355,15 +349,14 @@ impl Order {
         }
     }
 
-    fn footprint(&self, key: TaskKey) -> Option<Footprint> {
-        self.entries.iter().find(|e| e.holder == Holder::Task(key)).map(|e| e.footprint.clone())
+    fn footprint(&self, holder: Holder) -> Option<Footprint> {
+        self.entries.iter().find(|e| e.holder == holder).map(|e| e.footprint.clone())
     }
 
-    /// Commands that could be harmed by a ghost of `key` and are not `running`, on either side of it: a HEAD OF QUEUE
-    /// command may leave one that earlier commands must fear.
+    /// Commands that could be harmed by a ghost and are not `running`, on either side of it: a HEAD OF QUEUE command may
+    /// leave one that earlier commands must fear.
     fn harmed(
         &self,
-        key: TaskKey,
         footprint: &Footprint,
         reads_too: bool,
         running: impl Fn(TaskKey) -> bool,
@@ -371,7 +364,7 @@ impl Order {
         let spared = broken!(self.rules, GhostsSpareTheWaiting);
         let harmed = |e: &Entry| match e.holder {
             Holder::Task(k) => {
-                let waits = k != key && !running(k) && !spared;
+                let waits = !running(k) && !spared;
                 (waits && footprint.haunts(&e.footprint, reads_too)).then_some(k)
             }
             Holder::Ghost(_) => None,
@@ -595,7 +588,7 @@ mod tests {
         order.arrive(0, write(0));
         order.arrive(1, read(4));
         assert!(order.haunt(0, 77, |_| false).is_empty());
-        assert_eq!(order.haunt_reads(0, 77, |_| false), vec![1]);
+        assert_eq!(order.haunt_reads(77, |k| k == 0), vec![1]);
         assert_eq!(order.leave(Holder::Task(0)), vec![1]);
         assert_eq!(order.blockers_of(1), 1);
         assert_eq!(order.arrive(2, read(0)), 1);
@@ -603,6 +596,20 @@ mod tests {
         order.inherit(78, Lun(0));
         assert_eq!(order.arrive(4, read(64)), 1, "the whole unit");
         assert_eq!(order.arrive(5, simple(Class::Stateless)), 0);
+    }
+
+    #[test]
+    fn a_ghost_whose_command_is_done_can_hold_back_reads_later() {
+        let mut order = Order::default();
+        order.arrive(0, write(0));
+        order.haunt(0, 77, |_| false);
+        order.leave(Holder::Task(0));
+        assert_eq!(order.arrive(1, read(4)), 0);
+        assert_eq!(order.arrive(2, read(4)), 0);
+        assert_eq!(order.arrive(3, write(4)), 3, "the reads and the ghost");
+        assert_eq!(order.haunt_reads(77, |k| k == 1), vec![2], "the write waits already");
+        assert_eq!(order.arrive(4, read(0)), 2, "the write and the ghost");
+        assert_eq!(order.leave(Holder::Ghost(77)), vec![3, 2, 4]);
     }
 
     #[test]

@@ -7,11 +7,12 @@
 //!    told that the outcome is unknown (P5);
 //! 3. each unanswered command that changes the medium leaves a **ghost**: newer commands that it could overwrite wait
 //!    until the nexus is fenced, or until `fence_time` has passed since the loss; so do commands that read what it
-//!    writes, once it is certain that it will not run again;
+//!    writes, once it is certain that it will not run again, or a target that may have run it in vain lost its cache;
 //! 4. the nexus is reinstated, and what it left behind is fenced ([`super::fence`]).
 
 use super::Session;
 use super::api::{Cause, FenceMethod, How, Notice, Output, PathId};
+use super::group::TargetId;
 use super::nexus::{ConnState, HOME, Nexus, NexusId, NexusState};
 use super::order::Holder;
 use super::tasks::{Origin, TaskKey};
@@ -213,12 +214,22 @@ impl Session {
     pub(super) fn disown_ghosts(&mut self, key: TaskKey, done: bool) {
         let owned = self.ghosts.iter_mut().filter(|g| g.owner == Some(key));
         let ids: Vec<u64> = owned.map(|g| (g.owner = None, g.id).1).collect();
+        for id in ids.into_iter().filter(|_| !done) {
+            let tasks = &self.tasks;
+            let waiting = self.order.haunt_reads(id, |k| k == key || tasks.runs(k));
+            self.hold_back(&waiting);
+        }
+    }
+
+    /// A target lost writes that it had answered. A ghost of one, at another target, may bring it back.
+    pub(super) fn fear_revival(&mut self, lun: Lun, lost_at: TargetId) {
+        let elsewhere = |nexus| self.group_in(nexus).is_some_and(|group| group.target != lost_at);
+        let revives = |g: &&Ghost| g.lun == lun && g.owner.is_none() && elsewhere(g.nexus);
+        let ids: Vec<u64> = self.ghosts.iter().filter(revives).map(|g| g.id).collect();
         for id in ids {
-            if !done {
-                let tasks = &self.tasks;
-                let waiting = self.order.haunt_reads(key, id, |k| tasks.runs(k));
-                self.hold_back(&waiting);
-            }
+            let tasks = &self.tasks;
+            let waiting = self.order.haunt_reads(id, |k| tasks.runs(k));
+            self.hold_back(&waiting);
         }
     }
 

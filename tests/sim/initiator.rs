@@ -901,6 +901,7 @@ impl Initiator {
                 self.coverage.hit("sense: unit attention");
                 assert!(pending.kind != Kind::Inquiry, "P3: INQUIRY reports no unit attention");
                 self.conditions.told(unit, asc, ascq, now);
+                ((asc, ascq) == (0x29, 1)).then(|| self.oracle.power_loss_told(unit));
                 self.settle_once(pending.kind, Once::DidNotRun);
             }
             (2, 4, 0x0a..=0x0c) => {

@@ -40,6 +40,8 @@ struct Cell {
     /// What it may have held when a flush of it failed, and the last command before that. What of it is still there no
     /// later flush makes durable: it may be in a cache that is gone, and the initiator was told.
     given_up: (Values, u64),
+    /// What it may have held when one of two targets lost power, until the initiator is told.
+    untold: Values,
     /// Counts the commands that changed `may`.
     version: u32,
 }
@@ -159,6 +161,7 @@ impl Oracle {
             floor: zero,
             since: Values::new(),
             given_up: Default::default(),
+            untold: Values::new(),
             version: 0,
         };
         let units = vec![vec![cell; blocks]; units];
@@ -264,8 +267,8 @@ impl Oracle {
                     op.span.unit
                 );
             };
-            let settles = |v: &&Value| v.stamp == value.stamp;
             let cell = &mut self.units[op.span.unit][lba];
+            let settles = |v: &&Value| v.stamp == value.stamp || cell.untold.contains(v);
             if cell.version == op.versions[at] && cell.may.len() > 1 && !op.head_of_queue {
                 cell.may = cell.may.iter().filter(settles).copied().collect();
                 cell.version += 1;
@@ -424,6 +427,30 @@ impl Oracle {
 
     /// The target lost power; `visible` tells what each block holds now.
     pub(crate) fn power_cut(&mut self, visible: impl Fn(usize, usize) -> Stamp) {
+        self.units.iter_mut().flatten().for_each(|cell| cell.untold.clear());
+        self.power_lost(visible);
+    }
+
+    /// One of two targets lost power, and the other may still execute a write that this one had answered and lost. So what is
+    /// lost may come back. Nobody can know of the loss before the target tells: reads until then say what a block held, and
+    /// not what it will hold. Once told (29h/01h, SAM-5 section 5.14), the initiator reckons with either value, until it reads one.
+    pub(crate) fn head_lost_power(&mut self, visible: impl Fn(usize, usize) -> Stamp) {
+        self.power_lost(visible);
+        for cell in self.units.iter_mut().flatten() {
+            let left = cell.after_power_cut();
+            add(&mut cell.untold, &left);
+        }
+    }
+
+    /// The initiator is told of a unit that power was lost. Reads that it sends from now on settle what it left.
+    pub(crate) fn power_loss_told(&mut self, unit: usize) {
+        for cell in self.units[unit].iter_mut().filter(|c| !c.untold.is_empty()) {
+            cell.untold.clear();
+            cell.version += 1;
+        }
+    }
+
+    fn power_lost(&mut self, visible: impl Fn(usize, usize) -> Stamp) {
         self.flushes_seen(&visible);
         self.ops.values_mut().for_each(|op| op.cut = true);
         for unit in 0..self.units.len() {

@@ -171,7 +171,7 @@ impl World {
         self.power_cut_at = Some(self.now);
         let event = self.targets[0].head_loses_power(head, self.now);
         let target = &self.targets[0];
-        self.initiator.oracle.power_cut(|unit, lba| target.block(unit, lba));
+        self.initiator.oracle.head_lost_power(|unit, lba| target.block(unit, lba));
         self.initiator.conditions.power_on(event);
         self.drain_target(0);
     }
