@@ -19,7 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("metrics", &["session"]),
     ("config", &["login", "path", "session"]),
     ("proxy", &["iscsi", "scsi", "login", "path", "session", "metrics", "config"]),
-    ("admin", &["session", "metrics", "proxy"]),
+    ("admin", &["session", "metrics", "config", "proxy"]),
     // The judge shares no code with the accused: the lab knows the wire and the login, never the engine.
     ("lab", &["iscsi", "scsi", "login"]),
     ("cli", &["iscsi", "scsi", "login", "path", "session", "metrics", "config", "proxy", "admin", "lab"]),

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
@@ -149,31 +149,40 @@ fn run_logs_json_to_standard_error_and_ends_well_when_asked_to() {
 struct Running {
     child: std::process::Child,
     /// It is not to find its standard error closed.
-    _log: std::process::ChildStderr,
+    log: BufReader<std::process::ChildStderr>,
 }
 
 impl Running {
     /// Starts it, and waits until it listens.
     fn start(socket: &str) -> Self {
+        Self::start_with(
+            socket,
+            &["--target", "iqn.2026-01.org.braid:test", "--path", "127.0.0.1:1,name=left"],
+        )
+    }
+
+    fn start_with(socket: &str, what: &[&str]) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let mut child = Command::new(env!("CARGO_BIN_EXE_braid"))
-            .args([
-                "run",
-                "--target",
-                "iqn.2026-01.org.braid:test",
-                "--path",
-                "127.0.0.1:1,name=left",
-                "--admin",
-                "off",
-            ])
-            .args(["--listen", &free, "--control", socket])
+            .args([&["run", "--admin", "off", "--listen", &free, "--control", socket], what].concat())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut log = child.stderr.take().unwrap();
-        assert!(BufReader::new(&mut log).lines().any(|line| line.unwrap().contains("listening")));
-        Self { child, _log: log }
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        assert!(log.by_ref().lines().any(|line| line.unwrap().contains("listening")));
+        Self { child, log }
+    }
+
+    /// Waits for a line of the log.
+    fn logged(&mut self, part: &str) {
+        assert!(self.log.by_ref().lines().any(|line| line.unwrap().contains(part)), "{part}");
+    }
+
+    fn hang_up(&self) {
+        let asked =
+            Command::new("sh").args(["-c", &format!("kill -HUP {}", self.child.id())]).status().unwrap();
+        assert!(asked.success());
     }
 }
 
@@ -224,6 +233,62 @@ fn a_running_braid_is_asked_and_told() {
     drop(running);
     let _next = Running::start(socket);
     assert_eq!(said(&["status"]).0, Some(0));
+}
+
+#[test]
+fn a_running_braid_reads_its_configuration_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let [socket, file] =
+        ["control.sock", "braid.toml"].map(|name| folder.path().join(name).display().to_string());
+    let write = |more: &str| {
+        let table =
+            "[[target]]\nname = \"iqn.2026-01.org.braid:test\"\npaths = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\n";
+        std::fs::write(&file, format!("log_format = \"json\"\n{table}{more}\n")).unwrap();
+    };
+    write("");
+    let mut running = Running::start_with(&socket, &["--config", &file]);
+    let said = |args: &[&str]| {
+        let output = braid(&[&["reload"], args, &["--socket", &socket]].concat());
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    assert_eq!(said(&[]), (Some(0), "nothing is different\n".to_owned()));
+    write("policy = \"failover\"");
+    let (code, told) = said(&["--check"]);
+    let row = "iqn.2026-01.org.braid:test policy  service-time  failover  at once\n";
+    assert!(code == Some(0) && told.contains(row) && told.contains("this was a check"), "{told}");
+    let (code, told) = said(&["--json"]);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(
+        (code, &told["applied"], &told["changes"][0]["effect"]),
+        (Some(0), &true.into(), &"now".into())
+    );
+    assert_eq!(said(&[]).1, "nothing is different\n");
+    write("policy = \"weighted\"\n[limits]\nmax_sessions = 1");
+    running.hang_up();
+    running.logged("\"new\":\"weighted\"");
+    running.logged("configuration read again");
+    assert_eq!(said(&[]).1, "nothing is different\n");
+    write("policy = \"round-robbin\"");
+    let (code, told) = said(&[]);
+    assert!(code == Some(64) && told.contains(&format!("{file}:5:10: target.policy:")), "{told}");
+    running.hang_up();
+    running.logged("did you mean");
+    write("policy = \"weighted\"");
+    let text = std::fs::read_to_string(&file).unwrap().replace("json", "human");
+    std::fs::write(&file, text).unwrap();
+    let (code, told) = said(&[]);
+    assert!(code == Some(1) && told.contains("NOT WHILE BRAID RUNS"), "{told}");
+    assert!(
+        told.contains(&format!("{file}:1:14: log_format: human cannot take the place of json")),
+        "{told}"
+    );
+    drop(running);
+    assert_eq!(said(&[]).0, Some(69));
+    let flags_only = Running::start(&socket);
+    let (code, told) = said(&[]);
+    assert!(code == Some(64) && told.contains("started without a file"), "{told}");
+    drop(flags_only);
 }
 
 /// The demo judges itself; here its verdict is read, and that it did what it says.

@@ -8,13 +8,16 @@
 //! | `POST /v1/targets/TARGET/paths/PATH/restore` | gives it back |
 //! | `POST /v1/targets/TARGET/paths/PATH/weight` | changes its weight |
 //! | `POST /v1/targets/TARGET/give-up` | no longer waits for a path |
+//! | `POST /v1/reload` | reads the configuration again and changes to it; takes a [`view::ReloadOrder`] |
 //! | `GET /v1/openapi.json` | all this for machines |
 //!
-//! Orders take a [`view::Order`] as JSON, or nothing, and answer with [`view::Done`] or, with 404 (no such target or path),
-//! 409 (a session needs the path) or 422 (a weight that is none), with [`view::Refused`].
+//! Orders about paths take a [`view::Order`] as JSON, or nothing, and answer with [`view::Done`] or, with 404 (no such target or path),
+//! 409 (a session needs the path) or 422 (a weight that is none), with [`view::Refused`]. Reading again answers with [`view::Reloaded`] or with 409 (something
+//! cannot be changed now) or 422 (the file is wrong, or there is none).
 
 use super::view;
 use crate::proxy::operator::{Operator, PathOrder, Refused};
+use crate::proxy::reload::NotReloaded;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -89,6 +92,7 @@ fn router(operator: Operator) -> Router {
         .route("/v1/status", get(show_status))
         .route("/v1/targets/{target}/paths/{path}/{order}", post(order_path))
         .route("/v1/targets/{target}/give-up", post(give_up))
+        .route("/v1/reload", post(reload))
         .route("/v1/openapi.json", get(([(header::CONTENT_TYPE, "application/json")], OPENAPI)))
         .layer(DefaultBodyLimit::max(LONGEST_ORDER))
         .with_state(operator)
@@ -128,6 +132,22 @@ async fn give_up(State(operator): State<Operator>, Path(target): Path<String>) -
     answer(operator.give_up(&target).await)
 }
 
+async fn reload(State(operator): State<Operator>, asked: Option<Json<view::ReloadOrder>>) -> Response {
+    let check = asked.is_some_and(|Json(asked)| asked.check);
+    match operator.reload(!check).await {
+        Ok(reloaded) => Json(view::Reloaded::from(reloaded)).into_response(),
+        Err(failure) => {
+            let error = failure.to_string();
+            let (code, changes) = match failure {
+                NotReloaded::NoFile | NotReloaded::Wrong(_) => (StatusCode::UNPROCESSABLE_ENTITY, Vec::new()),
+                NotReloaded::Refused { changes, .. } => (StatusCode::CONFLICT, changes),
+            };
+            let changes = changes.into_iter().map(view::Change::from).collect();
+            (code, Json(view::Refused { error, changes })).into_response()
+        }
+    }
+}
+
 fn answer(done: Result<usize, Refused>) -> Response {
     match done {
         Ok(sessions) => Json(view::Done { sessions }).into_response(),
@@ -143,5 +163,5 @@ fn answer(done: Result<usize, Refused>) -> Response {
 }
 
 fn refusal(code: StatusCode, error: String) -> Response {
-    (code, Json(view::Refused { error })).into_response()
+    (code, Json(view::Refused { error, changes: Vec::new() })).into_response()
 }

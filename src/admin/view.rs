@@ -2,7 +2,8 @@
 //!
 //! Times are in seconds, sizes in bytes. Fields are added, never renamed, within `/v1`.
 
-use crate::proxy::operator;
+use crate::config::diff::Effect;
+use crate::proxy::{operator, reload};
 use crate::session;
 use serde::{Deserialize, Serialize};
 
@@ -110,8 +111,78 @@ pub struct Done {
 /// The answer to what could not be done.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Refused {
-    /// Why, and what to do.
+    /// Why, and what to do; for a configuration with a line for each mistake.
     pub error: String,
+    /// What would have changed, where that was a configuration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Change>,
+}
+
+/// The body of `POST /v1/reload`.
+#[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReloadOrder {
+    /// Show what would change, and change nothing.
+    pub check: bool,
+}
+
+/// What came of reading the configuration again.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Reloaded {
+    /// Whether the changes are in force.
+    pub applied: bool,
+    /// What is different.
+    pub changes: Vec<Change>,
+    /// Running sessions that were told.
+    pub sessions: usize,
+    /// What is worth knowing.
+    pub notes: Vec<String>,
+}
+
+/// A setting that is different.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// The table of the target; nothing for settings of the whole.
+    pub target: Option<String>,
+    /// Which setting; `target` for a whole table.
+    pub setting: String,
+    /// Before; nothing if it was not there.
+    pub old: Option<String>,
+    /// Now; nothing if it is gone.
+    pub new: Option<String>,
+    /// `now`, `new-sessions` or `restart`.
+    pub effect: String,
+    /// Where it is written.
+    pub place: String,
+}
+
+impl From<reload::Reloaded> for Reloaded {
+    fn from(reloaded: reload::Reloaded) -> Self {
+        Self {
+            applied: reloaded.applied,
+            changes: reloaded.changes.into_iter().map(Change::from).collect(),
+            sessions: reloaded.sessions,
+            notes: reloaded.notes,
+        }
+    }
+}
+
+impl From<reload::Placed> for Change {
+    fn from((change, place): reload::Placed) -> Self {
+        let effect = match change.effect {
+            Effect::Now => "now",
+            Effect::NewSessions => "new-sessions",
+            Effect::Never(_) => "restart",
+        };
+        Self {
+            target: change.table,
+            setting: change.key,
+            old: change.old,
+            new: change.new,
+            effect: effect.to_owned(),
+            place,
+        }
+    }
 }
 
 impl From<operator::TargetStatus> for Target {

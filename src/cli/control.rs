@@ -1,22 +1,12 @@
 //! `braid status`, `braid path` and `braid give-up`: a running Braid, over its control socket.
 
+use super::client::{NOTHING, ask, escaped, fetch_status, one_target};
 use super::exit::Failure;
-use super::flags::{GiveUp, PathOrder, Running, Status, WhichPath};
+use super::flags::{GiveUp, PathOrder, Status, WhichPath};
 use crate::admin::view;
-use anyhow::{Context, anyhow};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use anyhow::Context;
+use hyper::Method;
 use std::fmt::Write;
-use std::time::Duration;
-use tokio::net::UnixStream;
-
-/// Given to an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Bytes of an answer, at most.
-const LONGEST_ANSWER: usize = 64 << 20;
 
 /// Shows how everything stands; gives the text to print.
 ///
@@ -56,7 +46,7 @@ pub fn path(order: &PathOrder) -> Result<String, Failure> {
 pub fn give_up(asked: &GiveUp) -> Result<String, Failure> {
     let target = one_target(&asked.running, asked.target.as_deref())?;
     let uri = format!("/v1/targets/{}/give-up", escaped(&target));
-    let done: view::Done = ask(&asked.running, Method::POST, &uri, None)?;
+    let done: view::Done = ask(&asked.running, Method::POST, &uri, NOTHING)?;
     Ok(format!("give up on {target}: {}\n", told(&done)))
 }
 
@@ -66,95 +56,6 @@ fn told(done: &view::Done) -> String {
         1 => "1 session told".to_owned(),
         several => format!("{several} sessions told"),
     }
-}
-
-/// The target that is named, or the only one there is.
-fn one_target(running: &Running, named: Option<&str>) -> Result<String, Failure> {
-    if let Some(named) = named {
-        return Ok(named.to_owned());
-    }
-    let targets = fetch_status(running)?.targets;
-    match targets.as_slice() {
-        [only] => Ok(only.name.clone()),
-        several => {
-            let names: Vec<_> = several.iter().map(|target| target.name.as_str()).collect();
-            Err(anyhow!("say which target with --target; there are: {}", names.join(", ")).into())
-        }
-    }
-}
-
-fn fetch_status(running: &Running) -> Result<view::Status, Failure> {
-    ask(running, Method::GET, "/v1/status", None)
-}
-
-/// One request and its answer.
-fn ask<T: DeserializeOwned>(
-    running: &Running,
-    method: Method,
-    uri: &str,
-    order: Option<&view::Order>,
-) -> Result<T, Failure> {
-    let socket = running.socket.display();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("cannot start the runtime")?;
-    let answer = runtime.block_on(async {
-        let stream = UnixStream::connect(&running.socket).await.map_err(|error| {
-            Failure::Unavailable(format!(
-                "no Braid answers at {socket} ({error}); is it running, and with which `control` socket? (--socket FILE)"
-            ))
-        })?;
-        let answer = tokio::time::timeout(PATIENCE, exchange(stream, method, uri, order)).await;
-        answer
-            .map_err(|_| Failure::Unavailable(format!("the Braid at {socket} does not answer")))?
-            .map_err(|error| Failure::Unavailable(format!("the Braid at {socket}: {error:#}")))
-    });
-    let (code, body) = answer?;
-    if code == StatusCode::OK {
-        return Ok(serde_json::from_slice(&body)
-            .context("an answer that makes no sense; another version of Braid?")?);
-    }
-    let refused = serde_json::from_slice::<view::Refused>(&body).map(|refused| refused.error);
-    Err(anyhow!(refused.unwrap_or_else(|_| format!("refused: {code}"))).into())
-}
-
-async fn exchange(
-    stream: UnixStream,
-    method: Method,
-    uri: &str,
-    order: Option<&view::Order>,
-) -> anyhow::Result<(StatusCode, Bytes)> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
-    let mut request = Request::builder().method(method).uri(uri).header("host", "braid");
-    let body = match order {
-        Some(order) => {
-            request = request.header("content-type", "application/json");
-            Bytes::from(serde_json::to_vec(order)?)
-        }
-        None => Bytes::new(),
-    };
-    let answer = sender.send_request(request.body(Full::new(body))?).await?;
-    let code = answer.status();
-    let body = Limited::new(answer.into_body(), LONGEST_ANSWER).collect().await;
-    connection.abort();
-    Ok((code, body.map_err(|error| anyhow!(error))?.to_bytes()))
-}
-
-/// A name as one segment of a URI.
-fn escaped(name: &str) -> String {
-    let mut text = String::new();
-    for byte in name.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b':' => {
-                text.push(char::from(byte))
-            }
-            // Writing to a String cannot fail.
-            _ => {
-                write!(text, "%{byte:02X}").ok();
-            }
-        }
-    }
-    text
 }
 
 /// Everything for eyes: targets, their sessions, and a line for each path.

@@ -18,6 +18,8 @@ pub fn usage() -> ExitCode {
 pub enum Failure {
     /// Wrong configuration, in a file or by flags.
     Config(ConfigError),
+    /// The same, as a running Braid tells it.
+    Wrong(String),
     /// The target, or a path to it, could not be used.
     Unavailable(String),
     /// Braid is at fault.
@@ -31,7 +33,7 @@ impl Failure {
     #[must_use]
     pub fn number(&self) -> u8 {
         match self {
-            Self::Config(_) => USAGE,
+            Self::Config(_) | Self::Wrong(_) => USAGE,
             Self::Unavailable(_) => 69,
             Self::Bug(_) => 70,
             Self::Other(_) => 1,
@@ -49,6 +51,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => write!(f, "{error}"),
+            Self::Wrong(message) => write!(f, "{message}"),
             Self::Unavailable(message) => write!(f, "braid: {message}"),
             Self::Bug(message) => write!(f, "braid: a bug, please report it: {message}"),
             Self::Other(error) => write!(f, "braid: {error:#}"),
@@ -77,6 +80,7 @@ mod tests {
     fn each_failure_has_its_number() {
         let config = Config::from_toml("", "t").unwrap_err();
         assert_eq!(Failure::from(config).number(), 64);
+        assert_eq!(Failure::Wrong("x".into()).number(), 64);
         assert_eq!(Failure::Unavailable("x".into()).number(), 69);
         assert_eq!(Failure::Bug("x".into()).number(), 70);
         assert_eq!(Failure::from(anyhow::anyhow!("x")).number(), 1);

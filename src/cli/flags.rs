@@ -4,7 +4,7 @@
 //! wrong for the same reasons in both.
 
 use crate::config::draft::{Placed, Section, Value};
-use crate::config::{Config, ConfigError, Place};
+use crate::config::{Config, ConfigError, Place, Source};
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -92,6 +92,15 @@ Asks over the control socket (`control` in the configuration), which root and th
 
 What a session has no other path for is refused, unless --force is given. It lasts until Braid ends.")]
     Path(PathCommand),
+    /// Let a running Braid read its configuration file again, and change to it without disturbing a session.
+    #[command(after_help = "Examples:
+  braid reload --check                 what would change, and when it would take effect
+  braid reload                         change to it
+
+All or nothing: if the file is wrong, or something in it cannot be changed while Braid runs (addresses, files), nothing is
+changed, and it is said why and on which line. SIGHUP does the same, and says it in the log. The flags that Braid was
+started with still win over the file. Exit status 64 if the file is wrong, 1 if something cannot be changed.")]
+    Reload(Reload),
     /// Let what waits for a lost target wait no longer, as if queue_time had passed.
     #[command(after_help = "Example:
   braid give-up --target iqn.2003-01.org.example:disk
@@ -163,6 +172,20 @@ pub struct Running {
 #[derive(Args, Debug)]
 pub struct Status {
     /// Print everything as JSON, in the shape of the interface (GET /v1/openapi.json).
+    #[arg(long)]
+    pub json: bool,
+    /// Which Braid.
+    #[command(flatten)]
+    pub running: Running,
+}
+
+/// Settings of `reload`.
+#[derive(Args, Debug)]
+pub struct Reload {
+    /// Show what would change, and change nothing.
+    #[arg(long)]
+    pub check: bool,
+    /// Print what is different as JSON.
     #[arg(long)]
     pub json: bool,
     /// Which Braid.
@@ -323,11 +346,13 @@ impl Settings {
     /// # Errors
     /// [`ConfigError`] with all problems of both.
     pub fn resolve(&self) -> Result<Config, ConfigError> {
-        let section = self.section();
-        match &self.config {
-            Some(file) => Config::load_with(file, &section),
-            None => Config::from_flags(&section),
-        }
+        self.source().read().map(|written| written.config)
+    }
+
+    /// What was typed, to be read again.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        Source::new(self.config.clone(), self.section())
     }
 
     fn section(&self) -> Section {

@@ -4,8 +4,10 @@
 //! - [`run`]: the proxy until it is told to stop.
 //! - [`ask`]: what a target says about itself.
 //! - [`check`]: a configuration in words.
+//! - `client`: a running Braid, asked over its control socket.
 //! - [`control`]: how a running Braid stands, and orders for it.
 //! - [`intercept`]: the rules that bring connections here.
+//! - [`reload`]: a running Braid changes to another configuration.
 //! - [`demo`]: a link is cut, and nothing is lost.
 //! - [`log`]: log lines.
 //! - [`exit`]: exit codes.
@@ -18,12 +20,14 @@
 
 pub mod ask;
 pub mod check;
+mod client;
 pub mod control;
 pub mod demo;
 pub mod exit;
 pub mod flags;
 pub mod intercept;
 pub mod log;
+pub mod reload;
 pub mod run;
 
 use clap::Parser;
@@ -67,6 +71,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Intercept(asked) => intercept::intercept(&asked),
         Command::Status(asked) => control::status(&asked).map(|text| print!("{text}")),
         Command::Path(asked) => control::path(&asked.order).map(|text| print!("{text}")),
+        Command::Reload(asked) => reload::reload(&asked).map(|text| print!("{text}")),
         Command::GiveUp(asked) => control::give_up(&asked).map(|text| print!("{text}")),
         Command::Probe(asked) => ask::probe(&asked).map(|table| print!("{table}")),
         Command::Demo(settings) => demo::demo(&settings),

@@ -3,10 +3,10 @@
 use super::check;
 use super::exit::Failure;
 use super::flags::Settings;
-use super::log;
+use super::log::{self, Refilter};
 use crate::admin;
 use crate::admin::control::Socket;
-use crate::config::{Config, ControlSocket};
+use crate::config::{Config, ControlSocket, Source};
 use crate::metrics::Metrics;
 use crate::proxy::operator::Operator;
 use crate::proxy::{Proxy, STOP_PATIENCE, StartError};
@@ -22,8 +22,9 @@ use tokio::signal::unix::{SignalKind, signal};
 /// # Errors
 /// A configuration that is wrong, an address that cannot be listened on.
 pub fn run(settings: &Settings) -> Result<(), Failure> {
-    let config = settings.resolve()?;
-    log::start(&config.log, config.log_format);
+    let source = settings.source();
+    let config = source.read()?.config;
+    let refilter = log::start(&config.log, config.log_format);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "braid starts");
     for line in check::describe(&config).lines() {
         tracing::info!("{}", line.trim_start());
@@ -32,20 +33,23 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    runtime.block_on(serve(Arc::new(config)))
+    runtime.block_on(serve(Arc::new(config), source, &refilter))
 }
 
-async fn serve(config: Arc<Config>) -> Result<(), Failure> {
+async fn serve(config: Arc<Config>, source: Source, refilter: &Refilter) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::new());
     let mut signals = Signals::new()?;
     let admin = serve_admin(config.admin, Arc::clone(&metrics)).await?;
     let socket = control_socket(&config.control)?;
     let proxy = Proxy::start(config, metrics).await.map_err(|error| listen_failure(&error))?;
-    let control = serve_control(socket, proxy.operator());
-    tokio::pin!(control, admin);
+    let operator = proxy.operator().reading(source);
+    let control = serve_control(socket, operator.clone());
+    let reload = follow_reloads(operator, refilter)?;
+    tokio::pin!(control, admin, reload);
     tokio::select! {
         failed = &mut admin => return Err(failed),
         failed = &mut control => return Err(failed),
+        () = &mut reload => {}
         () = signals.next() => {}
     }
     tracing::info!(sessions = proxy.sessions(), "stopping");
@@ -57,6 +61,30 @@ async fn serve(config: Arc<Config>) -> Result<(), Failure> {
         failed = &mut control => Err(failed),
         () = signals.next() => Err(anyhow!("stopped at once, as asked by a second signal").into()),
     }
+}
+
+/// Reads the configuration again at each SIGHUP, and lets the log follow it, whoever has changed it. Never ends.
+fn follow_reloads(operator: Operator, refilter: &Refilter) -> Result<impl Future<Output = ()>, Failure> {
+    let mut hangup = signal(SignalKind::hangup()).context("cannot catch signals")?;
+    let mut reloads = operator.reloads();
+    let mut filter = operator.config().log.clone();
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => {
+                    // What came of it is in the log.
+                    operator.reload(true).await.ok();
+                }
+                _ = reloads.changed() => {
+                    let wanted = operator.config().log.clone();
+                    if wanted != filter {
+                        refilter(&wanted);
+                        filter = wanted;
+                    }
+                }
+            }
+        }
+    })
 }
 
 /// Makes the control socket. Where none was asked for, Braid does without if the usual one cannot be had.

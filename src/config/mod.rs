@@ -4,7 +4,8 @@
 //! In: the text of a TOML file ([`Config::from_toml`], [`Config::load`]) or the same settings typed as flags
 //! (`cli` builds a [`draft::Section`] from them). Out: a [`Config`] that holds no nonsense, or a [`ConfigError`] with
 //! *every* problem found, each with its place, its key and what to do about it. No socket is opened and no name is
-//! resolved here; secrets are read from the files that are named (`auth`).
+//! resolved here; secrets are read from the files that are named (`auth`). A [`Source`] can be read again while Braid runs;
+//! [`diff`] says what is different then, and when that takes effect.
 //!
 //! # How
 //! Text becomes a tree of values that remember where they stand ([`draft`]), the tree becomes settings by one schema
@@ -18,14 +19,17 @@
 //! weight lies within its range; `first_burst <= max_burst`.
 
 mod auth;
+pub mod diff;
 mod discover;
 pub mod draft;
 mod listener;
 pub mod problem;
 mod schema;
+mod source;
 mod value;
 
 pub use problem::{ConfigError, Place, Problem};
+pub use source::{Source, Written};
 
 use crate::login::chap::{Accounts, Credentials};
 use crate::path::select::Policy;
@@ -177,6 +181,8 @@ impl Allow {
 pub struct Target {
     /// The target's name: downstream, and upstream on paths that have none of their own.
     pub name: String,
+    /// Its table: the name that is written there, with a number behind it if several tables have that name.
+    pub table: String,
     /// Paths in order of preference; at least one. If the target is to be discovered, the portals to be asked.
     pub paths: Vec<PathConfig>,
     /// How its paths are found, if they are not those that are written. The name may then be a pattern.
@@ -348,19 +354,8 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with all problems; an unreadable file is one too.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        Self::load_with(file, &draft::Section::new(Place::Flag(String::new())))
-    }
-
-    /// Reads a file, lets `flags` win over its settings, and checks the whole.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with all problems; an unreadable file is one too.
-    pub fn load_with(file: &Path, flags: &draft::Section) -> Result<Self, ConfigError> {
-        let name = file.display().to_string();
-        match std::fs::read_to_string(file) {
-            Ok(text) => Self::from_text(&text, &name, flags),
-            Err(error) => Err(ConfigError::unreadable(name, &error)),
-        }
+        let flags = draft::Section::new(Place::Flag(String::new()));
+        Source::new(Some(file.to_owned()), flags).read().map(|written| written.config)
     }
 
     /// Checks the text of a file; `file` is its name in messages.
@@ -368,16 +363,8 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with all problems.
     pub fn from_toml(text: &str, file: &str) -> Result<Self, ConfigError> {
-        Self::from_text(text, file, &draft::Section::new(Place::Flag(String::new())))
-    }
-
-    fn from_text(text: &str, file: &str, flags: &draft::Section) -> Result<Self, ConfigError> {
-        let (mut section, mut problems) = draft::parse_toml(text);
-        // What is read in spite of a syntax error is guesswork: do not complain about it too.
-        ConfigError::unless_empty(std::mem::take(&mut problems), file)?;
-        section.overlay(flags);
-        let config = schema::config(&section, &mut problems);
-        ConfigError::unless_empty(problems, file).map(|()| config)
+        let flags = draft::Section::new(Place::Flag(String::new()));
+        Written::parse(text, file.to_owned(), &flags).map(|written| written.config)
     }
 
     /// Credentials of which the name and the file with the secret were typed.
@@ -394,16 +381,6 @@ impl Config {
         let credentials =
             auth::credentials(&mut schema::Keys::new(&section, "", &mut problems), "upstream_chap");
         ConfigError::unless_empty(problems, "command line").map(|()| credentials)
-    }
-
-    /// Checks settings that were typed as flags.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with all problems.
-    pub fn from_flags(section: &draft::Section) -> Result<Self, ConfigError> {
-        let mut problems = Vec::new();
-        let config = schema::config(section, &mut problems);
-        ConfigError::unless_empty(problems, "command line").map(|()| config)
     }
 }
 

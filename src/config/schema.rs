@@ -34,7 +34,7 @@ pub(super) fn config(section: &Section, problems: &mut Vec<Problem>) -> Config {
         log_format: keys.or("log_format", LogFormat::default(), value::log_format),
         limits: keys.table("limits", limits),
         discovery_chap: keys.table("discovery", |keys| auth::chap(keys, false)),
-        targets: keys.list("target", target).unwrap_or_default(),
+        targets: number(keys.list("target", target).unwrap_or_default()),
         warnings: Vec::new(),
     };
     if section.get("target").is_none() {
@@ -47,6 +47,19 @@ pub(super) fn config(section: &Section, problems: &mut Vec<Problem>) -> Config {
     config.warnings = warnings(&config);
     auth::open_files(section, &mut config.warnings);
     config
+}
+
+/// Tells tables of the same name apart.
+fn number(mut targets: Vec<Target>) -> Vec<Target> {
+    let mut seen = BTreeMap::new();
+    for target in &mut targets {
+        let times = seen.entry(target.name.clone()).or_insert(0_u32);
+        *times += 1;
+        if *times > 1 {
+            write!(target.table, " ({times})").ok();
+        }
+    }
+    targets
 }
 
 const MISSING_TARGET: &str = "no target is given; add a table [[target]] with name = \"iqn...\" and paths = [\"ADDRESS:PORT\", ...] \
@@ -109,6 +122,7 @@ fn target(item: &Placed, problems: &mut Vec<Problem>) -> Option<Target> {
 /// A target with nothing but a name and paths.
 fn defaults(name: String, paths: Vec<PathConfig>) -> Target {
     Target {
+        table: name.clone(),
         name,
         paths,
         discover: None,

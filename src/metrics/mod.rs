@@ -229,6 +229,11 @@ impl Metrics {
         self.make(target, own);
     }
 
+    /// Lists a target no longer; what was counted of it stays.
+    pub fn forget(&self, target: &str) {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner).remove(target);
+    }
+
     /// Makes the series of a target, those that are there already excepted.
     fn make(&self, target: &str, paths: &[String]) {
         Terms::declare(&self.families, target);
@@ -505,6 +510,11 @@ impl SessionMetrics {
         if let Some(series) = self.paths.get_mut(path.0) {
             series.in_flight.set(i64::try_from(commands).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Tells how many bytes of write data may be held from now on.
+    pub fn budget(&mut self, bytes: u64) {
+        self.target.budget(bytes);
     }
 
     /// Tells how many bytes of write data are held.

@@ -159,9 +159,14 @@ impl TargetSeries {
 
     /// For a session under these terms, whose oldest command's age is told by `age`.
     pub(super) fn of_session(mut self, terms: &Terms, age: Arc<AtomicU64>) -> Self {
-        self.memory_budget.set(i64::try_from(terms.memory_budget).unwrap_or(i64::MAX));
+        self.budget(terms.memory_budget);
         self.age = age;
         self
+    }
+
+    /// So many bytes of write data may be held.
+    pub(super) fn budget(&mut self, bytes: u64) {
+        self.memory_budget.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// So many of the session's paths work.

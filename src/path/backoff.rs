@@ -31,6 +31,13 @@ impl Backoff {
         whole - (whole / 4).mul_f64(self.fraction())
     }
 
+    /// Other bounds from now on; where it stands between them is kept.
+    pub fn retune(&mut self, first: Duration, longest: Duration) {
+        self.first = first.min(longest);
+        self.longest = longest;
+        self.next = self.next.clamp(self.first, longest);
+    }
+
     /// An attempt succeeded and lasted: start over.
     pub fn reset(&mut self) {
         self.next = self.first;
@@ -74,6 +81,18 @@ mod tests {
         assert!(first.iter().any(|delay| *delay > SECOND * 19 / 20));
         let late = delays(1, 20);
         assert_ne!(late[10], late[11], "jitter does not end at the longest delay");
+    }
+
+    #[test]
+    fn other_bounds_hold_from_the_next_delay_on() {
+        let mut backoff = Backoff::new(SECOND, SECOND * 30, 7);
+        while backoff.next_delay() < SECOND * 23 {}
+        backoff.retune(SECOND / 10, SECOND * 2);
+        assert!(backoff.next_delay() <= SECOND * 2);
+        backoff.reset();
+        assert!(backoff.next_delay() <= SECOND / 10);
+        backoff.retune(SECOND * 5, SECOND * 60);
+        assert!(backoff.next_delay() >= SECOND * 5 * 3 / 4);
     }
 
     #[test]

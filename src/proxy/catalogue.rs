@@ -48,9 +48,9 @@ pub(super) enum Found {
 
 impl Shared {
     /// Finds a target: in the first of the tables that may have it and admit the initiator. No portal is asked for others.
-    pub(super) async fn target(&self, sought: &Sought<'_>) -> Found {
+    pub(super) async fn target(&self, config: &Config, sought: &Sought<'_>) -> Found {
         let at = |target: &Target| sought.wanted.is_none_or(|wanted| has_portal(target, wanted));
-        let tables: Vec<_> = self.config.tables(sought.name).filter(|table| at(table)).collect();
+        let tables: Vec<_> = config.tables(sought.name).filter(|table| at(table)).collect();
         let admits = |table: &&&Target| table.allow.admits(sought.initiator, sought.peer);
         let open: Vec<_> = tables.iter().filter(admits).copied().collect();
         if open.is_empty() {
@@ -80,29 +80,34 @@ impl Shared {
     }
 
     /// All targets of a table as they are served to an initiator now.
-    pub(super) async fn targets_of(&self, table: &Target, initiator: &str) -> Vec<Target> {
+    pub(super) async fn targets_of(&self, config: &Config, table: &Target, initiator: &str) -> Vec<Target> {
         if table.discover.is_none() {
             return vec![table.clone()];
         }
         let all = |answers: &[Option<Answer>]| answers.iter().all(Option::is_some);
         let answers = self.told.by(initiator, &table.paths, all).await;
         let mut targets = served(table, &answers, None, &self.portals);
-        targets.retain(|target| self.config.tables(&target.name).any(|own| std::ptr::eq(own, table)));
+        targets.retain(|target| config.tables(&target.name).any(|own| std::ptr::eq(own, table)));
         targets
     }
 
     /// The targets that a discovery session is told of.
-    pub(super) async fn shown_to(&self, intent: &Intent, address: Option<IpAddr>) -> Vec<Target> {
+    pub(super) async fn shown_to(
+        &self,
+        config: &Config,
+        intent: &Intent,
+        address: Option<IpAddr>,
+    ) -> Vec<Target> {
         let initiator = &intent.initiator_name;
         let tables: Vec<_> =
-            self.config.targets.iter().filter(|table| access::admits(table, intent, address)).collect();
+            config.targets.iter().filter(|table| access::admits(table, intent, address)).collect();
         let unknown =
             |table: &&&Target| table.discover.is_some() || self.tags.known(&table.name, None).is_none();
         tables.iter().filter(unknown).for_each(|table| self.told.prompt(initiator, &table.paths));
         let (mut shown, mut seen) = (Vec::new(), BTreeSet::new());
         for table in tables {
-            for target in self.targets_of(table, initiator).await {
-                let open = access::shows(&self.config, intent, address, table, &target.name);
+            for target in self.targets_of(config, table, initiator).await {
+                let open = access::shows(config, intent, address, table, &target.name);
                 if open && seen.insert(target.name.clone()) {
                     self.learn(&target, initiator).await;
                     shown.push(target);

@@ -30,7 +30,6 @@ use bytes::BytesMut;
 use socket2::{Domain, SockRef, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream};
@@ -118,15 +117,16 @@ struct Request {
 /// Finds out whose a connection to this original destination is, without answering anything.
 pub(super) async fn sort(shared: &Shared, stream: &mut TcpStream, wanted: SocketAddr) -> Sorted {
     let peer = stream.peer_addr().ok().map(|peer| peer.ip());
-    if !shared.config.targets.iter().any(|target| has_portal(target, wanted)) {
+    let config = shared.config();
+    if !config.targets.iter().any(|target| has_portal(target, wanted)) {
         return Sorted::Foreign(BytesMut::new());
     }
-    read_and_judge(stream, async |request| match is_ours(&shared.config, request, wanted, peer) {
+    read_and_judge(stream, async |request| match is_ours(&config, request, wanted, peer) {
         Ours::Yes => true,
         Ours::No => false,
         Ours::IfThere(name) => {
             let sought = Sought { name, initiator: &request.initiator, peer, wanted: Some(wanted) };
-            matches!(shared.target(&sought).await, Found::Served(_))
+            matches!(shared.target(&config, &sought).await, Found::Served(_))
         }
     })
     .await
@@ -206,7 +206,8 @@ pub(super) fn has_portal(target: &Target, portal: SocketAddr) -> bool {
 /// Carries a connection on to where it wanted to go, with what was read of it, until both sides have closed.
 pub(super) async fn pass_on(shared: &Shared, mut near: TcpStream, wanted: SocketAddr, read: &[u8]) {
     let peer = near.peer_addr().ok();
-    let Ok(_permit) = Arc::clone(&shared.passing).try_acquire_owned() else {
+    let config = shared.config();
+    let Some(_seat) = shared.passing.take(config.limits.max_sessions) else {
         tracing::warn!(?peer, %wanted, "as many connections passed on as limits.max_sessions allows: closed");
         return reset(&near);
     };
@@ -216,7 +217,7 @@ pub(super) async fn pass_on(shared: &Shared, mut near: TcpStream, wanted: Socket
     }
     shared.metrics.passed_on();
     tracing::info!(?peer, %wanted, "no session of a configured target: passed on untouched");
-    let route = Route { mark: shared.config.own_mark(), ..Route::to(wanted.to_string()) };
+    let route = Route { mark: config.own_mark(), ..Route::to(wanted.to_string()) };
     let mut far = match dial::connect_tcp(&route, &Timing::default()).await {
         Ok(far) => far,
         Err(error) => {
@@ -259,23 +260,23 @@ impl Shared {
     /// the initiator is told of.
     pub(super) async fn records_at(
         &self,
+        config: &Config,
         portal: SocketAddr,
         initiator: &str,
         shows: impl Fn(&Target, &str) -> bool,
     ) -> Vec<TargetRecord> {
-        let here: Vec<&Target> =
-            self.config.targets.iter().filter(|target| has_portal(target, portal)).collect();
+        let here: Vec<&Target> = config.targets.iter().filter(|target| has_portal(target, portal)).collect();
         let Some(path) = here.iter().find_map(|table| path_to(table, portal)) else { return Vec::new() };
         let answered = |answers: &[Option<Answer>]| answers.iter().all(Option::is_some);
         let asked = self.told.by(initiator, [path], answered).await.pop();
         let Some(answer) = asked.flatten() else {
             tracing::warn!(%portal, "the portal tells nothing: discovery shows configured targets only");
-            return self.records_without(portal, initiator, &here, shows).await;
+            return self.records_without((config, &here), portal, initiator, shows).await;
         };
         let mut records = answer.to_vec();
         records.retain_mut(|record| {
             let tables: Vec<_> =
-                self.config.tables(&record.name).filter(|table| has_portal(table, portal)).collect();
+                config.tables(&record.name).filter(|table| has_portal(table, portal)).collect();
             if tables.is_empty() {
                 return true;
             }
@@ -290,14 +291,14 @@ impl Shared {
     /// The same without the portal's help.
     async fn records_without(
         &self,
+        (config, here): (&Config, &[&Target]),
         portal: SocketAddr,
         initiator: &str,
-        here: &[&Target],
         shows: impl Fn(&Target, &str) -> bool,
     ) -> Vec<TargetRecord> {
         let mut records: Vec<TargetRecord> = Vec::new();
         for table in here {
-            let targets = self.targets_of(table, initiator).await;
+            let targets = self.targets_of(config, table, initiator).await;
             for target in targets.iter().filter(|target| has_portal(target, portal)) {
                 if shows(table, &target.name) && !records.iter().any(|record| record.name == target.name) {
                     records.push(self.record_at(portal, target, initiator));

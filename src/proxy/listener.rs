@@ -45,12 +45,13 @@ pub(super) async fn run(
 
 fn admit(shared: &Arc<Shared>, listen: Listen, stream: TcpStream, served: &mut JoinSet<()>) {
     let Ok(peer) = stream.peer_addr() else { return };
-    match shared.rate.lock().unwrap_or_else(PoisonError::into_inner).take(peer.ip(), clock::now()) {
+    let rate = shared.config().limits.login_rate;
+    match shared.rate.lock().unwrap_or_else(PoisonError::into_inner).take(peer.ip(), rate, clock::now()) {
         Verdict::Pass => {}
         Verdict::First => {
             tracing::warn!(
                 address = %peer.ip(),
-                rate = shared.config.limits.login_rate,
+                rate,
                 "connections come faster than limits.login_rate allows: those beyond are closed"
             );
             return;

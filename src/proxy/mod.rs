@@ -23,8 +23,8 @@
 //! comes up.
 //!
 //! # Use
-//! [`Proxy::start`] listens, [`Proxy::stop`] ends in order. [`operator`] is what can be asked and ordered meanwhile. Inside a
-//! process bind to port 0 and ask for [`Proxy::addresses`].
+//! [`Proxy::start`] listens, [`Proxy::stop`] ends in order. [`operator`] is what can be asked and ordered meanwhile, [`reload`]
+//! how the configuration changes. Inside a process bind to port 0 and ask for [`Proxy::addresses`].
 
 mod access;
 mod auto;
@@ -43,10 +43,13 @@ mod listener;
 mod mark;
 mod notice;
 pub mod operator;
+mod plan;
 pub mod probe;
 mod rate;
 mod registry;
 mod relay;
+pub mod reload;
+mod room;
 mod session;
 mod tags;
 pub mod told;
@@ -57,10 +60,12 @@ use crate::config::{Config, Intercept, Listen, PathConfig, Target};
 use crate::login::Refusal;
 use crate::login::discovery::TargetRecord;
 use crate::metrics::Metrics;
+use arc_swap::ArcSwap;
 use auto::Verdicts;
 use links::Links;
 use mark::Mark;
 use registry::Registry;
+use room::Room;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -126,18 +131,20 @@ pub enum StartError {
 /// What all connections share.
 #[derive(Debug)]
 struct Shared {
-    config: Arc<Config>,
+    config: ArcSwap<Config>,
+    /// Changes with the configuration; its lock is held while that is done.
+    reloads: (tokio::sync::Mutex<()>, watch::Sender<()>),
     metrics: Arc<Metrics>,
     /// The addresses listened on, with the ports that were given out.
     portals: Vec<SocketAddr>,
     /// Those among them that initiators are told of: they do not intercept.
     public: Vec<SocketAddr>,
-    /// Room for connections that are passed on.
-    passing: Arc<Semaphore>,
+    /// Connections that are passed on.
+    passing: Room,
     registry: Arc<Registry>,
     mark: Mark,
     links: Links,
-    sessions: Arc<Semaphore>,
+    sessions: Room,
     logins: Arc<Semaphore>,
     rate: Mutex<rate::Rates>,
     verdicts: Verdicts,
@@ -161,18 +168,19 @@ impl Proxy {
     /// [`StartError`]; nothing is left running.
     pub async fn start(config: Arc<Config>, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let bound = bind(&config).await?;
+        let listen = bound.iter().map(|(_, listen)| *listen).collect();
+        let config = Arc::new(Config { listen, ..Config::clone(&config) });
         for target in config.targets.iter().filter(|target| target.discover.is_none()) {
             metrics.declare(&target.name, target.paths.iter().map(|path| path.name.as_str()));
         }
         let (mark, died) = Mark::leave(config.state_file.as_deref());
-        let sessions = usize::try_from(config.limits.max_sessions).unwrap_or(Semaphore::MAX_PERMITS);
-        let rate = Mutex::new(rate::Rates::new(config.limits.login_rate));
         let state = config.state_file.as_ref().map_or_else(StateFile::in_memory, StateFile::load);
         let state = Arc::new(Mutex::new(state));
         let verdicts = Verdicts::new(Arc::clone(&state));
         verdicts.ask_all(&config);
         let shared = Arc::new(Shared {
-            config,
+            config: ArcSwap::new(config),
+            reloads: (tokio::sync::Mutex::new(()), watch::Sender::new(())),
             verdicts,
             orders: operator::Orders::default(),
             metrics,
@@ -182,13 +190,13 @@ impl Proxy {
                 .filter(|(_, listen)| listen.intercept.is_none())
                 .map(|(_, listen)| listen.address)
                 .collect(),
-            passing: Arc::new(Semaphore::new(sessions)),
+            passing: Room::default(),
             registry: Arc::new(Registry::new(died.then(clock::now))),
             mark,
             links: Links::listen(),
-            sessions: Arc::new(Semaphore::new(sessions)),
+            sessions: Room::default(),
             logins: Arc::new(Semaphore::new(MAX_LOGINS)),
-            rate,
+            rate: Mutex::default(),
             told: Told::new(),
             tags: Tags::new(state),
         });
@@ -210,7 +218,7 @@ impl Proxy {
     /// What an operator has of it.
     #[must_use]
     pub fn operator(&self) -> operator::Operator {
-        operator::Operator { shared: Arc::clone(&self.shared) }
+        operator::Operator { shared: Arc::clone(&self.shared), source: None }
     }
 
     /// Sessions (discovery included) that are running or ending.
@@ -239,6 +247,11 @@ impl Proxy {
 }
 
 impl Shared {
+    /// The configuration as it is now. A login keeps the one that it began with.
+    fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
     /// The tag under which a target's portals are shown: the target's own once it is known (R239).
     fn tpgt(&self, target: &str) -> u16 {
         self.tags.known(target, None).unwrap_or(DEFAULT_TPGT)

@@ -24,6 +24,11 @@ impl Observer {
         log(&self.paths, notice);
     }
 
+    /// Takes note of another memory budget.
+    pub(super) fn budget(&mut self, bytes: u64) {
+        self.metrics.budget(bytes);
+    }
+
     /// Takes note of a PDU that was not one.
     pub(super) fn spoilt(&mut self, from: Side, error: &FrameError) {
         let (FrameError::Fatal(error) | FrameError::Rejectable { error, .. }) = error;

@@ -8,7 +8,8 @@
 
 use super::Shared;
 use super::registry::Key;
-use crate::config::Target;
+use super::reload::Terms;
+use crate::config::{Source, Target};
 use crate::iscsi::Tsih;
 use crate::session::{Control, PathId, PathState, Status};
 use std::collections::BTreeMap;
@@ -100,7 +101,11 @@ pub struct SessionStatus {
 /// Where a session takes questions and orders.
 #[derive(Clone, Debug)]
 pub(super) struct Desk {
-    paths: Arc<[String]>,
+    pub(super) paths: Arc<[String]>,
+    /// The table of its target.
+    pub(super) table: Arc<str>,
+    /// It ends with its only path, whatever the configuration says of outages.
+    pub(super) alone: bool,
     peer: Option<IpAddr>,
     sender: mpsc::Sender<Asked>,
 }
@@ -112,6 +117,8 @@ pub(super) enum Asked {
     Status(oneshot::Sender<Status>),
     /// An order.
     Control(Control),
+    /// The configuration has changed.
+    Retune(Box<Terms>),
 }
 
 /// What was ordered about paths, by target and path.
@@ -145,6 +152,14 @@ impl Orders {
         self.of(target, path).out
     }
 
+    /// Lets the configuration say what a path weighs.
+    pub(super) fn forget_weight(&self, target: &str, path: &str) {
+        let mut orders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(standing) = orders.get_mut(&(target.to_owned(), path.to_owned())) {
+            standing.weight = None;
+        }
+    }
+
     /// Gives paths the weights that were ordered.
     pub(super) fn weigh(&self, target: &mut Target) {
         for path in &mut target.paths {
@@ -154,10 +169,22 @@ impl Orders {
 }
 
 impl Desk {
-    /// For a session with these paths, whose initiator is there.
-    pub(super) fn open(paths: &[String], peer: Option<IpAddr>) -> (Self, mpsc::Receiver<Asked>) {
+    /// For a session with these paths, whose initiator is there, of a target from this table.
+    pub(super) fn open(
+        paths: &[String],
+        peer: Option<IpAddr>,
+        table: &str,
+        alone: bool,
+    ) -> (Self, mpsc::Receiver<Asked>) {
         let (sender, receiver) = mpsc::channel(ROOM);
-        (Self { paths: paths.into(), peer, sender }, receiver)
+        (Self { paths: paths.into(), table: table.into(), alone, peer, sender }, receiver)
+    }
+
+    /// Tells the session, which has just begun, of a change.
+    pub(super) fn begin_with(&self, terms: Terms) {
+        if self.sender.try_send(Asked::Retune(Box::new(terms))).is_err() {
+            tracing::debug!("the session ends already");
+        }
     }
 
     async fn status(&self) -> Option<Status> {
@@ -170,8 +197,8 @@ impl Desk {
     }
 
     /// Orders something; false if the session is ending.
-    async fn order(&self, control: Control) -> bool {
-        let sent = self.sender.send(Asked::Control(control));
+    pub(super) async fn order(&self, order: Asked) -> bool {
+        let sent = self.sender.send(order);
         matches!(tokio::time::timeout(PATIENCE, sent).await, Ok(Ok(())))
     }
 
@@ -184,6 +211,8 @@ impl Desk {
 #[derive(Clone, Debug)]
 pub struct Operator {
     pub(super) shared: Arc<Shared>,
+    /// What can be read again.
+    pub(super) source: Option<Arc<Source>>,
 }
 
 impl Operator {
@@ -201,19 +230,26 @@ impl Operator {
 
     /// All targets: those with a table of their own, and discovered ones that have sessions.
     fn known(&self) -> Vec<Known> {
-        let own = self.shared.config.targets.iter().filter(|target| target.discover.is_none());
+        let config = self.shared.config();
+        let own = config.targets.iter().filter(|target| target.discover.is_none());
         let mut known: Vec<Known> = own
             .map(|target| Known {
                 name: target.name.clone(),
                 paths: target.paths.iter().map(|p| (p.name.clone(), p.portal.to_string())).collect(),
             })
             .collect();
+        // What sessions have beside that: targets that were discovered, and paths that are configured no longer.
         for (key, _, desk) in self.shared.registry.desks() {
-            let Some(desk) = desk.filter(|_| !known.iter().any(|target| target.name == key.target)) else {
-                continue;
-            };
-            let paths = desk.paths.iter().map(|path| (path.clone(), path.clone())).collect();
-            known.push(Known { name: key.target, paths });
+            let Some(desk) = desk else { continue };
+            if !known.iter().any(|target| target.name == key.target) {
+                known.push(Known { name: key.target.clone(), paths: Vec::new() });
+            }
+            let Some(target) = known.iter_mut().find(|target| target.name == key.target) else { continue };
+            for path in desk.paths.iter() {
+                if !target.paths.iter().any(|(name, _)| name == path) {
+                    target.paths.push((path.clone(), path.clone()));
+                }
+            }
         }
         known
     }
@@ -273,7 +309,7 @@ impl Operator {
                 PathOrder::Restore => Control::Restore(id),
                 PathOrder::Weigh(weight) => Control::Weigh(id, weight),
             };
-            sessions += usize::from(desk.order(control).await);
+            sessions += usize::from(desk.order(Asked::Control(control)).await);
         }
         Ok(sessions)
     }
@@ -300,7 +336,7 @@ impl Operator {
         tracing::info!(target, "told by the operator to give up what waits");
         let mut sessions = 0;
         for desk in self.desks(&target).into_iter().filter_map(|(.., desk)| desk) {
-            sessions += usize::from(desk.order(Control::GiveUp).await);
+            sessions += usize::from(desk.order(Asked::Control(Control::GiveUp)).await);
         }
         Ok(sessions)
     }

@@ -11,9 +11,8 @@ const MOST: usize = 4096;
 const BURST: u32 = 4;
 
 /// Buckets by address. The bits of an IPv6 address that a host chooses for itself count for nothing.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Rates {
-    rate: f64,
     buckets: BTreeMap<IpAddr, Bucket>,
 }
 
@@ -36,14 +35,10 @@ pub(super) enum Verdict {
 }
 
 impl Rates {
-    /// So many connections per second from one address.
-    pub(super) fn new(rate: u32) -> Self {
-        Self { rate: rate.into(), buckets: BTreeMap::new() }
-    }
-
-    /// Takes a connection from an address.
-    pub(super) fn take(&mut self, from: IpAddr, now: Instant) -> Verdict {
-        let full = self.rate * f64::from(BURST);
+    /// Takes a connection from an address that may open so many per second.
+    pub(super) fn take(&mut self, from: IpAddr, rate: u32, now: Instant) -> Verdict {
+        let rate = f64::from(rate);
+        let full = rate * f64::from(BURST);
         if self.buckets.len() >= MOST {
             let time = Duration::from_secs(BURST.into());
             self.buckets.retain(|_, bucket| now.duration_since(bucket.at) < time);
@@ -53,7 +48,7 @@ impl Rates {
         }
         let bucket =
             self.buckets.entry(source(from)).or_insert_with(|| Bucket { tokens: full, at: now, dry: false });
-        let gained = now.saturating_duration_since(bucket.at).as_secs_f64() * self.rate;
+        let gained = now.saturating_duration_since(bucket.at).as_secs_f64() * rate;
         bucket.tokens = (bucket.tokens + gained).min(full);
         bucket.at = now;
         if bucket.tokens >= 1.0 {
@@ -84,8 +79,8 @@ mod tests {
     #[test]
     fn an_address_gets_its_rate_and_no_more() {
         let start = super::super::clock::now();
-        let mut rates = Rates::new(10);
-        let mut take = |from: &str, ms| rates.take(at(from), start + Duration::from_millis(ms));
+        let mut rates = Rates::default();
+        let mut take = |from: &str, ms| rates.take(at(from), 10, start + Duration::from_millis(ms));
         for _ in 0..40 {
             assert_eq!(take("10.0.0.1", 0), Verdict::Pass);
         }
@@ -103,13 +98,13 @@ mod tests {
     #[test]
     fn the_table_is_bounded() {
         let start = super::super::clock::now();
-        let mut rates = Rates::new(1);
+        let mut rates = Rates::default();
         for n in 0..3 * u32::try_from(MOST).unwrap() {
-            rates.take(IpAddr::V4(n.into()), start);
+            rates.take(IpAddr::V4(n.into()), 1, start);
             assert!(rates.buckets.len() <= MOST);
         }
         for n in 0..10_000_u128 {
-            rates.take(IpAddr::V6((0xfd00 << 112 | n).into()), start + Duration::from_secs(60));
+            rates.take(IpAddr::V6((0xfd00 << 112 | n).into()), 1, start + Duration::from_secs(60));
         }
         assert!(rates.buckets.len() < MOST, "one network is one source");
     }

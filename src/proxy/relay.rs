@@ -98,8 +98,13 @@ impl Proved {
 
 /// Leaves those paths away over which Braid cannot log in: the initiator's proof is good for one login only. If that of the
 /// relayed login is the only one left, the session ends as soon as it is lost, so that the initiator logs in again, over
-/// whichever path works then.
-pub(super) fn restrict(metrics: &Metrics, target: &mut Target, ways: &mut Vec<Way>, leading: &mut Leading) {
+/// whichever path works then; the result says whether it is so.
+pub(super) fn restrict(
+    metrics: &Metrics,
+    target: &mut Target,
+    ways: &mut Vec<Way>,
+    leading: &mut Leading,
+) -> bool {
     let home = leading.path;
     let usable: Vec<bool> = target
         .paths
@@ -108,15 +113,17 @@ pub(super) fn restrict(metrics: &Metrics, target: &mut Target, ways: &mut Vec<Wa
         .map(|(index, path)| index == home || path.credentials.is_some())
         .collect();
     if usable.iter().all(|usable| *usable) && target.paths.len() > 1 {
-        return;
+        return false;
     }
     leading.path = usable.iter().take(home).filter(|usable| **usable).count();
     let mut keep = usable.iter();
     target.paths.retain(|_| keep.next() == Some(&true));
     let mut keep = usable.iter();
     ways.retain(|_| keep.next() == Some(&true));
+    let mut alone = false;
     if let [only] = target.paths.as_slice() {
-        if only.credentials.is_none() {
+        alone = only.credentials.is_none();
+        if alone {
             target.queue_time = Duration::ZERO;
             target.exhausted = Exhausted::Close;
         }
@@ -130,6 +137,7 @@ pub(super) fn restrict(metrics: &Metrics, target: &mut Target, ways: &mut Vec<Wa
             metrics.single_path(&target.name);
         }
     }
+    alone
 }
 
 /// Passes the initiator's first words on, over one way after the other until a target answers them.

@@ -24,10 +24,11 @@ use super::conn::{Conn, ConnError};
 use super::dial::{DialError, Way, dial_way};
 use super::notice::Observer;
 use super::operator::Asked;
+use super::reload::{PathTerms, Terms};
 use crate::iscsi::FrameError;
 use crate::login::{LoginPlan, Negotiated};
 use crate::metrics::Side;
-use crate::session::{Cause, ConnId, Event, How, Output, PathId, Session, Unwashed};
+use crate::session::{Cause, ConnId, Control, Event, How, Output, PathId, Session, Unwashed};
 use smallvec::SmallVec;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -318,6 +319,7 @@ impl Driver {
                     // Whoever asked may have lost patience.
                     Asked::Status(answer) => drop(answer.send(self.engine.status(now))),
                     Asked::Control(control) => self.feed(Event::Control(control), now),
+                    Asked::Retune(terms) => self.retune(&terms, now),
                 }
             }
             Some(Errand::Kill) => self.end = Some(Ending::Killed),
@@ -331,6 +333,21 @@ impl Driver {
         self.flush(now);
         self.turn_pause(now);
         self.observer.look(&self.engine, now);
+    }
+
+    /// Goes on under other settings.
+    fn retune(&mut self, terms: &Terms, now: Instant) {
+        for (path, (way, own)) in self.ways.iter_mut().zip(&terms.paths).enumerate() {
+            way.timing = terms.timing;
+            if let Some(PathTerms { credentials, weight }) = own {
+                way.route.credentials.clone_from(credentials);
+                if let Some(weight) = *weight {
+                    self.engine.handle(Event::Control(Control::Weigh(PathId(path), weight)), now);
+                }
+            }
+        }
+        self.observer.budget(terms.tuning.memory_budget);
+        self.feed(Event::Retune(Box::new(terms.tuning)), now);
     }
 
     /// Gives the engine one event and does what it wants done.

@@ -2,32 +2,30 @@
 
 use super::catalogue::{Found, Sought};
 use super::conn::{Conn, ConnError};
-use super::dial::{RequiredDigests, Route, Timing, Way};
+use super::dial::Way;
 use super::leading::{self, Leading};
 use super::notice::Observer;
-use super::operator::{Desk, Orders};
+use super::operator::Desk;
+use super::plan::{login_plan, offer, session_plan, ways};
 use super::registry::{Claim, Key};
+use super::room::Seat;
 use super::session::{Beside, Driver, Ending};
 use super::{
     NO_SESSION, NOT_ALLOWED, NOT_FOUND, OUT_OF_RESOURCES, SERVICE_UNAVAILABLE, Shared, TOO_MANY_CONNECTIONS,
     access, clock, dial, discovery, relay,
 };
-use crate::config::{Chap, Digest, Local, PathConfig, Target};
+use crate::config::{Chap, Config, Local, PathConfig, Target};
 use crate::iscsi::framer::Receiver;
 use crate::iscsi::text::KeyList;
-use crate::iscsi::{Cid, CmdSn, Pdu, Tsih};
+use crate::iscsi::{Pdu, Tsih};
 use crate::login::discovery::answer;
-use crate::login::{
-    ConnectionParams, Intent, LoginKind, LoginPlan, Negotiated, Offer, Refusal, SessionParams, TargetLogin,
-    TargetStep,
-};
+use crate::login::{Intent, LoginPlan, Negotiated, Offer, Refusal, SessionParams, TargetLogin, TargetStep};
 use crate::metrics::{LoginResult, Terms};
-use crate::session::{Fanout, PathId, PathPlan, Session, SessionPlan, Unwashed};
+use crate::session::{Fanout, PathId, Session, SessionPlan, Unwashed};
 use bytes::BytesMut;
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
@@ -36,12 +34,11 @@ use tracing::Instrument as _;
 /// before it ends, and its successor must not write before that.
 const REINSTATEMENT_PATIENCE: Duration = Duration::from_secs(15);
 
-/// Commands admitted by the login itself; the engine then opens the window to what it can take.
-const FIRST_WINDOW: u32 = 32;
-
 /// A login under way.
 pub(super) struct Greeting {
     shared: Arc<Shared>,
+    /// As it was when the login began.
+    config: Arc<Config>,
     conn: Conn,
     pub(super) login: TargetLogin,
     /// The target's portal that the initiator wanted to reach, if the connection was intercepted.
@@ -90,7 +87,8 @@ pub(super) async fn serve(
 ) {
     let (wanted, read) = intercepted.unzip();
     let conn = Conn::resumed(stream, Receiver::Target, &read.unwrap_or_default());
-    let mut greeting = Greeting { shared, conn, login: TargetLogin::new(), wanted, _permit: permit };
+    let config = shared.config();
+    let mut greeting = Greeting { shared, config, conn, login: TargetLogin::new(), wanted, _permit: permit };
     match greeting.talk(None).await {
         Ok(Halt::Decide(intent)) => {
             let span = tracing::info_span!(
@@ -111,7 +109,7 @@ pub(super) async fn serve(
 impl Greeting {
     /// Carries the login on from `step`, or from the next request, until it halts. Bounded in time.
     pub(super) async fn talk(&mut self, step: Option<TargetStep>) -> Result<Halt, End> {
-        let limit = self.shared.config.limits.login_timeout;
+        let limit = self.config.limits.login_timeout;
         let talk = converse(&mut self.conn, &mut self.login, step);
         Ok(tokio::time::timeout(limit, talk).await.map_err(|_| End::Slow)??)
     }
@@ -135,7 +133,7 @@ impl Greeting {
             peer: self.conn.peer().map(|peer| peer.ip()),
             wanted: self.wanted.filter(|_| !intent.discovery),
         };
-        let target = match shared.target(&sought).await {
+        let target = match shared.target(&self.config, &sought).await {
             Found::Served(target) => Some(*target),
             Found::Nowhere if intent.discovery => None,
             Found::Nowhere => return Err(End::Refused(NOT_FOUND, LoginResult::UnknownTarget)),
@@ -144,7 +142,7 @@ impl Greeting {
                 return Err(End::Refused(NOT_ALLOWED, LoginResult::Denied));
             }
         };
-        let guard = access::guard(&shared.config, target.as_ref(), intent).map_err(|error| {
+        let guard = access::guard(&self.config, target.as_ref(), intent).map_err(|error| {
             tracing::error!(%error, "no random numbers for a challenge");
             End::Refused(OUT_OF_RESOURCES, LoginResult::Limit)
         })?;
@@ -214,12 +212,12 @@ impl Greeting {
         };
         self.shared.metrics.login(LoginResult::Discovery);
         let peer = self.conn.peer().map(|peer| peer.ip());
-        let config = &self.shared.config;
+        let config = &self.config;
         let shows = |table: &Target, name: &str| access::shows(config, intent, peer, table, name);
         let targets = match self.wanted {
-            Some(portal) => self.shared.records_at(portal, &agreed.initiator_name, shows).await,
+            Some(portal) => self.shared.records_at(config, portal, &agreed.initiator_name, shows).await,
             None => {
-                let targets = self.shared.shown_to(intent, peer).await;
+                let targets = self.shared.shown_to(config, intent, peer).await;
                 let local = local.map(|local| local.ip());
                 targets.iter().map(|target| self.shared.record(&target.name, local)).collect()
             }
@@ -240,8 +238,8 @@ impl Greeting {
         match self.grant(intent, target).await {
             Ok(granted) => {
                 self.shared.metrics.login(LoginResult::Accepted);
-                let Self { shared, conn, wanted, .. } = self;
-                run(&shared, conn, wanted, granted).await;
+                let Self { shared, config, conn, wanted, .. } = self;
+                run(&shared, &config, conn, wanted, granted).await;
             }
             Err(end) => self.ended(end).await,
         }
@@ -261,7 +259,7 @@ impl Greeting {
         {
             return self.grant_relayed(intent, target, words).await;
         }
-        let (claim, permit) = self.room(intent, &target).await?;
+        let (claim, seat) = self.room(intent, &target).await?;
         let ways: Vec<Way> = ways(&shared.orders, &target);
         let (fanout, why) = tokio::select! {
             biased;
@@ -278,7 +276,8 @@ impl Greeting {
             leading = leading::log_in(if target.chap == Chap::Relay { &bare } else { &ways }, &plan) => leading,
         };
         let leading = leading.map_err(|refusal| End::Refused(refusal, LoginResult::Upstream))?;
-        self.accept(Footing { target, claim, permit, ways, fanout, plan, leading }).await
+        let alone = false;
+        self.accept(Footing { target, claim, seat, ways, fanout, plan, leading, alone }).await
     }
 
     /// The same where the initiator proves itself to the target. That comes first: until then anybody may have sent this
@@ -297,33 +296,32 @@ impl Greeting {
         let plan = login_plan(&target, fanout, intent);
         let proved = relay::prove(self, &target, &ways, &plan, words).await?;
         let asked = proved.asked;
-        let (claim, permit) = self.room(intent, &target).await?;
+        let (claim, seat) = self.room(intent, &target).await?;
         let leading = tokio::select! {
             biased;
             () = claim.stopped() => Err(SERVICE_UNAVAILABLE),
             leading = proved.finish(&ways) => leading,
         };
         let mut leading = leading.map_err(|refusal| End::Refused(refusal, LoginResult::Upstream))?;
-        if asked {
-            relay::restrict(&shared.metrics, &mut target, &mut ways, &mut leading);
-        }
-        self.accept(Footing { target, claim, permit, ways, fanout, plan, leading }).await
+        let alone = asked && relay::restrict(&shared.metrics, &mut target, &mut ways, &mut leading);
+        self.accept(Footing { target, claim, seat, ways, fanout, plan, leading, alone }).await
     }
 
     /// Takes the session's place, ending the one that held it, and counts it.
-    async fn room(&self, intent: &Intent, target: &Target) -> Result<(Claim, OwnedSemaphorePermit), End> {
+    async fn room(&self, intent: &Intent, target: &Target) -> Result<(Claim, Seat), End> {
         let limit = |refusal| End::Refused(refusal, LoginResult::Limit);
         let claim = claim(&self.shared, key(intent, None), target.fence_time)
             .await
             .ok_or_else(|| limit(SERVICE_UNAVAILABLE))?;
-        let permit = Arc::clone(&self.shared.sessions).try_acquire_owned().map_err(|_| {
+        let most = self.config.limits.max_sessions;
+        let seat = self.shared.sessions.take(most).ok_or_else(|| {
             tracing::warn!(
-                max_sessions = self.shared.config.limits.max_sessions,
+                max_sessions = most,
                 "as many sessions as limits.max_sessions allows: login refused"
             );
             limit(OUT_OF_RESOURCES)
         })?;
-        Ok((claim, permit))
+        Ok((claim, seat))
     }
 
     /// Grants the initiator what the target has granted.
@@ -362,11 +360,13 @@ impl Greeting {
 struct Footing {
     target: Target,
     claim: Claim,
-    permit: OwnedSemaphorePermit,
+    seat: Seat,
     ways: Vec<Way>,
     fanout: Fanout,
     plan: LoginPlan,
     leading: Leading,
+    /// It ends with its only path, as Braid cannot log in by itself.
+    alone: bool,
 }
 
 /// Everything a session begins with.
@@ -376,22 +376,29 @@ struct Granted {
 }
 
 /// The session's life after both logins.
-async fn run(shared: &Arc<Shared>, conn: Conn, wanted: Option<SocketAddr>, granted: Granted) {
+async fn run(
+    shared: &Arc<Shared>,
+    config: &Arc<Config>,
+    conn: Conn,
+    wanted: Option<SocketAddr>,
+    granted: Granted,
+) {
     let Granted { footing, agreed } = granted;
-    let Footing { mut target, mut claim, permit, mut ways, fanout, plan, leading } = footing;
+    let Footing { mut target, mut claim, seat, mut ways, fanout, plan, leading, alone } = footing;
     let names: Vec<String> = target.paths.iter().map(|path| path.name.clone()).collect();
     let peer = conn.stream().peer_addr().ok().map(|peer| peer.ip());
-    let (desk, asked) = Desk::open(&names, peer);
-    claim.has_desk(desk);
+    let (desk, asked) = Desk::open(&names, peer, &target.table, alone);
+    claim.has_desk(desk.clone());
     // From now on the session is told of orders; until now it was not.
     for (way, name) in ways.iter_mut().zip(&names) {
         way.out = shared.orders.is_out(&target.name, name);
     }
     shared.orders.weigh(&mut target);
+    shared.catch_up(config, &desk);
     tracing::info!(home = names.get(leading.path), tsih = claim.tsih.0, "session begins");
     let (barriers, fence, memory_budget) = (target.barriers, target.fence, target.memory);
     let terms = Terms { fanout, barriers, fence, memory_budget };
-    if shared.config.tables(&target.name).any(|table| table.discover.is_some()) {
+    if config.tables(&target.name).any(|table| table.discover.is_some()) {
         for PathConfig { name, portal, group, local, .. } in &target.paths {
             let source = (*local == Local::Any).then(|| dial::local_address(*portal).ok()).flatten();
             let source = source.map(tracing::field::display);
@@ -424,7 +431,7 @@ async fn run(shared: &Arc<Shared>, conn: Conn, wanted: Option<SocketAddr>, grant
         }
         Ending::Killed => tracing::warn!("session killed: it did not end in time"),
     }
-    drop(permit);
+    drop(seat);
     drop(claim);
 }
 
@@ -479,112 +486,5 @@ fn key(intent: &Intent, portal: Option<SocketAddr>) -> Key {
         isid: intent.isid,
         target: intent.target_name.clone(),
         portal,
-    }
-}
-
-fn ways(orders: &Orders, target: &Target) -> Vec<Way> {
-    let required = RequiredDigests {
-        header: target.header_digest == Digest::Crc32c,
-        data: target.data_digest == Digest::Crc32c,
-    };
-    let way = |path: &PathConfig| Way {
-        route: Route::from(path),
-        target: path.target.clone(),
-        timing: Timing::from(target),
-        required,
-        out: orders.is_out(&target.name, &path.name),
-    };
-    target.paths.iter().map(way).collect()
-}
-
-/// The leading upstream login: with the initiator's own name and session id.
-fn login_plan(target: &Target, fanout: Fanout, intent: &Intent) -> LoginPlan {
-    let connections = match fanout {
-        Fanout::Mcs => u16::try_from(target.paths.len()).unwrap_or(u16::MAX),
-        Fanout::Sessions => 1,
-    };
-    LoginPlan {
-        kind: LoginKind::Leading,
-        initiator_name: intent.initiator_name.clone(),
-        target_name: target.name.clone(),
-        isid: intent.isid,
-        cid: Cid(0),
-        cmd_sn: CmdSn(1),
-        offer: SessionParams { max_connections: connections, ..limits(target) },
-        connection: ConnectionParams {
-            header_digest: target.header_digest != Digest::None,
-            data_digest: target.data_digest != Digest::None,
-            max_recv_data_segment: target.max_recv_data_segment,
-            ..ConnectionParams::default()
-        },
-    }
-}
-
-/// What Braid can keep on either side. Data is re-segmented, so the two sides need not agree.
-fn limits(target: &Target) -> SessionParams {
-    SessionParams {
-        max_connections: 1,
-        initial_r2t: false,
-        immediate_data: true,
-        max_burst_length: target.max_burst,
-        first_burst_length: target.first_burst,
-        max_outstanding_r2t: 1,
-        error_recovery_level: 0,
-        ..SessionParams::default()
-    }
-}
-
-fn offer(target: &Target, upstream: &Negotiated, tsih: Tsih, tpgt: u16) -> Offer {
-    Offer {
-        // A session ends with its connection: there is nothing to retain.
-        limits: SessionParams { default_time2retain: 0, ..limits(target) },
-        joining: false,
-        max_recv_data_segment: target.max_recv_data_segment,
-        allow_digests: true,
-        tpgt,
-        target_alias: upstream.target_alias.clone(),
-        tsih,
-        window: target.window.min(FIRST_WINDOW),
-    }
-}
-
-fn session_plan(
-    (target, ways): (&Target, &[Way]),
-    fanout: Fanout,
-    (downstream, send_targets): (Negotiated, KeyList),
-    (home_path, home, home_login): (PathId, Negotiated, LoginPlan),
-    (predecessor, unwashed): (Option<Instant>, Unwashed),
-) -> SessionPlan {
-    let path = |(path, way): (&PathConfig, &Way)| PathPlan {
-        name: path.name.clone(),
-        weight: path.weight,
-        out: way.out,
-        target: path.target.clone(),
-    };
-    SessionPlan {
-        downstream,
-        send_targets,
-        paths: target.paths.iter().zip(ways).map(path).collect(),
-        home_path,
-        home,
-        home_login,
-        fanout,
-        policy: target.policy,
-        barriers: target.barriers,
-        fence: target.fence,
-        fence_time: target.fence_time,
-        predecessor,
-        unwashed,
-        queue_time: target.queue_time,
-        exhausted: target.exhausted,
-        ping_interval: target.ping_interval,
-        ping_timeout: target.ping_timeout,
-        silence_timeout: target.silence_timeout,
-        task_timeout: target.task_timeout,
-        reconnect: target.reconnect,
-        max_window: target.window,
-        memory_budget: target.memory,
-        // Jitter needs numbers that differ between sessions, no more.
-        seed: RandomState::new().build_hasher().finish(),
     }
 }

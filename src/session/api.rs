@@ -177,6 +177,31 @@ impl SessionPlan {
     }
 }
 
+/// What of a [`SessionPlan`] may change while the session runs: its fields of the same names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tuning {
+    /// Path choice.
+    pub policy: Policy,
+    /// How long commands are held while no path works.
+    pub queue_time: Duration,
+    /// What becomes of them then.
+    pub exhausted: Exhausted,
+    /// Interval of pings.
+    pub ping_interval: Duration,
+    /// How long a ping may stay unanswered.
+    pub ping_timeout: Duration,
+    /// How long acknowledgements may stay away.
+    pub silence_timeout: Duration,
+    /// How long a read or write may stay unanswered.
+    pub task_timeout: Duration,
+    /// First and longest delay between attempts to bring a path back.
+    pub reconnect: (Duration, Duration),
+    /// Most commands admitted at a time. What was admitted before stays so.
+    pub max_window: u32,
+    /// Most bytes of write data held. What is held already stays so.
+    pub memory_budget: u64,
+}
+
 /// Why a connection ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Cause {
@@ -218,6 +243,8 @@ pub enum Event {
     LinkUp,
     /// The operator wants something.
     Control(Control),
+    /// Some of what the plan says is different from now on.
+    Retune(Box<Tuning>),
     /// Finish: no new commands, log out, close.
     Stop,
 }

@@ -257,6 +257,7 @@ impl Session {
             Event::Paused(paused) => self.set_paused(paused, now),
             Event::LinkUp => self.try_paths_again(now),
             Event::Control(control) => self.control(control, now),
+            Event::Retune(tuning) => self.retune(&tuning, now),
         }
         self.dispatch(now);
         self.end_hopeless(now);

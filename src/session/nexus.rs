@@ -125,7 +125,7 @@ pub(super) struct Conn {
 /// What is known of a path, whatever it carries.
 #[derive(Debug)]
 pub(super) struct PathSlot {
-    backoff: Backoff,
+    pub(super) backoff: Backoff,
     pub(super) retry_at: Option<Instant>,
     /// Taken out by the operator.
     pub(super) out: bool,

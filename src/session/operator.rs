@@ -5,8 +5,9 @@
 //! is for the operator's tools to ask first ([`Session::carries_beside`]): the engine does what it is told.
 
 use super::Session;
-use super::api::{Cause, ConnId, Control, Fanout, How, PathId};
+use super::api::{Cause, ConnId, Control, Fanout, How, PathId, Tuning};
 use super::nexus::{ConnState, HOME};
+use crate::path::select::Selector;
 use std::time::{Duration, Instant};
 
 /// A path of a session, as it is now. Of several connections the best counts.
@@ -82,6 +83,30 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Takes over other settings. Everything that is due by them already is due now.
+    pub(super) fn retune(&mut self, tuning: &Tuning, now: Instant) {
+        if self.plan.policy != tuning.policy {
+            self.selector = Selector::new(tuning.policy);
+        }
+        let (first, longest) = tuning.reconnect;
+        for slot in &mut self.paths {
+            slot.backoff.retune(first, longest);
+            slot.retry_at = slot.retry_at.map(|at| at.min(now + longest));
+        }
+        let plan = &mut self.plan;
+        plan.policy = tuning.policy;
+        (plan.queue_time, plan.exhausted) = (tuning.queue_time, tuning.exhausted);
+        (plan.ping_interval, plan.ping_timeout) = (tuning.ping_interval, tuning.ping_timeout);
+        (plan.silence_timeout, plan.task_timeout) = (tuning.silence_timeout, tuning.task_timeout);
+        plan.reconnect = tuning.reconnect;
+        (plan.max_window, plan.memory_budget) = (tuning.max_window, tuning.memory_budget);
+        self.stuck_check_at = None;
+        self.changed = true;
+        self.solicit_more();
+        self.open_window();
+        self.handle_timeout(now);
     }
 
     fn take_out(&mut self, path: PathId, now: Instant, end: impl Fn(&mut Self, ConnId, Instant)) {

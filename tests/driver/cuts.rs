@@ -1,6 +1,6 @@
 //! Paths that are lost under load, and sessions that are replaced while one is.
 
-use crate::rig::{Client, TARGET, bounded, pattern, plan, start};
+use crate::rig::{Client, TARGET, bounded, counted, pattern, plan, start};
 use braid::iscsi::{Payload, Pdu, ScsiCommand};
 use braid::lab::cutter::{Cutter, Direction, LinkOptions};
 use braid::lab::initiator::{Initiator, InitiatorOptions};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Quick to see that a path is gone, and quick to try it again.
-const BRISK: &str = "ping_interval = \"100ms\"\nping_timeout = \"300ms\"\nconnect_timeout = \"300ms\"\n\
+pub(crate) const BRISK: &str = "ping_interval = \"100ms\"\nping_timeout = \"300ms\"\nconnect_timeout = \"300ms\"\n\
     login_timeout = \"500ms\"\nfence_time = \"500ms\"\nreconnect = { first = \"20ms\", longest = \"100ms\" }";
 
 /// A target behind links that can be cut, and Braid in front.
@@ -36,6 +36,11 @@ impl Links {
         let ends: Vec<_> = links.iter().map(Cutter::address).collect();
         let (proxy, metrics) = start("", &ends, &format!("{BRISK}\n{settings}")).await;
         Self { target, links, proxy, metrics }
+    }
+
+    /// Connections to the target that were lost so far.
+    pub(crate) fn losses(&self) -> u64 {
+        counted(&self.metrics, "braid_path_losses_total")
     }
 
     /// Paths with a connection.

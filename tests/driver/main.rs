@@ -12,5 +12,6 @@ mod discover;
 mod malformed;
 mod operator;
 mod relay;
+mod reload;
 mod rig;
 mod sessions;

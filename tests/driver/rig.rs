@@ -57,19 +57,12 @@ impl Rig {
 
     /// Connections to the target that were lost so far.
     pub(crate) fn losses(&self) -> u64 {
-        self.counted("braid_path_losses_total")
+        counted(&self.metrics, "braid_path_losses_total")
     }
 
     /// PDUs with wrong digests from this side so far.
     pub(crate) fn digest_errors(&self, from: &str) -> u64 {
-        self.counted(&format!("braid_digest_errors_total{{from=\"{from}\""))
-    }
-
-    /// The sum of all series that begin so.
-    fn counted(&self, series: &str) -> u64 {
-        let text = self.metrics.render();
-        let values = text.lines().filter(|line| line.starts_with(series));
-        values.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+        counted(&self.metrics, &format!("braid_digest_errors_total{{from=\"{from}\""))
     }
 
     pub(crate) async fn client(&self, isid: u8) -> Client {
@@ -77,9 +70,22 @@ impl Rig {
     }
 }
 
+/// The sum of all series that begin so.
+pub(crate) fn counted(metrics: &Metrics, series: &str) -> u64 {
+    let text = metrics.render();
+    let values = text.lines().filter(|line| line.starts_with(series));
+    values.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
 /// Braid with paths to these portals.
 pub(crate) async fn start(top: &str, portals: &[SocketAddr], settings: &str) -> (Proxy, Arc<Metrics>) {
     start_on(1, top, portals, settings).await
+}
+
+/// A configuration with a target behind these portals.
+pub(crate) fn table(top: &str, portals: &[SocketAddr], settings: &str) -> String {
+    let paths: Vec<_> = portals.iter().map(|portal| format!("\"{portal}\"")).collect();
+    format!("{top}\n[[target]]\nname = \"{TARGET}\"\npaths = [{}]\n{settings}\n", paths.join(", "))
 }
 
 /// The same with so many addresses to listen on.
@@ -89,9 +95,7 @@ pub(crate) async fn start_on(
     portals: &[SocketAddr],
     settings: &str,
 ) -> (Proxy, Arc<Metrics>) {
-    let paths: Vec<_> = portals.iter().map(|portal| format!("\"{portal}\"")).collect();
-    let text =
-        format!("{top}\n[[target]]\nname = \"{TARGET}\"\npaths = [{}]\n{settings}\n", paths.join(", "));
+    let text = table(top, portals, settings);
     let mut config = Config::from_toml(&text, "test").unwrap_or_else(|error| panic!("{error}"));
     config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)).into(); listeners];
     let metrics = Arc::new(Metrics::new());

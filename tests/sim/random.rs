@@ -27,6 +27,11 @@ impl Random {
         usize::try_from(self.next() >> 33).unwrap() % bound.max(1)
     }
 
+    /// The seed of another generator.
+    pub(crate) fn seed(&mut self) -> u64 {
+        self.next()
+    }
+
     /// True once in `n` times.
     pub(crate) fn once_in(&mut self, n: usize) -> bool {
         self.below(n) == 0

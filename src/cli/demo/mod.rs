@@ -42,7 +42,7 @@ const QUEUE_DEPTH: usize = 32;
 /// # Errors
 /// Something could not be set up, or not all was well.
 pub fn demo(settings: &Demo) -> Result<(), Failure> {
-    log::start("error", LogFormat::Human);
+    drop(log::start("error", LogFormat::Human));
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
         let stage = Stage::set_up(settings.paths as usize).await?;

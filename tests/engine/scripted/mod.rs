@@ -15,6 +15,7 @@ mod malformed;
 mod mcs;
 mod order;
 mod persistent;
+mod retune;
 mod sessions;
 mod suspect;
 mod tmf;

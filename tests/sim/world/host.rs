@@ -13,7 +13,7 @@ use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionPa
 use braid::session::mutant::Mutant;
 use braid::session::{
     Cause, ConnId, Doubt, Event, Exhausted, Fanout, How, Notice, Output, PathId, PathPlan, Session,
-    SessionPlan, Unwashed,
+    SessionPlan, Tuning, Unwashed,
 };
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -372,6 +372,7 @@ impl World {
     ) -> SessionPlan {
         let path =
             |n| PathPlan { name: format!("p{n}"), weight: 1, out: false, target: self.scenario.target_of(n) };
+        let tuning = self.first_tuning();
         SessionPlan {
             downstream,
             paths: (0..self.scenario.paths.len()).map(path).collect(),
@@ -379,12 +380,30 @@ impl World {
             home,
             home_login,
             fanout: self.scenario.fanout,
-            policy: self.scenario.policy,
+            policy: tuning.policy,
             fence: self.scenario.fence,
             barriers: self.scenario.order.barriers,
             fence_time: FENCE_TIME,
             predecessor: self.host.crashed,
             unwashed: self.host.unwashed.clone(),
+            queue_time: tuning.queue_time,
+            exhausted: tuning.exhausted,
+            ping_interval: tuning.ping_interval,
+            ping_timeout: tuning.ping_timeout,
+            silence_timeout: tuning.silence_timeout,
+            task_timeout: tuning.task_timeout,
+            reconnect: tuning.reconnect,
+            max_window: tuning.max_window,
+            memory_budget: tuning.memory_budget,
+            seed: 1,
+            send_targets: KeyList::new(),
+        }
+    }
+
+    /// The settings that a session begins with and that may change later.
+    pub(crate) fn first_tuning(&self) -> Tuning {
+        Tuning {
+            policy: self.scenario.policy,
             queue_time: self.scenario.order.impatience.unwrap_or(Duration::from_secs(60)),
             exhausted: self.scenario.order.impatience.map_or(Exhausted::Close, |_| Exhausted::Busy),
             ping_interval: Duration::from_secs(5),
@@ -394,8 +413,6 @@ impl World {
             reconnect: (Duration::from_millis(200), Duration::from_secs(10)),
             max_window: self.scenario.window,
             memory_budget: self.scenario.memory,
-            seed: 1,
-            send_targets: KeyList::new(),
         }
     }
 

@@ -1,0 +1,130 @@
+//! A running Braid, over its control socket.
+
+use super::exit::Failure;
+use super::flags::Running;
+use crate::admin::view;
+use anyhow::{Context, anyhow};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Write;
+use std::time::Duration;
+use tokio::net::UnixStream;
+
+/// Given to an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Bytes of an answer, at most.
+const LONGEST_ANSWER: usize = 64 << 20;
+
+/// The target that is named, or the only one there is.
+pub(super) fn one_target(running: &Running, named: Option<&str>) -> Result<String, Failure> {
+    if let Some(named) = named {
+        return Ok(named.to_owned());
+    }
+    let targets = fetch_status(running)?.targets;
+    match targets.as_slice() {
+        [only] => Ok(only.name.clone()),
+        several => {
+            let names: Vec<_> = several.iter().map(|target| target.name.as_str()).collect();
+            Err(anyhow!("say which target with --target; there are: {}", names.join(", ")).into())
+        }
+    }
+}
+
+/// How everything stands.
+pub(super) fn fetch_status(running: &Running) -> Result<view::Status, Failure> {
+    ask(running, Method::GET, "/v1/status", NOTHING)
+}
+
+/// The body of a request that has none.
+pub(super) const NOTHING: Option<&()> = None;
+
+/// One request and its answer.
+pub(super) fn ask<T: DeserializeOwned>(
+    running: &Running,
+    method: Method,
+    uri: &str,
+    order: Option<&impl Serialize>,
+) -> Result<T, Failure> {
+    match request(running, method, uri, order)? {
+        Ok(body) => understand(&body),
+        Err((_, refused)) => Err(anyhow!(refused.error).into()),
+    }
+}
+
+/// What a body says.
+pub(super) fn understand<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    Ok(serde_json::from_slice(body).context("an answer that makes no sense; another version of Braid?")?)
+}
+
+/// One request and its answer, which may be that it is refused.
+pub(super) fn request(
+    running: &Running,
+    method: Method,
+    uri: &str,
+    order: Option<&impl Serialize>,
+) -> Result<Result<Bytes, (StatusCode, view::Refused)>, Failure> {
+    let socket = running.socket.display();
+    let body = match order {
+        Some(order) => Some(Bytes::from(serde_json::to_vec(order).context("cannot write JSON")?)),
+        None => None,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let answer = runtime.block_on(async {
+        let stream = UnixStream::connect(&running.socket).await.map_err(|error| {
+            Failure::Unavailable(format!(
+                "no Braid answers at {socket} ({error}); is it running, and with which `control` socket? (--socket FILE)"
+            ))
+        })?;
+        let answer = tokio::time::timeout(PATIENCE, exchange(stream, method, uri, body)).await;
+        answer
+            .map_err(|_| Failure::Unavailable(format!("the Braid at {socket} does not answer")))?
+            .map_err(|error| Failure::Unavailable(format!("the Braid at {socket}: {error:#}")))
+    });
+    let (code, body) = answer?;
+    if code == StatusCode::OK {
+        return Ok(Ok(body));
+    }
+    let unclear = |_| view::Refused { error: format!("refused: {code}"), changes: Vec::new() };
+    Ok(Err((code, serde_json::from_slice(&body).unwrap_or_else(unclear))))
+}
+
+async fn exchange(
+    stream: UnixStream,
+    method: Method,
+    uri: &str,
+    body: Option<Bytes>,
+) -> anyhow::Result<(StatusCode, Bytes)> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let mut request = Request::builder().method(method).uri(uri).header("host", "braid");
+    if body.is_some() {
+        request = request.header("content-type", "application/json");
+    }
+    let answer = sender.send_request(request.body(Full::new(body.unwrap_or_default()))?).await?;
+    let code = answer.status();
+    let body = Limited::new(answer.into_body(), LONGEST_ANSWER).collect().await;
+    connection.abort();
+    Ok((code, body.map_err(|error| anyhow!(error))?.to_bytes()))
+}
+
+/// A name as one segment of a URI.
+pub(super) fn escaped(name: &str) -> String {
+    let mut text = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b':' => {
+                text.push(char::from(byte))
+            }
+            // Writing to a String cannot fail.
+            _ => {
+                write!(text, "%{byte:02X}").ok();
+            }
+        }
+    }
+    text
+}
