@@ -291,6 +291,31 @@ fn a_running_braid_reads_its_configuration_again() {
     drop(flags_only);
 }
 
+#[test]
+fn events_are_shown_and_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("control.sock").display().to_string();
+    let _running = Running::start(&socket);
+    let order = |weight: &str| assert_eq!(code(&["path", "weight", "left", weight, "--socket", &socket]), 0);
+    order("3");
+    let output = braid(&["events", "--socket", &socket]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.ends_with("  ordered            left  iqn.2026-01.org.braid:test: weight 3\n"), "{text}");
+    let mut follower = Command::new(env!("CARGO_BIN_EXE_braid"))
+        .args(["events", "--follow", "--json", "--socket", &socket])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let mut next = || -> serde_json::Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(next()["number"], 1);
+    order("4");
+    let event = next();
+    assert_eq!((&event["number"], &event["text"]), (&2.into(), &"weight 4".into()));
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
+
 /// The demo judges itself; here its verdict is read, and that it did what it says.
 #[test]
 fn the_demo_goes_well() {

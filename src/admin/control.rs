@@ -9,6 +9,7 @@
 //! | `POST /v1/targets/TARGET/paths/PATH/weight` | changes its weight |
 //! | `POST /v1/targets/TARGET/give-up` | no longer waits for a path |
 //! | `POST /v1/reload` | reads the configuration again and changes to it; takes a [`view::ReloadOrder`] |
+//! | `GET /v1/events?after=NUMBER&wait=SECONDS` | what happened after that event; waits for it if need be ([`view::News`]) |
 //! | `GET /v1/openapi.json` | all this for machines |
 //!
 //! Orders about paths take a [`view::Order`] as JSON, or nothing, and answer with [`view::Done`] or, with 404 (no such target or path),
@@ -18,7 +19,7 @@
 use super::view;
 use crate::proxy::operator::{Operator, PathOrder, Refused};
 use crate::proxy::reload::NotReloaded;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -26,10 +27,13 @@ use axum::{Json, Router};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path as FilePath, PathBuf};
+use std::time::Duration;
 use tokio::net::UnixListener;
 
 /// Bytes of an order, at most.
 const LONGEST_ORDER: usize = 4096;
+/// Longest wait for an event.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Owner and group.
 const PERMISSIONS: u32 = 0o660;
 
@@ -93,6 +97,7 @@ fn router(operator: Operator) -> Router {
         .route("/v1/targets/{target}/paths/{path}/{order}", post(order_path))
         .route("/v1/targets/{target}/give-up", post(give_up))
         .route("/v1/reload", post(reload))
+        .route("/v1/events", get(tell_events))
         .route("/v1/openapi.json", get(([(header::CONTENT_TYPE, "application/json")], OPENAPI)))
         .layer(DefaultBodyLimit::max(LONGEST_ORDER))
         .with_state(operator)
@@ -130,6 +135,14 @@ async fn order_path(
 
 async fn give_up(State(operator): State<Operator>, Path(target): Path<String>) -> Response {
     answer(operator.give_up(&target).await)
+}
+
+async fn tell_events(
+    State(operator): State<Operator>,
+    Query(asked): Query<view::WhichNews>,
+) -> Json<view::News> {
+    let patience = Duration::from_secs(asked.wait).min(LONGEST_WAIT);
+    Json(operator.events().wait_after(asked.after, patience).await.into())
 }
 
 async fn reload(State(operator): State<Operator>, asked: Option<Json<view::ReloadOrder>>) -> Response {

@@ -3,7 +3,7 @@
 //! Times are in seconds, sizes in bytes. Fields are added, never renamed, within `/v1`.
 
 use crate::config::diff::Effect;
-use crate::proxy::{operator, reload};
+use crate::proxy::{events, operator, reload};
 use crate::session;
 use serde::{Deserialize, Serialize};
 
@@ -154,6 +154,61 @@ pub struct Change {
     pub effect: String,
     /// Where it is written.
     pub place: String,
+}
+
+/// The query of `GET /v1/events`.
+#[derive(Serialize, Deserialize, Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[serde(default, deny_unknown_fields)]
+pub struct WhichNews {
+    /// Only events with a higher number.
+    pub after: u64,
+    /// Seconds to wait for an event if there is none.
+    pub wait: u64,
+}
+
+/// What happened.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct News {
+    /// Oldest first.
+    pub events: Vec<Event>,
+    /// Events after the number asked for that are not kept any more.
+    pub missed: u64,
+    /// What to ask with next time.
+    pub last: u64,
+}
+
+/// An event.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// Its number: the first since Braid started is 1.
+    pub number: u64,
+    /// When, as RFC 3339 in UTC.
+    pub time: String,
+    /// What kind, in one word.
+    pub kind: String,
+    /// TargetName, if it is about one.
+    pub target: Option<String>,
+    /// InitiatorName.
+    pub initiator: Option<String>,
+    /// Name of the path.
+    pub path: Option<String>,
+    /// More of it.
+    pub text: String,
+}
+
+impl From<events::News> for News {
+    fn from(news: events::News) -> Self {
+        let event = |event: events::Event| Event {
+            number: event.number,
+            time: humantime::format_rfc3339_millis(event.time).to_string(),
+            kind: event.kind.word().to_owned(),
+            target: event.about.target,
+            initiator: event.about.initiator,
+            path: event.about.path,
+            text: event.text,
+        };
+        Self { events: news.events.into_iter().map(event).collect(), missed: news.missed, last: news.last }
+    }
 }
 
 impl From<reload::Reloaded> for Reloaded {

@@ -92,6 +92,15 @@ Asks over the control socket (`control` in the configuration), which root and th
 
 What a session has no other path for is refused, unless --force is given. It lasts until Braid ends.")]
     Path(PathCommand),
+    /// Show what happened in a running Braid: paths lost and back, failovers with their stall, logins refused, orders.
+    #[command(after_help = "Examples:
+  braid events
+  braid events --follow                as it happens, until Ctrl-C
+  braid events --json | jq 'select(.kind == \"failover\")'
+
+Braid keeps the latest 1792 events, and beside them 256 logins that were refused. Times are UTC. With --json each event is one
+line; {\"missed\": N} is said where a follower was too slow.")]
+    Events(Events),
     /// Let a running Braid read its configuration file again, and change to it without disturbing a session.
     #[command(after_help = "Examples:
   braid reload --check                 what would change, and when it would take effect
@@ -174,6 +183,23 @@ pub struct Status {
     /// Print everything as JSON, in the shape of the interface (GET /v1/openapi.json).
     #[arg(long)]
     pub json: bool,
+    /// Which Braid.
+    #[command(flatten)]
+    pub running: Running,
+}
+
+/// Settings of `events`.
+#[derive(Args, Debug)]
+pub struct Events {
+    /// Go on with what happens from now on.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Print each event as a line of JSON, in the shape of the interface (GET /v1/openapi.json).
+    #[arg(long)]
+    pub json: bool,
+    /// Of this target alone.
+    #[arg(long, value_name = "IQN")]
+    pub target: Option<String>,
     /// Which Braid.
     #[command(flatten)]
     pub running: Running,

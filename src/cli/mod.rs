@@ -7,6 +7,7 @@
 //! - `client`: a running Braid, asked over its control socket.
 //! - [`control`]: how a running Braid stands, and orders for it.
 //! - [`intercept`]: the rules that bring connections here.
+//! - [`events`]: what happened in a running Braid.
 //! - [`reload`]: a running Braid changes to another configuration.
 //! - [`demo`]: a link is cut, and nothing is lost.
 //! - [`log`]: log lines.
@@ -23,6 +24,7 @@ pub mod check;
 mod client;
 pub mod control;
 pub mod demo;
+pub mod events;
 pub mod exit;
 pub mod flags;
 pub mod intercept;
@@ -71,6 +73,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Intercept(asked) => intercept::intercept(&asked),
         Command::Status(asked) => control::status(&asked).map(|text| print!("{text}")),
         Command::Path(asked) => control::path(&asked.order).map(|text| print!("{text}")),
+        Command::Events(asked) => events::events(&asked),
         Command::Reload(asked) => reload::reload(&asked).map(|text| print!("{text}")),
         Command::GiveUp(asked) => control::give_up(&asked).map(|text| print!("{text}")),
         Command::Probe(asked) => ask::probe(&asked).map(|table| print!("{table}")),

@@ -33,7 +33,9 @@ impl LoginResult {
         Self::Unfinished,
     ];
 
-    pub(super) fn label(self) -> &'static str {
+    /// The word for it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
             Self::Discovery => "discovery",

@@ -32,7 +32,7 @@ use prometheus::{
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use target::{Ages, TargetSeries};
 
 /// Bounds of the command duration histogram, in seconds.
@@ -487,10 +487,10 @@ impl SessionMetrics {
         self.target.paths_up(up, self.paths.len());
     }
 
-    /// Looks at the engine at the end of a turn.
-    pub fn look(&mut self, engine: &Session, now: Instant) {
+    /// Looks at the engine at the end of a turn. If a failover is over, gives the longest time that nothing completed.
+    pub fn look(&mut self, engine: &Session, now: Instant) -> Option<Duration> {
         self.memory(engine.memory());
-        self.target.look(engine, now);
+        self.target.look(engine, now)
     }
 
     /// Counts a PDU with a wrong digest.

@@ -190,8 +190,8 @@ impl TargetSeries {
         self.turn.lost |= matches!(notice, Notice::PathDown { was_up: true, cause, .. } if failed(cause));
     }
 
-    /// Publishes what came about in a turn.
-    pub(super) fn look(&mut self, engine: &Session, now: Instant) {
+    /// Publishes what came about in a turn; gives the stall of a failover that is over.
+    pub(super) fn look(&mut self, engine: &Session, now: Instant) -> Option<Duration> {
         let tally = engine.tally();
         if *tally != self.tally {
             for (series, (before, held)) in self.held.iter().zip(self.tally.held.iter().zip(&tally.held)) {
@@ -201,7 +201,8 @@ impl TargetSeries {
             self.tally = *tally;
         }
         let outstanding = engine.outstanding() > 0;
-        if let Some(stall) = self.stalls.turn(std::mem::take(&mut self.turn), outstanding, now) {
+        let stall = self.stalls.turn(std::mem::take(&mut self.turn), outstanding, now);
+        if let Some(stall) = stall {
             self.stall.observe(stall.as_secs_f64());
         }
         let due = self.age_looked.is_none_or(|at| now.saturating_duration_since(at) >= AGE_INTERVAL);
@@ -212,6 +213,7 @@ impl TargetSeries {
             let age = engine.oldest_arrival().map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
             self.age.store(u64::try_from(age.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
+        stall
     }
 }
 

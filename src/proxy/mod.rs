@@ -35,6 +35,7 @@ pub mod dial;
 pub mod discover;
 mod discovery;
 mod errand;
+pub mod events;
 mod intercept;
 mod kernel;
 mod leading;
@@ -62,6 +63,7 @@ use crate::login::discovery::TargetRecord;
 use crate::metrics::Metrics;
 use arc_swap::ArcSwap;
 use auto::Verdicts;
+use events::Events;
 use links::Links;
 use mark::Mark;
 use registry::Registry;
@@ -151,6 +153,7 @@ struct Shared {
     told: Told,
     tags: Tags,
     orders: operator::Orders,
+    events: Arc<Events>,
 }
 
 /// A running proxy. Dropping it closes everything at once.
@@ -183,6 +186,7 @@ impl Proxy {
             reloads: (tokio::sync::Mutex::new(()), watch::Sender::new(())),
             verdicts,
             orders: operator::Orders::default(),
+            events: Arc::default(),
             metrics,
             portals: bound.iter().map(|(_, listen)| listen.address).collect(),
             public: bound

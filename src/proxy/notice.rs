@@ -1,8 +1,10 @@
-//! What the engine tells, as metrics and log lines.
+//! What the engine tells, as metrics, log lines and events.
 
+use super::events::{About, Events, Kind};
 use crate::iscsi::{FrameError, WireError};
 use crate::metrics::{SessionMetrics, Side};
-use crate::session::{Cause, Exhausted, Notice, PathId, Session};
+use crate::session::{Cause, Doubt, Exhausted, Notice, PathId, Session};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Watches one session.
@@ -11,17 +13,44 @@ pub(super) struct Observer {
     metrics: SessionMetrics,
     /// Names of the session's paths.
     paths: Vec<String>,
+    /// Which of them could not be brought up; that is told once.
+    unreachable: Vec<bool>,
+    events: Arc<Events>,
+    about: About,
 }
 
 impl Observer {
-    pub(super) fn new(metrics: SessionMetrics, paths: Vec<String>) -> Self {
-        Self { metrics, paths }
+    /// For a session with these paths, which `about` names.
+    pub(super) fn new(
+        metrics: SessionMetrics,
+        paths: Vec<String>,
+        events: Arc<Events>,
+        about: About,
+    ) -> Self {
+        let unreachable = vec![false; paths.len()];
+        Self { metrics, paths, unreachable, events, about }
     }
 
     /// Takes note of an event.
     pub(super) fn note(&mut self, notice: &Notice) {
         self.metrics.note(notice);
         log(&self.paths, notice);
+        if let Some((kind, path, text)) = event(notice)
+            && self.is_news(kind, path)
+        {
+            let path = path.and_then(|path| self.paths.get(path.0)).cloned();
+            self.events.tell(kind, About { path, ..self.about.clone() }, &text);
+        }
+    }
+
+    /// Whether it is to be told: a path that stays away is tried again and again.
+    fn is_news(&mut self, kind: Kind, path: Option<PathId>) -> bool {
+        let Some(unreachable) = path.and_then(|path| self.unreachable.get_mut(path.0)) else { return true };
+        // A path that was lost is not told to be unreachable too.
+        let stays_away = matches!(kind, Kind::PathLost | Kind::PathUnreachable);
+        let knew = *unreachable;
+        *unreachable = (knew || stays_away) && kind != Kind::PathUp;
+        kind != Kind::PathUnreachable || !knew
     }
 
     /// Takes note of another memory budget.
@@ -39,12 +68,85 @@ impl Observer {
 
     /// Takes note of how things stand.
     pub(super) fn look(&mut self, engine: &Session, now: Instant) {
-        self.metrics.look(engine, now);
+        if let Some(stall) = self.metrics.look(engine, now) {
+            let text = format!("nothing completed for {:.1} ms", stall.as_secs_f64() * 1e3);
+            self.events.tell(Kind::Failover, self.about.clone(), &text);
+        }
         for path in (0..self.paths.len()).map(PathId) {
             self.metrics.suspect(path, engine.is_suspect(path));
             self.metrics.in_flight(path, usize::try_from(engine.in_flight(path)).unwrap_or(usize::MAX));
         }
     }
+}
+
+/// A notice as an event; none if it is nothing that people wait for.
+fn event(notice: &Notice) -> Option<(Kind, Option<PathId>, String)> {
+    let (kind, path, text) = match notice {
+        Notice::PathUp { path, home } => (Kind::PathUp, path, if *home { "home" } else { "" }.to_owned()),
+        Notice::PathDown { path, cause: Cause::Logout, .. } => {
+            (Kind::PathLost, path, "logged out".to_owned())
+        }
+        Notice::PathDown {
+            path,
+            was_up,
+            cause: Cause::Tcp(why) | Cause::Login(why) | Cause::Protocol(why),
+        } => (if *was_up { Kind::PathLost } else { Kind::PathUnreachable }, path, why.clone()),
+        Notice::Moved { path, commands } => {
+            (Kind::CommandsMoved, path, format!("{commands} commands run again over other paths"))
+        }
+        Notice::Evaded { path, commands } => {
+            (Kind::CommandsMoved, path, format!("{commands} commands asked again over other paths"))
+        }
+        Notice::PathSuspect { path, doubt } => {
+            let why = match doubt {
+                Doubt::Unacknowledged => "what was sent is not acknowledged",
+                Doubt::Resending => "the kernel sends again and again",
+                Doubt::TargetSilent => "the target does not answer",
+            };
+            (Kind::PathSuspect, path, why.to_owned())
+        }
+        Notice::PathTrusted { path } => (Kind::PathTrusted, path, String::new()),
+        Notice::Fenced { path, method, took } => (
+            Kind::Fenced,
+            path,
+            format!("by {method:?} after {:.1} ms", took.as_secs_f64() * 1e3).to_lowercase(),
+        ),
+        Notice::IdentityMismatch { path, lun, what } => {
+            (Kind::IdentityMismatch, path, format!("LUN {lun}: {what}; the path is not used for it"))
+        }
+        Notice::UnitBound { path, lun, why } => (Kind::UnitBound, path, format!("LUN {lun}: {why}")),
+        Notice::OutcomeUnknown { path } => (
+            Kind::OutcomeUnknown,
+            path,
+            "a command that must not run twice: the initiator was told".to_owned(),
+        ),
+        Notice::AccessChanged { path, lun, from, to } => {
+            (Kind::AccessChanged, path, format!("LUN {lun}: {from} to {to}"))
+        }
+        Notice::TransitionAsked { path, lun, .. } => (
+            Kind::AccessChanged,
+            path,
+            format!("LUN {lun}: no path was active, the target is asked for this one"),
+        ),
+        Notice::TransitionRefused { path, lun, what } => (
+            Kind::AccessChanged,
+            path,
+            format!("LUN {lun}: the target did not make this path active: {what}"),
+        ),
+        Notice::DownstreamProtocol(what) => return Some((Kind::ProtocolError, None, what.clone())),
+        Notice::AllPathsDown => return Some((Kind::AllPathsDown, None, "commands are held".to_owned())),
+        Notice::GaveUp(Exhausted::Close) => {
+            return Some((Kind::GaveUp, None, "the session is closed".to_owned()));
+        }
+        Notice::GaveUp(Exhausted::Busy) => {
+            return Some((Kind::GaveUp, None, "commands are answered BUSY".to_owned()));
+        }
+        Notice::TakenAgain => return Some((Kind::TakenAgain, None, String::new())),
+        Notice::IdentityProved { .. } | Notice::Completed { .. } | Notice::UnitAttentionAbsorbed { .. } => {
+            return None;
+        }
+    };
+    Some((kind, Some(*path), text))
 }
 
 /// Logs a notice.

@@ -7,12 +7,14 @@
 //! could not do without is not taken out unless that is insisted on.
 
 use super::Shared;
+use super::events::{About, Events, Kind};
 use super::registry::Key;
 use super::reload::Terms;
 use crate::config::{Source, Target};
 use crate::iscsi::Tsih;
-use crate::session::{Control, PathId, PathState, Status};
+use crate::session::{Barriers, Control, Fanout, FenceMethod, PathId, PathState, Status};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -102,12 +104,53 @@ pub struct SessionStatus {
 #[derive(Clone, Debug)]
 pub(super) struct Desk {
     pub(super) paths: Arc<[String]>,
-    /// The table of its target.
-    pub(super) table: Arc<str>,
-    /// It ends with its only path, whatever the configuration says of outages.
-    pub(super) alone: bool,
+    pub(super) basis: Arc<Basis>,
     peer: Option<IpAddr>,
     sender: mpsc::Sender<Asked>,
+}
+
+/// What a session rests on for as long as it runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Basis {
+    /// The table of its target.
+    pub table: String,
+    /// It ends with its only path, whatever the configuration says of outages.
+    pub alone: bool,
+    /// How it is fanned out.
+    pub fanout: Fanout,
+    /// Why so.
+    pub why: &'static str,
+    /// Who keeps barriers in order.
+    pub barriers: Barriers,
+    /// How ghosts of a lost nexus are fenced.
+    pub fence: FenceMethod,
+    /// How long they are feared at most.
+    pub fence_time: Duration,
+}
+
+impl Basis {
+    /// Of a session of this target.
+    pub(super) fn of(target: &Target, (fanout, why): (Fanout, &'static str), alone: bool) -> Self {
+        let Target { table, barriers, fence, fence_time, .. } = target;
+        let (barriers, fence, fence_time) = (*barriers, *fence, *fence_time);
+        Self { table: table.clone(), alone, fanout, why, barriers, fence, fence_time }
+    }
+}
+
+impl fmt::Display for Basis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fanout = match self.fanout {
+            Fanout::Mcs => "connections of one session",
+            Fanout::Sessions => "several sessions",
+        };
+        let barriers = match self.barriers {
+            Barriers::Strict => "strict",
+            Barriers::Native => "native",
+        };
+        let fence = format!("{:?}", self.fence).to_lowercase();
+        let time = humantime::format_duration(self.fence_time);
+        write!(f, "{fanout} ({}); barriers {barriers}, fence {fence} (fence time {time})", self.why)
+    }
 }
 
 /// What a session is asked.
@@ -169,15 +212,14 @@ impl Orders {
 }
 
 impl Desk {
-    /// For a session with these paths, whose initiator is there, of a target from this table.
+    /// For a session with these paths, whose initiator is there.
     pub(super) fn open(
         paths: &[String],
         peer: Option<IpAddr>,
-        table: &str,
-        alone: bool,
+        basis: Basis,
     ) -> (Self, mpsc::Receiver<Asked>) {
         let (sender, receiver) = mpsc::channel(ROOM);
-        (Self { paths: paths.into(), table: table.into(), alone, peer, sender }, receiver)
+        (Self { paths: paths.into(), basis: Arc::new(basis), peer, sender }, receiver)
     }
 
     /// Tells the session, which has just begun, of a change.
@@ -300,6 +342,14 @@ impl Operator {
         }
         self.shared.orders.take(&target, path, order);
         tracing::info!(target, path, ?order, "ordered by the operator");
+        let about = About { target: Some(target.clone()), path: Some(path.to_owned()), initiator: None };
+        let text = match order {
+            PathOrder::Drain => "drain".to_owned(),
+            PathOrder::Fail => "fail".to_owned(),
+            PathOrder::Restore => "restore".to_owned(),
+            PathOrder::Weigh(weight) => format!("weight {weight}"),
+        };
+        self.shared.events.tell(Kind::Ordered, about, &text);
         let mut sessions = 0;
         for desk in self.desks(&target).into_iter().filter_map(|(.., desk)| desk) {
             let Some(id) = desk.path(path) else { continue };
@@ -334,11 +384,19 @@ impl Operator {
     pub async fn give_up(&self, target: &str) -> Result<usize, Refused> {
         let target = self.target(target)?.name;
         tracing::info!(target, "told by the operator to give up what waits");
+        let about = About { target: Some(target.clone()), ..About::default() };
+        self.shared.events.tell(Kind::Ordered, about, "give up what waits");
         let mut sessions = 0;
         for desk in self.desks(&target).into_iter().filter_map(|(.., desk)| desk) {
             sessions += usize::from(desk.order(Asked::Control(Control::GiveUp)).await);
         }
         Ok(sessions)
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.shared.events
     }
 
     fn target(&self, name: &str) -> Result<Known, Refused> {

@@ -11,6 +11,7 @@
 //! What [`Effect::Never`] says; the removal of a target that has sessions; a path to Braid itself.
 
 use super::dial::Timing;
+use super::events::{About, Kind};
 use super::operator::{Asked, Desk, Operator, Orders};
 use super::{Shared, StartError, intercept, plan};
 use crate::config::diff::{Change, Effect, diff};
@@ -118,8 +119,21 @@ impl Operator {
         };
         if apply {
             log(&done);
+            self.tell(&done);
         }
         done
+    }
+
+    fn tell(&self, done: &Result<Reloaded, NotReloaded>) {
+        let (kind, text) = match done {
+            Ok(Reloaded { changes, .. }) => {
+                let keys: Vec<_> = changes.iter().map(|(change, _)| change.key.as_str()).collect();
+                let text = if keys.is_empty() { "nothing is different".to_owned() } else { keys.join(", ") };
+                (Kind::Reloaded, text)
+            }
+            Err(failure) => (Kind::NotReloaded, failure.to_string()),
+        };
+        self.shared.events.tell(kind, About::default(), &text);
     }
 
     /// What would change, if it may.
@@ -174,7 +188,7 @@ impl Operator {
     fn desks_of(&self, table: &str) -> Vec<(String, Desk)> {
         let all = self.shared.registry.desks().into_iter();
         let begun = all.filter_map(|(key, _, desk)| Some((key.initiator, desk?)));
-        begun.filter(|(_, desk)| &*desk.table == table).collect()
+        begun.filter(|(_, desk)| desk.basis.table == table).collect()
     }
 
     async fn apply(&self, written: &Written, changes: Vec<Placed>) -> Reloaded {
@@ -214,7 +228,7 @@ impl Shared {
     /// Tells a session, which may be asked from now on, what has changed since its login began.
     pub(super) fn catch_up(&self, began: &Arc<Config>, desk: &Desk) {
         let current = self.config();
-        let table = current.targets.iter().find(|target| *target.table == *desk.table);
+        let table = current.targets.iter().find(|target| target.table == desk.basis.table);
         if let Some(table) = table.filter(|_| !Arc::ptr_eq(&current, began)) {
             desk.begin_with(terms(table, &self.orders, desk));
         }
@@ -237,7 +251,7 @@ fn terms(table: &Target, orders: &Orders, desk: &Desk) -> Terms {
     let mut target = table.clone();
     orders.weigh(&mut target);
     let mut tuning = plan::tuning(&target);
-    if desk.alone {
+    if desk.basis.alone {
         (tuning.queue_time, tuning.exhausted) = (Duration::ZERO, Exhausted::Close);
     }
     let path = |name: &String| {

@@ -3,9 +3,10 @@
 use super::catalogue::{Found, Sought};
 use super::conn::{Conn, ConnError};
 use super::dial::Way;
+use super::events::{About, Kind};
 use super::leading::{self, Leading};
 use super::notice::Observer;
-use super::operator::Desk;
+use super::operator::{Basis, Desk};
 use super::plan::{login_plan, offer, session_plan, ways};
 use super::registry::{Claim, Key};
 use super::room::Seat;
@@ -41,6 +42,8 @@ pub(super) struct Greeting {
     config: Arc<Config>,
     conn: Conn,
     pub(super) login: TargetLogin,
+    /// Who wants what, once that is known.
+    about: About,
     /// The target's portal that the initiator wanted to reach, if the connection was intercepted.
     wanted: Option<SocketAddr>,
     /// Held until the login is over.
@@ -88,7 +91,8 @@ pub(super) async fn serve(
     let (wanted, read) = intercepted.unzip();
     let conn = Conn::resumed(stream, Receiver::Target, &read.unwrap_or_default());
     let config = shared.config();
-    let mut greeting = Greeting { shared, config, conn, login: TargetLogin::new(), wanted, _permit: permit };
+    let (login, about) = (TargetLogin::new(), About::default());
+    let mut greeting = Greeting { shared, config, conn, login, about, wanted, _permit: permit };
     match greeting.talk(None).await {
         Ok(Halt::Decide(intent)) => {
             let span = tracing::info_span!(
@@ -99,6 +103,8 @@ pub(super) async fn serve(
                 target = intent.target_name,
                 portal = wanted.map(tracing::field::display)
             );
+            greeting.about.initiator = Some(intent.initiator_name.clone());
+            greeting.about.target = (!intent.target_name.is_empty()).then(|| intent.target_name.clone());
             greeting.decided(&intent).instrument(span).await;
         }
         Ok(Halt::Done(_) | Halt::Failed) => greeting.ended(End::Told).await,
@@ -167,6 +173,17 @@ impl Greeting {
             End::Lost(ConnError::Closed | ConnError::Io(_)) | End::Slow => LoginResult::Unfinished,
         };
         self.shared.metrics.login(result);
+        let why = match &end {
+            End::Refused(Refusal { class, detail, .. }, _) => {
+                format!("refused with {class:02x}/{detail:02x}")
+            }
+            End::Told | End::Unproved => self.login.failure().unwrap_or("failed").to_owned(),
+            End::Lost(error) => format!("broken off: {error}"),
+            End::Slow => "too slow".to_owned(),
+        };
+        let peer = self.conn.peer().map_or_else(|| "?".to_owned(), |peer| peer.to_string());
+        let text = format!("{}: {why}, from {peer}", result.label());
+        self.shared.events.tell(Kind::LoginRefused, self.about.clone(), &text);
         match end {
             End::Refused(refusal, _) => {
                 tracing::info!(class = refusal.class, detail = refusal.detail, "login refused");
@@ -238,8 +255,8 @@ impl Greeting {
         match self.grant(intent, target).await {
             Ok(granted) => {
                 self.shared.metrics.login(LoginResult::Accepted);
-                let Self { shared, config, conn, wanted, .. } = self;
-                run(&shared, &config, conn, wanted, granted).await;
+                let Self { shared, config, conn, about, wanted, .. } = self;
+                run(&shared, &config, (conn, about), wanted, granted).await;
             }
             Err(end) => self.ended(end).await,
         }
@@ -261,13 +278,13 @@ impl Greeting {
         }
         let (claim, seat) = self.room(intent, &target).await?;
         let ways: Vec<Way> = ways(&shared.orders, &target);
-        let (fanout, why) = tokio::select! {
+        let chosen = tokio::select! {
             biased;
             () = claim.stopped() => return Err(End::Refused(SERVICE_UNAVAILABLE, LoginResult::Upstream)),
             chosen = shared.verdicts.fanout(&target, &intent.initiator_name) => chosen,
         };
-        tracing::info!(?fanout, why, "fan-out chosen");
-        let plan = login_plan(&target, fanout, intent);
+        tracing::info!(fanout = ?chosen.0, why = chosen.1, "fan-out chosen");
+        let plan = login_plan(&target, chosen.0, intent);
         // Who is to prove himself to the target and does not is not lent Braid's proof.
         let bare: Vec<Way> = ways.iter().cloned().map(Way::without_proof).collect();
         let leading = tokio::select! {
@@ -277,7 +294,7 @@ impl Greeting {
         };
         let leading = leading.map_err(|refusal| End::Refused(refusal, LoginResult::Upstream))?;
         let alone = false;
-        self.accept(Footing { target, claim, seat, ways, fanout, plan, leading, alone }).await
+        self.accept(Footing { target, claim, seat, ways, chosen, plan, leading, alone }).await
     }
 
     /// The same where the initiator proves itself to the target. That comes first: until then anybody may have sent this
@@ -291,9 +308,9 @@ impl Greeting {
     ) -> Result<Granted, End> {
         let shared = Arc::clone(&self.shared);
         let mut ways: Vec<Way> = ways(&shared.orders, &target);
-        let (fanout, why) = shared.verdicts.fanout(&target, &intent.initiator_name).await;
-        tracing::info!(?fanout, why, "fan-out chosen");
-        let plan = login_plan(&target, fanout, intent);
+        let chosen = shared.verdicts.fanout(&target, &intent.initiator_name).await;
+        tracing::info!(fanout = ?chosen.0, why = chosen.1, "fan-out chosen");
+        let plan = login_plan(&target, chosen.0, intent);
         let proved = relay::prove(self, &target, &ways, &plan, words).await?;
         let asked = proved.asked;
         let (claim, seat) = self.room(intent, &target).await?;
@@ -304,7 +321,7 @@ impl Greeting {
         };
         let mut leading = leading.map_err(|refusal| End::Refused(refusal, LoginResult::Upstream))?;
         let alone = asked && relay::restrict(&shared.metrics, &mut target, &mut ways, &mut leading);
-        self.accept(Footing { target, claim, seat, ways, fanout, plan, leading, alone }).await
+        self.accept(Footing { target, claim, seat, ways, chosen, plan, leading, alone }).await
     }
 
     /// Takes the session's place, ending the one that held it, and counts it.
@@ -362,7 +379,8 @@ struct Footing {
     claim: Claim,
     seat: Seat,
     ways: Vec<Way>,
-    fanout: Fanout,
+    /// How to fan out, and why.
+    chosen: (Fanout, &'static str),
     plan: LoginPlan,
     leading: Leading,
     /// It ends with its only path, as Braid cannot log in by itself.
@@ -379,15 +397,17 @@ struct Granted {
 async fn run(
     shared: &Arc<Shared>,
     config: &Arc<Config>,
-    conn: Conn,
+    (conn, about): (Conn, About),
     wanted: Option<SocketAddr>,
     granted: Granted,
 ) {
     let Granted { footing, agreed } = granted;
-    let Footing { mut target, mut claim, seat, mut ways, fanout, plan, leading, alone } = footing;
+    let Footing { mut target, mut claim, seat, mut ways, chosen, plan, leading, alone } = footing;
     let names: Vec<String> = target.paths.iter().map(|path| path.name.clone()).collect();
     let peer = conn.stream().peer_addr().ok().map(|peer| peer.ip());
-    let (desk, asked) = Desk::open(&names, peer, &target.table, alone);
+    let basis = Basis::of(&target, chosen, alone);
+    shared.events.tell(Kind::SessionBegun, about.clone(), &basis.to_string());
+    let (desk, asked) = Desk::open(&names, peer, basis);
     claim.has_desk(desk.clone());
     // From now on the session is told of orders; until now it was not.
     for (way, name) in ways.iter_mut().zip(&names) {
@@ -396,7 +416,7 @@ async fn run(
     shared.orders.weigh(&mut target);
     shared.catch_up(config, &desk);
     tracing::info!(home = names.get(leading.path), tsih = claim.tsih.0, "session begins");
-    let (barriers, fence, memory_budget) = (target.barriers, target.fence, target.memory);
+    let (fanout, barriers, fence, memory_budget) = (chosen.0, target.barriers, target.fence, target.memory);
     let terms = Terms { fanout, barriers, fence, memory_budget };
     if config.tables(&target.name).any(|table| table.discover.is_some()) {
         for PathConfig { name, portal, group, local, .. } in &target.paths {
@@ -422,15 +442,21 @@ async fn run(
     let orders = (claim.stopped(), claim.killed());
     let links = shared.links.watch();
     let beside = Beside { links, asked };
-    let driver = Driver::new(engine, ways, conn, home, orders, beside, Observer::new(metrics, names));
+    let observer = Observer::new(metrics, names, Arc::clone(&shared.events), about.clone());
+    let driver = Driver::new(engine, ways, conn, home, orders, beside, observer);
     claim.begins(worst);
-    match driver.run().await {
+    let how = match driver.run().await {
         Ending::InOrder(unwashed) => {
             claim.ended_in_order(unwashed);
             tracing::info!("session ended");
+            "in order"
         }
-        Ending::Killed => tracing::warn!("session killed: it did not end in time"),
-    }
+        Ending::Killed => {
+            tracing::warn!("session killed: it did not end in time");
+            "killed: it did not end in time"
+        }
+    };
+    shared.events.tell(Kind::SessionEnded, about, how);
     drop(seat);
     drop(claim);
 }

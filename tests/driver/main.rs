@@ -9,6 +9,7 @@
 mod access;
 mod cuts;
 mod discover;
+mod events;
 mod malformed;
 mod operator;
 mod relay;
