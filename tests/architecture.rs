@@ -16,7 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("path", &[]),
     ("login", &["iscsi"]),
     ("session", &["iscsi", "scsi", "login", "path"]),
-    ("metrics", &["session"]),
+    ("metrics", &["iscsi", "session"]),
     ("config", &["login", "path", "session"]),
     ("proxy", &["iscsi", "scsi", "login", "path", "session", "metrics", "config"]),
     ("admin", &["session", "metrics", "config", "proxy"]),

@@ -4,6 +4,7 @@
 //! - [`payload`]: a data segment that is shared, never copied.
 //! - [`pdu`]: one struct per PDU, parsed from and emitted to the 48-byte header.
 //! - [`framer`]: received bytes in, PDUs out.
+//! - [`quirk`]: what peers do besides, each by its name.
 //! - [`sendq`]: PDUs in, slices for a vectored write out.
 //! - [`text`]: `key=value` lists of login and text PDUs.
 //! - [`show`]: any PDU printed in one line.
@@ -13,6 +14,7 @@ pub mod framer;
 pub mod ids;
 pub mod payload;
 pub mod pdu;
+pub mod quirk;
 pub mod sendq;
 pub mod serial;
 pub mod show;

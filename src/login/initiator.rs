@@ -11,6 +11,7 @@ use super::keys::{Id, Sender};
 use super::negotiate::{Book, Fault};
 use super::text::{TextOut, collect};
 use super::{ConnectionParams, Negotiated, SessionParams};
+use crate::iscsi::quirk::{Quirk, Quirks};
 use crate::iscsi::text::{KeyList, TextCollector};
 use crate::iscsi::{Cid, CmdSn, Isid, Itt, LoginRequest, LoginResponse, Pdu, Stage, StatSn, Tsih};
 
@@ -134,6 +135,9 @@ pub fn status_text(class: u8, detail: u8) -> &'static str {
 /// Most responses in one login (R43).
 const MOST_RESPONSES: u32 = 64;
 
+/// Commands admitted by a login, below which it is a quirk.
+const SMALL_WINDOW: u32 = 8;
+
 /// iSCSI's well-known port, where an address names none (R238).
 const DEFAULT_PORT: u16 = 3260;
 
@@ -156,6 +160,7 @@ pub struct InitiatorLogin {
     pub(super) proof: Proof,
     /// Whether the last request asked for the next stage.
     asked: bool,
+    quirks: Quirks,
 }
 
 /// What a response comes to before its keys are looked at.
@@ -199,6 +204,7 @@ impl InitiatorLogin {
             out: TextOut::default(),
             proof,
             asked: false,
+            quirks: Quirks::default(),
             plan,
         };
         login.introduce();
@@ -229,6 +235,12 @@ impl InitiatorLogin {
         }
     }
 
+    /// What the target has shown so far.
+    #[must_use]
+    pub const fn quirks(&self) -> Quirks {
+        self.quirks.and(self.book.quirks())
+    }
+
     /// What the target says of its portal group.
     pub(super) fn declared_tpgt(&self) -> Option<u16> {
         self.book.declared(Id::TargetPortalGroupTag).and_then(|tag| tag.parse().ok())
@@ -242,7 +254,7 @@ impl InitiatorLogin {
         }
         match response.status_class {
             0 => {}
-            1 => return redirect(response).map(Received::Step),
+            1 => return self.redirect(response).map(Received::Step),
             class @ (2 | 3) => return Err(LoginError::Refused { class, detail: response.status_detail }),
             class => return Err(protocol(format!("unknown status class {class}"))),
         }
@@ -275,6 +287,9 @@ impl InitiatorLogin {
                     open.name
                 )));
             }
+            if !answers.is_empty() {
+                self.quirks.insert(Quirk::ProposalAtEnd);
+            }
             self.check_proof()?;
             self.book.close_stage(self.stage)?;
             self.stage = response.next;
@@ -283,6 +298,9 @@ impl InitiatorLogin {
             }
             self.offer();
         } else {
+            if self.asked && self.stage == Stage::Operational && !answers.is_empty() {
+                self.quirks.insert(Quirk::ExtraLoginRound);
+            }
             let mut reply = KeyList::new();
             for answer in answers {
                 reply.push(answer.name, answer.value);
@@ -333,6 +351,29 @@ impl InitiatorLogin {
             return Err(protocol("wrong change of stage"));
         }
         Ok(())
+    }
+
+    /// Status class 1: the response names the address to go to (R39).
+    fn redirect(&mut self, response: &LoginResponse) -> Result<InitiatorStep, LoginError> {
+        let keys =
+            KeyList::parse(&response.data.contiguous()).map_err(|error| protocol(error.to_string()))?;
+        let permanent = match response.status_detail {
+            1 => false,
+            2 => true,
+            detail => return Err(protocol(format!("unknown redirection {detail}"))),
+        };
+        match keys.value("TargetAddress").map(str::trim) {
+            Some(address) if !address.is_empty() => {
+                // No tag belongs here, but a target that adds one means the same address.
+                let (address, tag) =
+                    address.split_once(',').map_or((address, None), |(a, tag)| (a, Some(tag)));
+                if tag.is_some() {
+                    self.quirks.insert(Quirk::RedirectionTag);
+                }
+                Ok(InitiatorStep::Redirect { address: with_port(address), permanent })
+            }
+            _ => Err(protocol("redirection without an address")),
+        }
     }
 
     const fn next_stage(&self) -> Stage {
@@ -432,6 +473,11 @@ impl InitiatorLogin {
             LoginKind::Leading | LoginKind::Discovery => self.book.session(),
         };
         let declared = |id| self.book.declared(id).map(str::to_owned);
+        let mut quirks = self.quirks();
+        let admitted = response.max_cmd_sn.plus(1).since(self.plan.cmd_sn);
+        if self.plan.kind == LoginKind::Leading && admitted < SMALL_WINDOW {
+            quirks.insert(Quirk::SmallFirstWindow);
+        }
         Ok(InitiatorStep::Done(Box::new(Negotiated {
             session,
             connection: self.book.connection(self.plan.connection.max_recv_data_segment),
@@ -446,30 +492,13 @@ impl InitiatorLogin {
             cmd_sn: self.plan.cmd_sn,
             max_cmd_sn: response.max_cmd_sn,
             stat_sn: self.exp_stat_sn,
+            quirks,
         })))
     }
 }
 
 fn protocol(what: impl Into<String>) -> LoginError {
     LoginError::Protocol(what.into())
-}
-
-/// Status class 1: the response names the address to go to (R39).
-fn redirect(response: &LoginResponse) -> Result<InitiatorStep, LoginError> {
-    let keys = KeyList::parse(&response.data.contiguous()).map_err(|error| protocol(error.to_string()))?;
-    let permanent = match response.status_detail {
-        1 => false,
-        2 => true,
-        detail => return Err(protocol(format!("unknown redirection {detail}"))),
-    };
-    match keys.value("TargetAddress").map(str::trim) {
-        Some(address) if !address.is_empty() => {
-            // No tag belongs here, but a target that adds one means the same address.
-            let address = address.split_once(',').map_or(address, |(address, _)| address);
-            Ok(InitiatorStep::Redirect { address: with_port(address), permanent })
-        }
-        _ => Err(protocol("redirection without an address")),
-    }
 }
 
 /// `host:port`, with iSCSI's port filled in where none is given; IPv6 addresses stand in brackets (R238).

@@ -8,6 +8,7 @@
 use super::keys::{Id, Key, Phase, Rule, Sender, TABLE};
 use super::params::{ConnectionParams, DEFAULT_SEGMENT, SessionParams};
 use crate::iscsi::Stage;
+use crate::iscsi::quirk::{Quirk, Quirks};
 use crate::iscsi::text::{KeyList, parse_boolean, parse_list, parse_number};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,6 +78,7 @@ pub(super) struct Book {
     proposed: BTreeSet<Id>,
     settled: BTreeMap<Id, Settled>,
     declared: BTreeMap<Id, String>,
+    quirks: Quirks,
 }
 
 /// `CRC32C` accepted or wanted, with the way out that the RFC asks for.
@@ -105,6 +107,7 @@ impl Book {
             proposed: BTreeSet::new(),
             settled: BTreeMap::new(),
             declared: BTreeMap::new(),
+            quirks: Quirks::default(),
         }
     }
 
@@ -139,7 +142,9 @@ impl Book {
             return Ok(Some(Answer::new(name, "NotUnderstood", true)));
         };
         if key.sender != Sender::Both && key.sender == self.side {
-            return self.stray(key);
+            let passed_over = self.stray(key)?;
+            self.quirks.insert(Quirk::ForeignKey);
+            return Ok(passed_over);
         }
         Self::check_place(key, stage)?;
         if key.is_declaration() {
@@ -151,10 +156,15 @@ impl Book {
         match self.settled.get(&key.id) {
             // A list sent in the security stage may be sent again where it belongs.
             Some(old) if old.stage == stage && self.side == Sender::Initiator && old.heard == text => {
+                self.quirks.insert(Quirk::KeyRepeated);
                 Ok(None)
             }
             Some(old) if old.stage == stage => Err(Fault::new(name, "negotiated a second time")),
-            _ => self.respond(key, text, stage),
+            Some(_) => {
+                self.quirks.insert(Quirk::KeyRepeated);
+                self.respond(key, text, stage)
+            }
+            None => self.respond(key, text, stage),
         }
     }
 
@@ -244,6 +254,11 @@ impl Book {
         }
     }
 
+    /// What the peer has shown.
+    pub(super) const fn quirks(&self) -> Quirks {
+        self.quirks
+    }
+
     /// What the peer declared.
     pub(super) fn declared(&self, id: Id) -> Option<&str> {
         self.declared.get(&id).map(String::as_str)
@@ -285,6 +300,7 @@ impl Book {
     /// Answers a proposal. One that makes no sense is rejected and leaves the value as it is (R53, R57).
     fn respond(&mut self, key: &Key, text: &str, stage: Stage) -> Result<Option<Answer>, Fault> {
         if let Rule::Retired(value) = key.rule {
+            self.quirks.insert(Quirk::Markers);
             return Ok(Some(Answer::new(key.name, value, value == text)));
         }
         if key.phase == Phase::Leading && !self.leading {

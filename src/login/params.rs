@@ -1,5 +1,6 @@
 //! What a login results in.
 
+use crate::iscsi::quirk::Quirks;
 use crate::iscsi::{Cid, CmdSn, Isid, StatSn, Tsih};
 
 /// Parameters of a session, agreed in its leading login (RFC 7143 section 13).
@@ -104,4 +105,6 @@ pub struct Negotiated {
     pub max_cmd_sn: CmdSn,
     /// Next StatSN: for the initiator to expect (its ExpStatSN), of the target to send.
     pub stat_sn: StatSn,
+    /// What the peer has shown.
+    pub quirks: Quirks,
 }

@@ -14,6 +14,7 @@ use super::name;
 use super::negotiate::{Book, Fault};
 use super::params::{DEFAULT_SEGMENT, Negotiated, SessionParams};
 use super::text::{TextOut, collect};
+use crate::iscsi::quirk::{Quirk, Quirks};
 use crate::iscsi::text::{KeyList, TextCollector, parse_list};
 use crate::iscsi::{Cid, CmdSn, Isid, LoginRequest, LoginResponse, Payload, Pdu, Stage, StatSn, Tsih};
 
@@ -182,6 +183,7 @@ pub(super) struct Talk {
     introduced: bool,
     /// What this side has declared as its MaxRecvDataSegmentLength.
     declared: Option<u32>,
+    quirks: Quirks,
 }
 
 impl TargetLogin {
@@ -245,6 +247,9 @@ impl TargetLogin {
                 }
                 None => keys,
             };
+            if talk.intent.tsih == Tsih(0) && keys.value("SessionType").is_none() {
+                talk.quirks.insert(Quirk::NoSessionType);
+            }
             talk.take(&keys, login.stage)?;
             login.state = State::Negotiating(Box::new(talk));
             login.respond(wish)
@@ -426,6 +431,7 @@ impl Talk {
             authenticated: false,
             out: TextOut::default(),
             introduced: false,
+            quirks: Quirks::default(),
             declared: None,
         }
     }
@@ -446,6 +452,9 @@ impl Talk {
         // Some initiators negotiate everything in the security stage; there may be no later chance to declare.
         let early =
             answers.iter().any(|answer| answer.name != "AuthMethod" && answer.value != "NotUnderstood");
+        if early && stage == Stage::Security {
+            self.quirks.insert(Quirk::KeysEarly);
+        }
         if self.declared.is_none() && (stage == Stage::Operational || early) {
             self.declared = Some(self.offer.max_recv_data_segment);
             reply.push("MaxRecvDataSegmentLength", self.offer.max_recv_data_segment.to_string());
@@ -511,6 +520,7 @@ impl Talk {
             cmd_sn: exp_cmd_sn,
             max_cmd_sn,
             stat_sn,
+            quirks: self.quirks.and(self.book.quirks()),
         }
     }
 }

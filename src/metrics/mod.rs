@@ -21,8 +21,9 @@ mod target;
 
 pub use health::TargetHealth;
 pub use login::LoginResult;
-pub use target::{Side, Terms};
+pub use target::Terms;
 
+use crate::iscsi::quirk::{self, Quirk, Side};
 use crate::session::{Fanout, Notice, PathId, Session};
 use labels::{CAUSES, DIRECTIONS, DOUBTS, FENCES, cause_label, doubt_label, fence_label};
 use prometheus::core::Collector;
@@ -86,6 +87,7 @@ struct Families {
     given_up: IntCounterVec,
     single_path: IntCounterVec,
     passed_on: IntCounter,
+    quirks: IntCounterVec,
     protocol_errors: IntCounterVec,
     connections: IntGaugeVec,
     down: IntGaugeVec,
@@ -140,6 +142,7 @@ impl Families {
             all_paths_down: counter("braid_all_paths_down_total", "Times that a session was left without a working path.", TARGET),
             given_up: counter("braid_outages_given_up_total", "Times that commands of a session were given up because no path came back in time.", TARGET),
             single_path: counter("braid_sessions_single_path_total", "Sessions on one path because their authentication is relayed and the others have no credentials.", TARGET),
+            quirks: counter("braid_quirks_total", "What peers did that the standard does not say, or few do, and that was taken as it is, by its name and by who did it; the log says once per peer what it is.", &["quirk", "side"]),
             passed_on: register(registry, IntCounter::new("braid_connections_passed_on_total", "Intercepted connections that were nobody's session here, and went on untouched.")),
             protocol_errors: counter("braid_initiator_protocol_errors_total", "Violations of the protocol by initiators.", TARGET),
             connections: gauge("braid_path_connections", "Connections up now; 0 with sessions open means that the path is down.", PATH),
@@ -202,6 +205,9 @@ impl Metrics {
         families.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         for result in LoginResult::ALL {
             families.logins.with_label_values(&[result.label()]);
+        }
+        for (row, side) in quirk::TABLE.iter().flat_map(|row| row.sides.iter().map(move |side| (row, side))) {
+            families.quirks.with_label_values(&[row.name, side.label()]);
         }
         Self { registry, families, targets: Mutex::default(), ages: Ages::default() }
     }
@@ -279,6 +285,11 @@ impl Metrics {
     /// Counts a login of an initiator.
     pub fn login(&self, result: LoginResult) {
         self.families.logins.with_label_values(&[result.label()]).inc();
+    }
+
+    /// Counts a quirk that a peer has shown.
+    pub fn quirk(&self, quirk: Quirk, side: Side) {
+        self.families.quirks.with_label_values(&[quirk.row().name, side.label()]).inc();
     }
 
     /// Counts an intercepted connection that was passed on untouched.
@@ -448,7 +459,7 @@ impl SessionMetrics {
         match notice {
             Notice::AllPathsDown => self.target.all_paths_down.inc(),
             Notice::GaveUp(_) => self.target.given_up.inc(),
-            Notice::TakenAgain => {}
+            Notice::TakenAgain | Notice::Quirk { .. } => {}
             Notice::DownstreamProtocol(_) => self.target.protocol_errors.inc(),
             Notice::PathUp { path, .. }
             | Notice::PathDown { path, .. }
@@ -571,6 +582,7 @@ impl PathSeries {
             Notice::OutcomeUnknown { .. } => self.unknown.inc(),
             Notice::UnitBound { .. }
             | Notice::PathTrusted { .. }
+            | Notice::Quirk { .. }
             | Notice::DownstreamProtocol(_)
             | Notice::AllPathsDown
             | Notice::GaveUp(_)

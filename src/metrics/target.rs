@@ -3,6 +3,7 @@
 use super::labels::FENCES;
 use super::stall::{StallWatch, Turn};
 use super::{Contribution, Families, fanout_label};
+use crate::iscsi::quirk::Side;
 use crate::session::{Barriers, Cause, Fanout, FenceMethod, HeldBy, Notice, Session, Tally, Waits};
 use prometheus::{Counter, GaugeVec, Histogram, IntCounter};
 use std::collections::BTreeMap;
@@ -64,15 +65,6 @@ impl Terms {
             one
         })
     }
-}
-
-/// Who sent something.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Side {
-    /// The initiator.
-    Initiator,
-    /// The target.
-    Target,
 }
 
 fn held_label(by: HeldBy) -> &'static str {

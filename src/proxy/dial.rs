@@ -7,6 +7,7 @@
 use super::conn::{Conn, ConnError};
 use crate::config::{Local, PathConfig, Target};
 use crate::iscsi::framer::Receiver;
+use crate::iscsi::quirk::{Quirk, Quirks};
 use crate::iscsi::{LoginResponse, Pdu};
 use crate::login::chap::{Algorithm, Client, Credentials, Nonce};
 use crate::login::{InitiatorLogin, InitiatorStep, LoginError, LoginPlan, Negotiated, Proof};
@@ -175,16 +176,21 @@ pub async fn log_in(
 ) -> Result<(Conn, Negotiated), DialError> {
     let mut route = route.clone();
     let (mut redirects, mut narrow) = (0, false);
+    let mut quirks = Quirks::default();
     loop {
         let (mut machine, first) = InitiatorLogin::start_with(plan.clone(), proof(&route, narrow)?);
         match in_time(timing, converse(&mut conn, &mut machine, first)).await {
             Ok(InitiatorStep::Redirect { address, .. }) if redirects < MAX_REDIRECTS => {
                 tracing::info!(from = route.portal, to = address, "login redirected");
                 redirects += 1;
+                quirks = quirks.and(machine.quirks());
                 route.portal = address;
             }
             Ok(InitiatorStep::Redirect { address, .. }) => return Err(DialError::Redirects(address)),
-            Ok(InitiatorStep::Done(agreed)) => return Ok((conn, *agreed)),
+            Ok(InitiatorStep::Done(agreed)) => {
+                quirks = quirks.and(agreed.quirks);
+                return Ok((conn, Negotiated { quirks, ..*agreed }));
+            }
             Ok(InitiatorStep::Send(_)) => return Err(DialError::NotLogin),
             // tgt means SHA-1 by the number of SHA-256, and finds the answer wrong or too long.
             Err(DialError::Login(LoginError::Refused { class: 2, detail: 0 | 1 }))
@@ -192,6 +198,7 @@ pub async fn log_in(
             {
                 tracing::info!(portal = route.portal, "CHAP with SHA-256 refused: trying MD5");
                 narrow = true;
+                quirks.insert(Quirk::ChapAlgorithm);
             }
             Err(error) => return Err(error),
         }

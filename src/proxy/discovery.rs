@@ -241,6 +241,7 @@ mod tests {
             cmd_sn: CmdSn(7),
             max_cmd_sn: CmdSn(7 + WINDOW - 1),
             stat_sn: StatSn(100),
+            quirks: Default::default(),
         };
         let record =
             |name: &str| TargetRecord { name: name.into(), portals: vec![("10.0.0.1:3260".into(), 3)] };

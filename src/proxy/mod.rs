@@ -43,6 +43,7 @@ mod links;
 mod listener;
 mod mark;
 mod notice;
+mod oddities;
 pub mod operator;
 mod plan;
 pub mod probe;
@@ -66,6 +67,7 @@ use auto::Verdicts;
 use events::Events;
 use links::Links;
 use mark::Mark;
+use oddities::Oddities;
 use registry::Registry;
 use room::Room;
 use std::io;
@@ -152,6 +154,7 @@ struct Shared {
     verdicts: Verdicts,
     told: Told,
     tags: Tags,
+    oddities: Arc<Oddities>,
     orders: operator::Orders,
     events: Arc<Events>,
 }
@@ -181,6 +184,7 @@ impl Proxy {
         let state = Arc::new(Mutex::new(state));
         let verdicts = Verdicts::new(Arc::clone(&state));
         verdicts.ask_all(&config);
+        let oddities = Arc::new(Oddities::new(Arc::clone(&metrics)));
         let shared = Arc::new(Shared {
             config: ArcSwap::new(config),
             reloads: (tokio::sync::Mutex::new(()), watch::Sender::new(())),
@@ -203,6 +207,7 @@ impl Proxy {
             rate: Mutex::default(),
             told: Told::new(),
             tags: Tags::new(state),
+            oddities,
         });
         let (stop, stopped) = watch::channel(false);
         let mut listeners = JoinSet::new();

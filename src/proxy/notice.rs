@@ -1,8 +1,10 @@
 //! What the engine tells, as metrics, log lines and events.
 
 use super::events::{About, Events, Kind};
+use super::oddities::Oddities;
+use crate::iscsi::quirk::Side;
 use crate::iscsi::{FrameError, WireError};
-use crate::metrics::{SessionMetrics, Side};
+use crate::metrics::SessionMetrics;
 use crate::session::{Cause, Doubt, Exhausted, Notice, PathId, Session};
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,6 +13,7 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(super) struct Observer {
     metrics: SessionMetrics,
+    oddities: Arc<Oddities>,
     /// Names of the session's paths.
     paths: Vec<String>,
     /// Which of them could not be brought up; that is told once.
@@ -23,17 +26,23 @@ impl Observer {
     /// For a session with these paths, which `about` names.
     pub(super) fn new(
         metrics: SessionMetrics,
+        oddities: Arc<Oddities>,
         paths: Vec<String>,
         events: Arc<Events>,
         about: About,
     ) -> Self {
         let unreachable = vec![false; paths.len()];
-        Self { metrics, paths, unreachable, events, about }
+        Self { metrics, oddities, paths, unreachable, events, about }
     }
 
     /// Takes note of an event.
     pub(super) fn note(&mut self, notice: &Notice) {
         self.metrics.note(notice);
+        if let Notice::Quirk { path, quirk } = notice
+            && let Some(name) = self.paths.get(path.0)
+        {
+            self.oddities.met(Side::Target, name, *quirk);
+        }
         log(&self.paths, notice);
         if let Some((kind, path, text)) = event(notice)
             && self.is_news(kind, path)
@@ -142,9 +151,10 @@ fn event(notice: &Notice) -> Option<(Kind, Option<PathId>, String)> {
             return Some((Kind::GaveUp, None, "commands are answered BUSY".to_owned()));
         }
         Notice::TakenAgain => return Some((Kind::TakenAgain, None, String::new())),
-        Notice::IdentityProved { .. } | Notice::Completed { .. } | Notice::UnitAttentionAbsorbed { .. } => {
-            return None;
-        }
+        Notice::IdentityProved { .. }
+        | Notice::Completed { .. }
+        | Notice::UnitAttentionAbsorbed { .. }
+        | Notice::Quirk { .. } => return None,
     };
     Some((kind, Some(*path), text))
 }
@@ -209,6 +219,8 @@ fn log(paths: &[String], notice: &Notice) {
         Notice::TransitionRefused { path, lun, what } => {
             tracing::warn!(path = name(path), lun, what, "the target did not make the path active");
         }
+        // Counted and logged with those of all sessions.
+        Notice::Quirk { .. } => {}
         Notice::DownstreamProtocol(what) => tracing::warn!(what, "the initiator broke the protocol"),
         Notice::AllPathsDown => tracing::error!("no path works: commands are held"),
         Notice::GaveUp(Exhausted::Close) => {

@@ -228,6 +228,7 @@ impl Greeting {
             Err(end) => return self.ended(end).await,
         };
         self.shared.metrics.login(LoginResult::Discovery);
+        self.shared.oddities.shown_by_initiator(&agreed);
         let peer = self.conn.peer().map(|peer| peer.ip());
         let config = &self.config;
         let shows = |table: &Target, name: &str| access::shows(config, intent, peer, table, name);
@@ -429,6 +430,7 @@ async fn run(
     let metrics = shared.metrics.session(&target.name, names.iter().map(String::as_str), &terms);
     let home = PathId(leading.path);
     let local = conn.stream().local_addr().ok().map(|local| local.ip());
+    shared.oddities.shown_by_initiator(&agreed);
     let record = wanted.map_or_else(
         || shared.record(&target.name, local),
         |portal| shared.record_at(portal, &target, &agreed.initiator_name),
@@ -442,7 +444,13 @@ async fn run(
     let orders = (claim.stopped(), claim.killed());
     let links = shared.links.watch();
     let beside = Beside { links, asked };
-    let observer = Observer::new(metrics, names, Arc::clone(&shared.events), about.clone());
+    let observer = Observer::new(
+        metrics,
+        Arc::clone(&shared.oddities),
+        names,
+        Arc::clone(&shared.events),
+        about.clone(),
+    );
     let driver = Driver::new(engine, ways, conn, home, orders, beside, observer);
     claim.begins(worst);
     let how = match driver.run().await {

@@ -1,5 +1,6 @@
 //! What goes into and comes out of the engine.
 
+use crate::iscsi::quirk::Quirk;
 use crate::iscsi::text::KeyList;
 use crate::iscsi::{Lun, Pdu};
 use crate::login::{LoginPlan, Negotiated};
@@ -425,6 +426,13 @@ pub enum Notice {
         lun: u64,
         /// What it said.
         what: String,
+    },
+    /// The target has shown a quirk.
+    Quirk {
+        /// Path.
+        path: PathId,
+        /// Which.
+        quirk: Quirk,
     },
     /// The initiator broke the protocol.
     DownstreamProtocol(String),

@@ -14,7 +14,7 @@
 //! - `sequence`: CmdSN and StatSN of both sides.
 //! - `order`: which command waits for which. `select`: which path takes the next one.
 //! - `downstream`, `upstream`: what the initiator and the targets send. `own`: answers that only Braid wants.
-//!   `tmf`: task management.
+//!   `besides`: what targets send besides answers. `tmf`: task management.
 //! - `nexus`: upstream sessions and connections. `group`: where they lead. `leave`: logging them out.
 //! - `unit`: logical units: who they are, whether two nexuses show the same one, what binds them to home.
 //! - `attention`: unit attentions, each told once. `heard`: what each nexus has said. `deed`: what they tell of.
@@ -41,6 +41,7 @@ mod rules;
 mod again;
 pub mod api;
 mod attention;
+mod besides;
 mod caches;
 mod check;
 mod cleared;

@@ -399,6 +399,9 @@ impl Session {
                 target.next_cid = negotiated.cid.0;
             }
         }
+        for quirk in negotiated.quirks.iter() {
+            self.note(Notice::Quirk { path, quirk });
+        }
         let known = self.group_in(nexus).and_then(|g| g.tag);
         if let Some(slot) = self.paths.get_mut(path.0) {
             slot.group.tag = negotiated.tpgt.or(known);

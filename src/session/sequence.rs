@@ -116,6 +116,17 @@ impl Front {
 const MOST_SKIPPED: u32 = 256;
 const MISSING: &str = "a response is missing (StatSN)";
 
+/// How a response stands among those of its connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Arrival {
+    /// None with a later number came before.
+    InTime,
+    /// One with a later number came before.
+    Late,
+    /// It was taken before.
+    Again,
+}
+
 /// StatSN of one upstream connection.
 ///
 /// A skipped number is a lost response (R115), but not at once: istgt numbers some answers before it queues them behind
@@ -142,11 +153,14 @@ impl StatusNumbers {
         self.skipped.first().copied().unwrap_or(self.next)
     }
 
-    /// Books a response; false for one that was taken before.
-    pub(super) fn take(&mut self, number: StatSn) -> Result<bool, &'static str> {
+    /// Books a response.
+    pub(super) fn take(&mut self, number: StatSn) -> Result<Arrival, &'static str> {
         if number.is_before(self.next) {
             let late = self.skipped.iter().position(|skipped| *skipped == number);
-            return Ok(late.map(|at| self.skipped.remove(at)).is_some());
+            return Ok(late.map_or(Arrival::Again, |at| {
+                self.skipped.remove(at);
+                Arrival::Late
+            }));
         }
         if number.since(self.expected()) > MOST_SKIPPED {
             return Err(MISSING);
@@ -156,7 +170,7 @@ impl StatusNumbers {
             self.next = self.next.next();
         }
         self.next = number.next();
-        Ok(true)
+        Ok(Arrival::InTime)
     }
 
     /// Whether a ping should show that what was skipped still comes.
@@ -284,21 +298,22 @@ mod tests {
 
     #[test]
     fn skipped_numbers_must_come_before_the_echo_of_a_later_ping_r115() {
+        use Arrival::{Again, InTime, Late};
         let mut statuses = StatusNumbers::new(StatSn(u32::MAX));
         let taken = |statuses: &mut StatusNumbers, numbers: &[u32]| {
             numbers.iter().map(|n| statuses.take(StatSn(*n))).collect::<Vec<_>>()
         };
-        assert_eq!(taken(&mut statuses, &[1, u32::MAX, 1]), [Ok(true), Ok(true), Ok(false)]);
+        assert_eq!(taken(&mut statuses, &[1, u32::MAX, 1]), [Ok(InTime), Ok(Late), Ok(Again)]);
         assert_eq!(statuses.expected(), StatSn(0), "acknowledged is what came without a gap");
         assert!(statuses.wants_proof());
         statuses.proves(Itt(7));
-        assert_eq!(taken(&mut statuses, &[4, 0]), [Ok(true), Ok(true)]);
+        assert_eq!(taken(&mut statuses, &[4, 0]), [Ok(InTime), Ok(Late)]);
         assert_eq!(statuses.expected(), StatSn(2));
         assert_eq!(statuses.echoed(Itt(6)), Ok(()), "another ping");
         assert_eq!(statuses.echoed(Itt(7)), Ok(()), "what was skipped since may be behind its echo");
         assert!(statuses.wants_proof());
         statuses.proves(Itt(8));
-        assert_eq!(taken(&mut statuses, &[3]), [Ok(true)]);
+        assert_eq!(taken(&mut statuses, &[3]), [Ok(Late)]);
         assert_eq!(statuses.echoed(Itt(8)), Err(MISSING));
         assert_eq!(StatusNumbers::new(StatSn(0)).take(StatSn(MOST_SKIPPED + 1)), Err(MISSING));
     }

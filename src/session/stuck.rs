@@ -17,6 +17,7 @@ use super::api::{Cause, ConnId};
 use super::nexus::NexusState;
 use super::tasks::{Origin, Task};
 use crate::iscsi::TaskAttribute;
+use crate::iscsi::quirk::Quirk;
 use crate::scsi::Class;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,7 @@ impl Session {
         }
         for id in late {
             if self.conn(id).is_some() {
+                self.note_quirk(id, Quirk::CommandLost);
                 self.fail_conn(id, Cause::Protocol("a command stays unanswered".into()), now);
             }
         }

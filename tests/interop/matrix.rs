@@ -92,6 +92,10 @@ impl Half {
         for path in braid.paths() {
             assert!(end.bytes(path) > 0.0, "{path}\n{}\n{}", end.show(), braid.log());
         }
+        for (quirk, side) in [("markers", "initiator"), ("small_first_window", "target")] {
+            let met = end.sum("braid_quirks_total", &[("quirk", quirk), ("side", side)]);
+            assert!(met > 0.0, "{quirk}\n{}", end.show());
+        }
         assert_eq!(end.sum("braid_digest_errors_total", &[]), 0.0, "{}", end.show());
         assert_eq!(end.losses(), 0.0, "{}\n{}", end.show(), braid.log());
     }

@@ -232,7 +232,9 @@ impl AsInitiator {
             itt: Itt(words.number_or("itt", InitiatorLogin::itt(self.plan.cid).0)?),
             stat_sn,
             exp_cmd_sn: self.plan.cmd_sn,
-            max_cmd_sn: self.plan.cmd_sn.plus(setup::TARGET_WINDOW).minus(1),
+            max_cmd_sn: words
+                .number("maxcmdsn")?
+                .map_or_else(|| self.plan.cmd_sn.plus(setup::TARGET_WINDOW).minus(1), CmdSn),
             status_class: class,
             status_detail: detail,
             data: text(words),

@@ -114,6 +114,7 @@ pub(crate) fn notice(notice: &Notice) -> String {
         Notice::TransitionRefused { path, lun, what } => {
             format!("lun {lun} did not become active on path {}: {what}", path.0)
         }
+        Notice::Quirk { path, quirk } => format!("quirk on path {}: {}", path.0, quirk.row().name),
         Notice::DownstreamProtocol(what) => format!("initiator broke the protocol: {what}"),
         Notice::AllPathsDown => "all paths down".to_owned(),
         Notice::TakenAgain => "commands are taken again".to_owned(),
@@ -169,12 +170,17 @@ pub(crate) fn negotiated(n: &Negotiated) -> Vec<String> {
     let kind = if n.discovery { "discovery session" } else { "session" };
     let tpgt = n.tpgt.map(|tag| format!(" tpgt={tag}")).unwrap_or_default();
     let alias = n.target_alias.as_ref().map(|alias| format!(" alias={alias}")).unwrap_or_default();
-    vec![
+    let quirks: Vec<_> = n.quirks.iter().map(|quirk| quirk.row().name).collect();
+    let mut lines = vec![
         format!(
             "done: {kind} of {} with {:?}{tpgt}{alias} isid={} tsih={} cid={} cmdsn={} maxcmdsn={} statsn={}",
             n.initiator_name, n.target_name, n.isid, n.tsih.0, n.cid.0, n.cmd_sn, n.max_cmd_sn, n.stat_sn
         ),
         format!("done: {}", session(&n.session)),
         format!("done: {}", connection(&n.connection)),
-    ]
+    ];
+    if !quirks.is_empty() {
+        lines.push(format!("done: quirks {}", quirks.join(" ")));
+    }
+    lines
 }

@@ -69,6 +69,7 @@ pub(crate) fn plan() -> SessionPlan {
         cmd_sn: CmdSn(1),
         max_cmd_sn: CmdSn(TARGET_WINDOW),
         stat_sn: StatSn(1),
+        quirks: Default::default(),
     };
     let downstream = Negotiated { tsih: Tsih(1), cid: Cid(7), stat_sn: StatSn(1), ..home.clone() };
     let mut send_targets = KeyList::new();

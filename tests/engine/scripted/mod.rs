@@ -102,6 +102,7 @@ pub(crate) fn plan(fanout: Fanout, paths: usize) -> SessionPlan {
         cmd_sn: CmdSn(1),
         max_cmd_sn: CmdSn(32),
         stat_sn: StatSn(1),
+        quirks: Default::default(),
     };
     let downstream = Negotiated {
         session: SessionParams::default(),

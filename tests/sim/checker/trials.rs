@@ -72,6 +72,7 @@ impl Talk {
             cmd_sn: login.cmd_sn,
             max_cmd_sn: login.cmd_sn.plus(7),
             stat_sn: StatSn(u32::MAX - 1),
+            quirks: Default::default(),
         };
         let (stat_sn, cmd_sn) = (vec![negotiated.stat_sn; 4], login.cmd_sn);
         Self {

@@ -224,6 +224,7 @@ impl Target {
             cmd_sn: CmdSn(login.plan.cmd_sn.0),
             max_cmd_sn,
             stat_sn,
+            quirks: Default::default(),
         };
         self.effects.push_back(Effect::LoggedIn(login.conn, Box::new(negotiated)));
     }

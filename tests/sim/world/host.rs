@@ -685,6 +685,7 @@ impl World {
                 "notice: transition asked for"
             }
             Notice::TransitionRefused { .. } => "notice: transition refused",
+            Notice::Quirk { quirk, .. } => quirk.row().name,
             Notice::DownstreamProtocol(what) => panic!("P3: a rule kept was called broken: {what}"),
             Notice::AllPathsDown => "notice: all paths down",
             Notice::GaveUp(Exhausted::Busy) => {

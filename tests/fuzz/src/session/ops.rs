@@ -313,5 +313,6 @@ pub(super) fn logged_in(plan: &LoginPlan, sizes: Sizes, tpgt: u16, window: u32) 
         cmd_sn: plan.cmd_sn,
         max_cmd_sn: plan.cmd_sn.plus(window).minus(1),
         stat_sn: StatSn(1),
+        quirks: Default::default(),
     }
 }
