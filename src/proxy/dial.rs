@@ -82,19 +82,23 @@ pub fn local_address(portal: SocketAddr) -> io::Result<IpAddr> {
 pub struct Timing {
     /// Name resolution and TCP connect.
     pub connect: Duration,
+    /// The first answer to a login.
+    pub answer: Duration,
     /// One whole login.
     pub login: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(3), login: Duration::from_secs(15) }
+        let login = Duration::from_secs(15);
+        Self { connect: Duration::from_secs(3), answer: login, login }
     }
 }
 
 impl From<&Target> for Timing {
     fn from(target: &Target) -> Self {
-        Self { connect: target.connect_timeout, login: target.login_timeout }
+        let login = target.login_timeout;
+        Self { connect: target.connect_timeout, answer: login, login }
     }
 }
 
@@ -179,7 +183,7 @@ pub async fn log_in(
     let mut quirks = Quirks::default();
     loop {
         let (mut machine, first) = InitiatorLogin::start_with(plan.clone(), proof(&route, narrow)?);
-        match in_time(timing, converse(&mut conn, &mut machine, first)).await {
+        match in_time(timing.login, converse(&mut conn, &mut machine, first, timing.answer)).await {
             Ok(InitiatorStep::Redirect { address, .. }) if redirects < MAX_REDIRECTS => {
                 tracing::info!(from = route.portal, to = address, "login redirected");
                 redirects += 1;
@@ -246,21 +250,23 @@ pub(super) async fn connect_tcp(route: &Route, timing: &Timing) -> io::Result<Tc
 
 /// Bounds a conversation of a login.
 pub(super) async fn in_time<T>(
-    timing: &Timing,
+    limit: Duration,
     talk: impl Future<Output = Result<T, DialError>>,
 ) -> Result<T, DialError> {
-    tokio::time::timeout(timing.login, talk).await.unwrap_or(Err(DialError::Slow(timing.login)))
+    tokio::time::timeout(limit, talk).await.unwrap_or(Err(DialError::Slow(limit)))
 }
 
-/// Runs a login from this request to its end; never gives [`InitiatorStep::Send`].
+/// Runs a login from this request, which is answered within `soon`, to its end; never gives [`InitiatorStep::Send`].
 pub(super) async fn converse(
     conn: &mut Conn,
     machine: &mut InitiatorLogin,
-    mut request: Pdu,
+    request: Pdu,
+    soon: Duration,
 ) -> Result<InitiatorStep, DialError> {
+    let mut response = in_time(soon, ask(conn, request)).await?;
     loop {
-        match machine.handle(ask(conn, request).await?)? {
-            InitiatorStep::Send(next) => request = next,
+        match machine.handle(response)? {
+            InitiatorStep::Send(next) => response = ask(conn, next).await?,
             step @ InitiatorStep::Redirect { .. } => return Ok(step),
             InitiatorStep::Done(agreed) => {
                 conn.enter_full_feature(&agreed.connection);
@@ -394,7 +400,8 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::task::JoinSet;
 
-    const QUICK: Timing = Timing { connect: Duration::from_millis(500), login: Duration::from_millis(500) };
+    const HALF: Duration = Duration::from_millis(500);
+    const QUICK: Timing = Timing { connect: HALF, answer: HALF, login: HALF };
 
     fn plan() -> LoginPlan {
         LoginPlan {

@@ -66,7 +66,7 @@ pub(super) async fn prove(
                 return Err(upstream(SERVICE_UNAVAILABLE));
             }
         };
-        told = in_time(&way.timing, step(&mut conn, &mut machine, next)).await.map_err(|failure| {
+        told = in_time(way.timing.login, step(&mut conn, &mut machine, next)).await.map_err(|failure| {
             tracing::warn!(portal = way.route.portal, %failure, "no relayed login over this path");
             upstream(refusal(&failure).unwrap_or(SERVICE_UNAVAILABLE))
         })?;
@@ -80,7 +80,8 @@ impl Proved {
     /// What the initiator is to be told.
     pub(super) async fn finish(mut self, ways: &[Way]) -> Result<Leading, Refusal> {
         let way = ways.get(self.path).ok_or(SERVICE_UNAVAILABLE)?;
-        let talk = in_time(&way.timing, converse(&mut self.conn, &mut self.machine, self.next));
+        let whole = way.timing.login;
+        let talk = in_time(whole, converse(&mut self.conn, &mut self.machine, self.next, whole));
         let done = talk.await.and_then(|step| match step {
             InitiatorStep::Done(agreed) => require_digests(way, &agreed).map(|()| agreed),
             InitiatorStep::Send(_) => Err(DialError::NotLogin),
@@ -149,7 +150,7 @@ async fn begin(ways: &[Way], plan: &LoginPlan, words: &KeyList, wish: bool) -> R
             Ok(mut conn) => {
                 let (mut machine, first) =
                     InitiatorLogin::start_with(plan.clone(), Proof::Relayed(words.clone(), wish));
-                match in_time(&way.timing, step(&mut conn, &mut machine, first)).await {
+                match in_time(race.timing(way).answer, step(&mut conn, &mut machine, first)).await {
                     Ok(told) => return Ok(Begun { conn, machine, told, path }),
                     Err(failure) => failure,
                 }
@@ -157,6 +158,7 @@ async fn begin(ways: &[Way], plan: &LoginPlan, words: &KeyList, wish: bool) -> R
             Err(failure) => failure,
         };
         tracing::warn!(portal = way.route.portal, %failure, "no relayed login over this path");
+        race.lost(path, &failure);
         refused = refused.or_else(|| refusal(&failure));
     }
     Err(upstream(refused.unwrap_or(SERVICE_UNAVAILABLE)))

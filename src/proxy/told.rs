@@ -34,7 +34,8 @@ const SCARCE: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_millis(300);
 
 /// How long asking may take: the initiator waits for it.
-const ASKING: Timing = Timing { connect: Duration::from_secs(2), login: Duration::from_secs(3) };
+const ASKING: Timing =
+    Timing { connect: Duration::from_secs(2), answer: Duration::from_secs(3), login: Duration::from_secs(3) };
 
 /// How long to wait for a first answer.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -4,7 +4,7 @@ use crate::rig::{
     BLOCK, Client, Rig, TARGET, assert_closed, bounded, pattern, plan, refusal, send_raw, start, stranger,
 };
 use braid::iscsi::{Cid, Isid, Pdu, Tsih};
-use braid::lab::target::TargetOptions;
+use braid::lab::target::{RamTarget, TargetOptions};
 use braid::login::{InitiatorLogin, LoginKind, LoginPlan, SessionParams};
 use braid::proxy::conn::ConnError;
 use std::time::Duration;
@@ -145,6 +145,21 @@ async fn a_dead_first_path_does_not_keep_the_initiator_out() {
         let (proxy, _) = start("", &portals, "login_timeout = \"500ms\"\nfence_time = \"1s\"").await;
         let mut client = Client::login(proxy.addresses()[0], 1).await.unwrap();
         assert_eq!(client.read(0, 8).await.status, 0);
+    })
+    .await;
+}
+
+/// It takes connections and says nothing: a portal whose system lives and whose target hangs. Initiators have no patience for
+/// a whole timeout of Braid's (open-iscsi has 15 s for its login), and begin anew with the same path each time.
+#[tokio::test]
+async fn a_first_path_that_never_answers_does_not_keep_the_initiator_out() {
+    bounded(async {
+        let target = RamTarget::start(TargetOptions::loopback(1)).await.unwrap();
+        let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let portals = [mute.local_addr().unwrap(), target.addresses()[0]];
+        let (proxy, _) = start("", &portals, "login_timeout = \"1h\"\nfence_time = \"1s\"").await;
+        let mut client = Client::login(proxy.addresses()[0], 1).await.unwrap();
+        assert_eq!(client.read(0, 1).await.status, 0);
     })
     .await;
 }

@@ -91,6 +91,11 @@ fn ipxe_boots_with_a_first_path_that_is_silent() {
 }
 
 #[test]
+fn ipxe_boots_with_a_first_path_that_never_answers() {
+    boots_with_the_first_path(Cut::Mute);
+}
+
+#[test]
 fn ipxe_boots_with_a_first_path_that_refuses() {
     boots_with_the_first_path(Cut::Reset);
 }

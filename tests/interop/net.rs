@@ -76,6 +76,8 @@ pub(crate) enum Cut {
     DropIn,
     /// Those to the target vanish.
     DropOut,
+    /// Connections can be made, but what is said to the target vanishes; to a target that is no guest.
+    Mute,
     /// So many of a hundred vanish in each direction; to a guest none, but twice as many from it.
     Loss(u8),
 }
@@ -91,6 +93,7 @@ impl Cut {
             Self::Drop => (drop(), drop()),
             Self::DropIn => (drop(), pass()),
             Self::DropOut => (pass(), drop()),
+            Self::Mute => (pass(), "meta length > 80 drop".to_owned()),
             Self::Loss(part) if guest => (some(2 * part), pass()),
             Self::Loss(part) => (some(part), some(part)),
         }
