@@ -17,6 +17,7 @@
 //! - [`intercept`]: initiators that go to the target's own addresses, and are carried by Braid on the way.
 //! - [`matrix`]: every combination of login parameters, asked for by the kernel's initiator.
 //! - [`boot`]: a machine whose firmware boots over Braid with the first path dead.
+//! - [`quirks`]: what targets do besides the standard, by the names that Braid has for it.
 //! - [`neighbour`]: a second initiator, straight at the target, resets, reserves and preempts under load.
 //!
 //! Fixtures ([`target`], [`lio`], [`uml`], [`braid`], [`stage`]) own their files, addresses and processes and end with the test; a failed
@@ -41,6 +42,7 @@ mod neighbour;
 mod net;
 mod outcome;
 mod process;
+mod quirks;
 mod setup;
 mod sg;
 mod stage;
