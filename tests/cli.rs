@@ -217,6 +217,12 @@ fn a_running_braid_is_asked_and_told() {
     assert!(said(&["status"]).1.contains("path left 127.0.0.1:1  taken out"));
     let status: serde_json::Value = serde_json::from_str(&said(&["status", "--json"]).1).unwrap();
     assert_eq!(status["targets"][0]["paths"][0]["out"], true);
+    let (code, told) = said(&["explain"]);
+    let expected = "the next session: several sessions (there is one path that Braid can log in over by itself)\n  path left 127.0.0.1:1, taken out\n  no session";
+    assert!(code == Some(0) && told.contains(expected), "{told}");
+    let told: serde_json::Value = serde_json::from_str(&said(&["explain", "--json"]).1).unwrap();
+    assert_eq!((&told["mode"], &told["paths"][0]["out"]), (&"auto".into(), &true.into()));
+    assert_eq!(said(&["explain", "iqn.other"]).0, Some(1));
     assert_eq!(said(&["path", "restore", "left"]).0, Some(0));
     assert_eq!(said(&["path", "weight", "left", "3"]).0, Some(0));
     assert_eq!(said(&["give-up"]).0, Some(0));

@@ -8,6 +8,7 @@
 //! | `POST /v1/targets/TARGET/paths/PATH/restore` | gives it back |
 //! | `POST /v1/targets/TARGET/paths/PATH/weight` | changes its weight |
 //! | `POST /v1/targets/TARGET/give-up` | no longer waits for a path |
+//! | `GET /v1/targets/TARGET/explain` | why things are as they are with a target ([`super::explain::Explanation`]) |
 //! | `POST /v1/reload` | reads the configuration again and changes to it; takes a [`view::ReloadOrder`] |
 //! | `GET /v1/events?after=NUMBER&wait=SECONDS` | what happened after that event; waits for it if need be ([`view::News`]) |
 //! | `GET /v1/openapi.json` | all this for machines |
@@ -16,6 +17,7 @@
 //! 409 (a session needs the path) or 422 (a weight that is none), with [`view::Refused`]. Reading again answers with [`view::Reloaded`] or with 409 (something
 //! cannot be changed now) or 422 (the file is wrong, or there is none).
 
+use super::explain::Explanation;
 use super::view;
 use crate::proxy::operator::{Operator, PathOrder, Refused};
 use crate::proxy::reload::NotReloaded;
@@ -96,6 +98,7 @@ fn router(operator: Operator) -> Router {
         .route("/v1/status", get(show_status))
         .route("/v1/targets/{target}/paths/{path}/{order}", post(order_path))
         .route("/v1/targets/{target}/give-up", post(give_up))
+        .route("/v1/targets/{target}/explain", get(explain_target))
         .route("/v1/reload", post(reload))
         .route("/v1/events", get(tell_events))
         .route("/v1/openapi.json", get(([(header::CONTENT_TYPE, "application/json")], OPENAPI)))
@@ -158,6 +161,13 @@ async fn reload(State(operator): State<Operator>, asked: Option<Json<view::Reloa
             let changes = changes.into_iter().map(view::Change::from).collect();
             (code, Json(view::Refused { error, changes })).into_response()
         }
+    }
+}
+
+async fn explain_target(State(operator): State<Operator>, Path(target): Path<String>) -> Response {
+    match operator.explain(&target).await {
+        Ok(told) => Json(Explanation::from(told)).into_response(),
+        Err(refused) => refusal(StatusCode::NOT_FOUND, refused.to_string()),
     }
 }
 

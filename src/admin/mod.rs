@@ -5,6 +5,7 @@
 //! well: Braid connects when an initiator does, so nothing is known of them and nobody waits for them.
 
 pub mod control;
+pub mod explain;
 pub mod view;
 
 use crate::metrics::{Metrics, TargetHealth};

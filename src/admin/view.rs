@@ -89,6 +89,10 @@ pub struct Path {
     pub oldest_seconds: Option<f64>,
     /// Weight.
     pub weight: u32,
+    /// Tag of its portal group, as far as that is known.
+    pub group: Option<u16>,
+    /// When it is tried again, if it is down.
+    pub retry_seconds: Option<f64>,
 }
 
 /// The body of an order.
@@ -296,5 +300,7 @@ fn path_of(name: &str, path: &session::PathStatus) -> Path {
         commands: path.commands,
         oldest_seconds: path.oldest.map(|time| time.as_secs_f64()),
         weight: path.weight,
+        group: path.group,
+        retry_seconds: path.retry_in.map(|time| time.as_secs_f64()),
     }
 }

@@ -101,6 +101,14 @@ What a session has no other path for is refused, unless --force is given. It las
 Braid keeps the latest 1792 events, and beside them 256 logins that were refused. Times are UTC. With --json each event is one
 line; {\"missed\": N} is said where a follower was too slow.")]
     Events(Events),
+    /// Say why things are as they are with a target: which fan-out, what is guaranteed, what each path may do and why no more.
+    #[command(after_help = "Examples:
+  braid explain iqn.2003-01.org.example:disk
+  braid explain --json | jq '.sessions[].units[].paths[] | select(.may == \"nothing\")'
+
+Shows what the probe found out step by step, what is remembered over restarts, and for each unit what of its commands may go
+over which path: state, suspicion, identity, reservations, access state (ALUA).")]
+    Explain(Explain),
     /// Let a running Braid read its configuration file again, and change to it without disturbing a session.
     #[command(after_help = "Examples:
   braid reload --check                 what would change, and when it would take effect
@@ -200,6 +208,20 @@ pub struct Events {
     /// Of this target alone.
     #[arg(long, value_name = "IQN")]
     pub target: Option<String>,
+    /// Which Braid.
+    #[command(flatten)]
+    pub running: Running,
+}
+
+/// Settings of `explain`.
+#[derive(Args, Debug)]
+pub struct Explain {
+    /// Which target; needed if several are configured.
+    #[arg(value_name = "TARGET")]
+    pub target: Option<String>,
+    /// Print everything as JSON, in the shape of the interface (GET /v1/openapi.json).
+    #[arg(long)]
+    pub json: bool,
     /// Which Braid.
     #[command(flatten)]
     pub running: Running,

@@ -8,6 +8,7 @@
 //! - [`control`]: how a running Braid stands, and orders for it.
 //! - [`intercept`]: the rules that bring connections here.
 //! - [`events`]: what happened in a running Braid.
+//! - [`explain`]: why things are as they are with a target.
 //! - [`reload`]: a running Braid changes to another configuration.
 //! - [`demo`]: a link is cut, and nothing is lost.
 //! - [`log`]: log lines.
@@ -26,6 +27,7 @@ pub mod control;
 pub mod demo;
 pub mod events;
 pub mod exit;
+pub mod explain;
 pub mod flags;
 pub mod intercept;
 pub mod log;
@@ -74,6 +76,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Status(asked) => control::status(&asked).map(|text| print!("{text}")),
         Command::Path(asked) => control::path(&asked.order).map(|text| print!("{text}")),
         Command::Events(asked) => events::events(&asked),
+        Command::Explain(asked) => explain::explain(&asked).map(|text| print!("{text}")),
         Command::Reload(asked) => reload::reload(&asked).map(|text| print!("{text}")),
         Command::GiveUp(asked) => control::give_up(&asked).map(|text| print!("{text}")),
         Command::Probe(asked) => ask::probe(&asked).map(|table| print!("{table}")),

@@ -20,6 +20,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+/// What a probe has come to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Probed {
+    /// There was none, or it found nothing out.
+    Not,
+    /// It is under way.
+    UnderWay,
+    /// This.
+    Settled(Arc<Verdict>),
+}
+
 /// How long a login waits for a probe: long enough for one of a target that takes a second for each login (istgt), so
 /// that the first session behind it is like all others, and half of what initiators allow for a login.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -108,6 +119,22 @@ impl Verdicts {
         }
     }
 
+    /// What is known of a name upstream, and where that is kept. Nothing is asked for.
+    pub(super) fn known(&self, name: &str) -> Probed {
+        let slot = lock(&self.targets).get(name).cloned();
+        let knowledge = slot.map_or(Knowledge::None(None), |slot| slot.borrow().clone());
+        match knowledge {
+            Knowledge::None(_) => Probed::Not,
+            Knowledge::Asking => Probed::UnderWay,
+            Knowledge::Settled(verdict) => Probed::Settled(verdict),
+        }
+    }
+
+    /// The file with what is remembered.
+    pub(super) fn state(&self) -> MutexGuard<'_, StateFile> {
+        lock(&self.state)
+    }
+
     /// The portal group tag that a probe met.
     pub(super) fn tpgt(&self, target: &str) -> Option<u16> {
         let slot = lock(&self.targets).get(target).cloned()?;
@@ -156,7 +183,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The names upstream with which there is something to choose: several paths lead to each. A target whose authentication
 /// is relayed lets Braid in over those paths only for which it has credentials of its own.
-fn open(target: &Target) -> BTreeSet<&str> {
+pub(super) fn open(target: &Target) -> BTreeSet<&str> {
     let auto = target.mode == Mode::Auto;
     let own = |path: &&PathConfig| target.chap != Chap::Relay || path.credentials.is_some();
     let ways = |name: &str| target.paths.iter().filter(own).filter(|path| path.target == name).count();

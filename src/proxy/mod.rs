@@ -27,7 +27,7 @@
 //! how the configuration changes. Inside a process bind to port 0 and ask for [`Proxy::addresses`].
 
 mod access;
-mod auto;
+pub mod auto;
 pub mod catalogue;
 pub mod clock;
 pub mod conn;
@@ -36,6 +36,7 @@ pub mod discover;
 mod discovery;
 mod errand;
 pub mod events;
+pub mod explain;
 mod intercept;
 mod kernel;
 mod leading;

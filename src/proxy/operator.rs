@@ -12,7 +12,7 @@ use super::registry::Key;
 use super::reload::Terms;
 use crate::config::{Source, Target};
 use crate::iscsi::Tsih;
-use crate::session::{Barriers, Control, Fanout, FenceMethod, PathId, PathState, Status};
+use crate::session::{Barriers, Control, Fanout, FenceMethod, PathId, PathState, Status, UnitStatus};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -137,6 +137,14 @@ impl Basis {
     }
 }
 
+impl Basis {
+    /// The word for how ghosts are fenced.
+    #[must_use]
+    pub fn fence_word(&self) -> String {
+        format!("{:?}", self.fence).to_lowercase()
+    }
+}
+
 impl fmt::Display for Basis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fanout = match self.fanout {
@@ -147,7 +155,7 @@ impl fmt::Display for Basis {
             Barriers::Strict => "strict",
             Barriers::Native => "native",
         };
-        let fence = format!("{:?}", self.fence).to_lowercase();
+        let fence = self.fence_word();
         let time = humantime::format_duration(self.fence_time);
         write!(f, "{fanout} ({}); barriers {barriers}, fence {fence} (fence time {time})", self.why)
     }
@@ -158,6 +166,8 @@ impl fmt::Display for Basis {
 pub(super) enum Asked {
     /// How it stands.
     Status(oneshot::Sender<Status>),
+    /// What its units may do over which path.
+    Units(oneshot::Sender<Vec<UnitStatus>>),
     /// An order.
     Control(Control),
     /// The configuration has changed.
@@ -183,6 +193,11 @@ impl Orders {
             PathOrder::Restore => standing.out = false,
             PathOrder::Weigh(weight) => standing.weight = Some(weight),
         }
+    }
+
+    /// The weight that was ordered for a path.
+    pub(super) fn weight(&self, target: &str, path: &str) -> Option<u32> {
+        self.of(target, path).weight
     }
 
     fn of(&self, target: &str, path: &str) -> Standing {
@@ -230,9 +245,18 @@ impl Desk {
     }
 
     async fn status(&self) -> Option<Status> {
+        self.ask(Asked::Status).await
+    }
+
+    /// What its units may do; nothing if it does not answer.
+    pub(super) async fn units(&self) -> Vec<UnitStatus> {
+        self.ask(Asked::Units).await.unwrap_or_default()
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Asked) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         let asked = async {
-            self.sender.send(Asked::Status(answer)).await.ok()?;
+            self.sender.send(question(answer)).await.ok()?;
             answered.await.ok()
         };
         tokio::time::timeout(PATIENCE, asked).await.ok().flatten()
@@ -297,24 +321,12 @@ impl Operator {
     }
 
     async fn sessions(&self, target: &str) -> Vec<SessionStatus> {
-        let asked = self.desks(target).into_iter().map(|(key, tsih, desk)| async move {
-            let standing = match &desk {
-                Some(desk) => desk.status().await.map(|status| (Arc::clone(&desk.paths), status)),
-                None => None,
-            };
-            SessionStatus {
-                initiator: key.initiator,
-                peer: desk.and_then(|desk| desk.peer),
-                isid: data_encoding::HEXLOWER.encode(&key.isid.0),
-                tsih: tsih.0,
-                standing,
-            }
-        });
+        let asked = self.desks(target).into_iter().map(session_status);
         futures_util::future::join_all(asked).await
     }
 
     /// Sessions of a target, but for discovery sessions.
-    fn desks(&self, target: &str) -> Vec<(Key, Tsih, Option<Desk>)> {
+    pub(super) fn desks(&self, target: &str) -> Vec<(Key, Tsih, Option<Desk>)> {
         let all = self.shared.registry.desks();
         all.into_iter().filter(|(key, ..)| key.target == target && key.portal.is_none()).collect()
     }
@@ -399,7 +411,7 @@ impl Operator {
         &self.shared.events
     }
 
-    fn target(&self, name: &str) -> Result<Known, Refused> {
+    pub(super) fn target(&self, name: &str) -> Result<Known, Refused> {
         let mut known = self.known();
         match known.iter().position(|target| target.name == name) {
             Some(at) => Ok(known.swap_remove(at)),
@@ -412,10 +424,25 @@ impl Operator {
 }
 
 /// A target that orders may be about.
-struct Known {
-    name: String,
+pub(super) struct Known {
+    pub(super) name: String,
     /// Its paths: name and portal.
-    paths: Vec<(String, String)>,
+    pub(super) paths: Vec<(String, String)>,
+}
+
+/// How a session stands.
+pub(super) async fn session_status((key, tsih, desk): (Key, Tsih, Option<Desk>)) -> SessionStatus {
+    let standing = match &desk {
+        Some(desk) => desk.status().await.map(|status| (Arc::clone(&desk.paths), status)),
+        None => None,
+    };
+    SessionStatus {
+        initiator: key.initiator,
+        peer: desk.and_then(|desk| desk.peer),
+        isid: data_encoding::HEXLOWER.encode(&key.isid.0),
+        tsih: tsih.0,
+        standing,
+    }
 }
 
 fn list<'n>(names: impl Iterator<Item = &'n String>) -> String {

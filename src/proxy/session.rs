@@ -318,6 +318,7 @@ impl Driver {
                 match what {
                     // Whoever asked may have lost patience.
                     Asked::Status(answer) => drop(answer.send(self.engine.status(now))),
+                    Asked::Units(answer) => drop(answer.send(self.engine.units())),
                     Asked::Control(control) => self.feed(Event::Control(control), now),
                     Asked::Retune(terms) => self.retune(&terms, now),
                 }

@@ -126,6 +126,44 @@ impl Verdict {
         self.second == Second::Joined && self.is_final() && !self.mcs_ok()
     }
 
+    /// What was found out, step by step, in words.
+    #[must_use]
+    pub fn steps(&self) -> Vec<String> {
+        let Product { tpgt, vendor, product, revision } = &self.product;
+        let group = tpgt.map_or_else(|| "unknown".to_owned(), |tag| tag.to_string());
+        let mut steps = vec![
+            format!("it is {vendor} {product} {revision}, portal group {group}"),
+            format!("it grants MaxConnections={}", self.max_connections),
+        ];
+        steps.extend(self.product.hazard().map(str::to_owned));
+        steps.push(match &self.second {
+            Second::NotAllowed => "no second connection was tried".to_owned(),
+            Second::Hazardous => "no second connection was tried, as it may not survive one".to_owned(),
+            Second::Joined => "a second connection joined the session".to_owned(),
+            Second::Refused(why) => format!("it refused a second connection: {why}"),
+            Second::Unreachable(why) => format!("a second connection could not be made: {why}"),
+            Second::OtherGroup(tag) => format!("the second portal is in portal group {tag}"),
+        });
+        if self.second == Second::Joined {
+            let order = match self.order {
+                Order::Unknown => "order across connections could not be tested",
+                Order::Held => "a command waits for its predecessor on another connection",
+                Order::RanEarly => "a command runs before its predecessor on another connection",
+                Order::Stuck => "a command stays unanswered after its predecessor has come",
+                Order::Closed => "it closes a connection when a predecessor is late",
+            };
+            let loss = match self.loss {
+                Loss::Unknown => "what the loss of a connection does could not be tested",
+                Loss::Rejoins => "when a connection is lost the session lives on, and another may join",
+                Loss::Shrinks => "when a connection is lost the session lives on, but no other may join",
+                Loss::EndsSession => "when a connection is lost the whole session ends",
+                Loss::Stuck => "when a connection is lost the session answers no more",
+            };
+            steps.extend([order.to_owned(), loss.to_owned()]);
+        }
+        steps
+    }
+
     /// Why not, if not.
     #[must_use]
     pub fn objection(&self) -> Option<&'static str> {
@@ -204,6 +242,21 @@ impl StateFile {
     #[must_use]
     pub fn recall(&self, target: &str, product: &Product) -> Option<&Verdict> {
         self.content.verdicts.iter().find(|verdict| verdict.target == target && verdict.product == *product)
+    }
+
+    /// Everything that is remembered of a target: verdicts, and tags with the places where they are told.
+    #[must_use]
+    pub fn of(&self, target: &str) -> (Vec<Verdict>, BTreeMap<String, u16>) {
+        let verdicts = self.content.verdicts.iter().filter(|verdict| verdict.target == target);
+        let at_portal = format!("/{target}");
+        let tags = self.content.tags.iter().filter(|(key, _)| *key == target || key.ends_with(&at_portal));
+        (verdicts.cloned().collect(), tags.map(|(key, tag)| (key.clone(), *tag)).collect())
+    }
+
+    /// Where it is kept.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// Keeps a verdict in place of an older one on the same target and portal group, and writes the file.

@@ -80,6 +80,7 @@ mod watch;
 pub use api::*;
 pub use operator::{PathState, PathStatus, Status};
 pub use tally::{HeldBy, Tally, Waits};
+pub use unit::{MOST_TOLD, Share, UnitStatus};
 
 use crate::iscsi::text::TextCollector;
 use crate::iscsi::{Lun, Pdu, TaskManagementRequest};

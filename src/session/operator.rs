@@ -5,7 +5,7 @@
 //! is for the operator's tools to ask first ([`Session::carries_beside`]): the engine does what it is told.
 
 use super::Session;
-use super::api::{Cause, ConnId, Control, Fanout, How, PathId, Tuning};
+use super::api::{Cause, ConnId, Control, Doubt, Fanout, How, PathId, Tuning};
 use super::nexus::{ConnState, HOME};
 use crate::path::select::Selector;
 use std::time::{Duration, Instant};
@@ -42,6 +42,12 @@ pub struct PathStatus {
     pub oldest: Option<Duration>,
     /// Weight, for the policies that use one.
     pub weight: u32,
+    /// What makes it suspect.
+    pub doubt: Option<Doubt>,
+    /// When it is tried again, if it is down.
+    pub retry_in: Option<Duration>,
+    /// Tag of its portal group, as far as that is known.
+    pub group: Option<u16>,
 }
 
 /// What is shown of a session.
@@ -158,6 +164,8 @@ impl Session {
         let of_path = runs.filter(|run| conns().any(|c| c.id == run.conn));
         let oldest = of_path.map(|run| run.sent_at).min();
         let out = self.paths.get(path.0).is_some_and(|slot| slot.out);
+        let retry_at = self.paths.get(path.0).and_then(|slot| slot.retry_at);
+        let retry_at = retry_at.filter(|_| !out && conns().next().is_none());
         let none = if out { PathState::Out } else { PathState::Down };
         let state = |c: &super::nexus::Conn| match c.state {
             ConnState::Opening => PathState::Opening,
@@ -174,6 +182,9 @@ impl Session {
             commands: self.in_flight(path),
             oldest: oldest.map(|at| now.saturating_duration_since(at)),
             weight: self.loads.get(path.0).map_or(1, |load| load.weight),
+            doubt: conns().find_map(|c| c.health.doubt()),
+            retry_in: retry_at.map(|at| at.saturating_duration_since(now)),
+            group: self.group_of(path).and_then(|group| group.tag),
         }
     }
 }

@@ -34,6 +34,11 @@ impl Control {
         self.stale
     }
 
+    /// Why further nexuses may not be used, by what the page says.
+    pub(super) fn binds(&self) -> Option<&'static str> {
+        self.page.binds()
+    }
+
     /// Whether further nexuses may be used.
     pub(super) const fn may_spread(&self) -> bool {
         !self.stale && self.page.binds().is_none()

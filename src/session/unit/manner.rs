@@ -56,6 +56,11 @@ impl Manner {
         !self.naca
     }
 
+    /// Whether the initiator has bound it to home.
+    pub(super) const fn is_bound(&self) -> bool {
+        self.naca
+    }
+
     /// Whether all commands go over the same connection.
     const fn is_single_file(&self) -> bool {
         self.naca || matches!(self.kind, Kind::Zoned | Kind::Other)

@@ -6,6 +6,7 @@
 //! - `reservation`: what binds a unit to the nexus that reserved it. `registration`, `replicas`: persistent registrations,
 //!   the same on every nexus. `collapse`: what the initiator is shown of them.
 //! - `access`: through which ports its medium can be reached. `transition`: making it reachable.
+//! - `explain`: what an operator is told of all that.
 //! - `echo`: what nexuses report that nobody needs to hear.
 //!
 //! Home is asked for a unit's name at its first command: should home move to another path, it must be the same unit there,
@@ -16,6 +17,7 @@ mod change;
 mod collapse;
 mod control;
 mod echo;
+mod explain;
 mod facts;
 mod inquire;
 mod inventory;
@@ -28,6 +30,7 @@ mod transition;
 
 pub(super) use access::Grade;
 pub(super) use echo::Echo;
+pub use explain::{MOST_TOLD, Share, UnitStatus};
 pub(super) use inquire::Check;
 pub(super) use inventory::Inventory;
 pub(super) use manner::Repeat;
