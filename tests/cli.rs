@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
@@ -295,6 +295,38 @@ fn a_running_braid_reads_its_configuration_again() {
     let (code, told) = said(&[]);
     assert!(code == Some(64) && told.contains("started without a file"), "{told}");
     drop(flags_only);
+}
+
+#[test]
+fn top_shows_one_table_or_many_until_it_is_told_to_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("control.sock").display().to_string();
+    let _running = Running::start(&socket);
+    let output = braid(&["top", "--once", "--socket", &socket]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let row = "  left        0 B        0 B         0          -          0  -\n";
+    assert!(output.status.code() == Some(0) && text.ends_with(row), "{text}");
+    assert_eq!(code(&["top", "--socket", &socket]), 64, "that is no terminal");
+    // What a terminal shows, and takes.
+    let command = format!("{} top --socket {socket}", env!("CARGO_BIN_EXE_braid"));
+    let mut terminal = Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut shown = Vec::new();
+    let mut out = terminal.stdout.take().unwrap();
+    while !shown.ends_with(b"STATE") {
+        let mut byte = [0];
+        out.read_exact(&mut byte).unwrap();
+        shown.extend(byte);
+    }
+    terminal.stdin.take().unwrap().write_all(b"q").unwrap();
+    out.read_to_end(&mut shown).unwrap();
+    assert_eq!(terminal.wait().unwrap().code(), Some(0));
+    let shown = String::from_utf8_lossy(&shown);
+    assert!(shown.contains("\u{1b}[?1049h") && shown.trim_end().ends_with("\u{1b}[?25h"), "{shown:?}");
 }
 
 #[test]

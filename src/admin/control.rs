@@ -107,8 +107,7 @@ fn router(operator: Operator) -> Router {
 }
 
 async fn show_status(State(operator): State<Operator>) -> Json<view::Status> {
-    let targets = operator.status().await.into_iter().map(view::Target::from).collect();
-    Json(view::Status { version: env!("CARGO_PKG_VERSION").to_owned(), targets })
+    Json(view::Status::of(&operator).await)
 }
 
 async fn order_path(

@@ -3,6 +3,7 @@
 //! Times are in seconds, sizes in bytes. Fields are added, never renamed, within `/v1`.
 
 use crate::config::diff::Effect;
+use crate::metrics::Carried;
 use crate::proxy::{events, operator, reload};
 use crate::session;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub struct Status {
     /// Version of the Braid that answers.
     pub version: String,
+    /// How long it has run.
+    pub uptime_seconds: f64,
     /// Its targets.
     pub targets: Vec<Target>,
 }
@@ -36,6 +39,30 @@ pub struct ConfiguredPath {
     pub portal: String,
     /// Taken out by the operator, for all sessions.
     pub out: bool,
+    /// What it has carried since Braid started; nothing for those of discovered paths that are not counted by themselves.
+    pub totals: Option<Totals>,
+}
+
+/// What a path has carried.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct Totals {
+    /// Payload read.
+    pub read_bytes: u64,
+    /// Payload written.
+    pub written_bytes: u64,
+    /// Commands completed.
+    pub commands: u64,
+    /// Time from their arrival to their status, in sum.
+    pub command_seconds: f64,
+}
+
+impl Status {
+    /// How everything stands now.
+    pub async fn of(operator: &operator::Operator) -> Self {
+        let targets = operator.status().await.into_iter().map(Target::from).collect();
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Self { version, uptime_seconds: operator.uptime().as_secs_f64(), targets }
+    }
 }
 
 /// A session.
@@ -246,7 +273,18 @@ impl From<reload::Placed> for Change {
 
 impl From<operator::TargetStatus> for Target {
     fn from(target: operator::TargetStatus) -> Self {
-        let path = |(name, portal, out)| ConfiguredPath { name, portal, out };
+        let totals = |carried: Carried| Totals {
+            read_bytes: carried.read,
+            written_bytes: carried.written,
+            commands: carried.commands,
+            command_seconds: carried.time.as_secs_f64(),
+        };
+        let path = |path: operator::PathStanding| ConfiguredPath {
+            name: path.name,
+            portal: path.portal,
+            out: path.out,
+            totals: path.carried.map(totals),
+        };
         Self {
             name: target.name,
             paths: target.paths.into_iter().map(path).collect(),

@@ -39,6 +39,13 @@ pub(super) fn fetch_status(running: &Running) -> Result<view::Status, Failure> {
     ask(running, Method::GET, "/v1/status", NOTHING)
 }
 
+/// Lets time pass.
+pub(super) fn pause(time: Duration) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.context("cannot start the runtime")?.block_on(async { tokio::time::sleep(time).await });
+    Ok(())
+}
+
 /// The body of a request that has none.
 pub(super) const NOTHING: Option<&()> = None;
 

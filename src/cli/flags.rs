@@ -92,6 +92,15 @@ Asks over the control socket (`control` in the configuration), which root and th
 
 What a session has no other path for is refused, unless --force is given. It lasts until Braid ends.")]
     Path(PathCommand),
+    /// Watch what the paths of a running Braid carry: rates, times, commands in flight and state, second by second.
+    #[command(after_help = "Examples:
+  braid top                            until q or Ctrl-C
+  braid top --once                     one table, for scripts
+  braid top --interval 10              ten seconds' means
+
+TIME is the mean time of the commands that completed, from arrival to status. A path may be in different states in
+different sessions; then they are counted.")]
+    Top(Top),
     /// Show what happened in a running Braid: paths lost and back, failovers with their stall, logins refused, orders.
     #[command(after_help = "Examples:
   braid events
@@ -208,6 +217,20 @@ pub struct Events {
     /// Of this target alone.
     #[arg(long, value_name = "IQN")]
     pub target: Option<String>,
+    /// Which Braid.
+    #[command(flatten)]
+    pub running: Running,
+}
+
+/// Settings of `top`.
+#[derive(Args, Debug)]
+pub struct Top {
+    /// Print one table, of the next interval, and end.
+    #[arg(long)]
+    pub once: bool,
+    /// Seconds between two tables.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub interval: u32,
     /// Which Braid.
     #[command(flatten)]
     pub running: Running,

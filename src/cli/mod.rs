@@ -11,6 +11,7 @@
 //! - [`explain`]: why things are as they are with a target.
 //! - [`reload`]: a running Braid changes to another configuration.
 //! - [`demo`]: a link is cut, and nothing is lost.
+//! - [`top`]: what the paths of a running Braid carry.
 //! - [`log`]: log lines.
 //! - [`exit`]: exit codes.
 
@@ -33,6 +34,7 @@ pub mod intercept;
 pub mod log;
 pub mod reload;
 pub mod run;
+pub mod top;
 
 use clap::Parser;
 use exit::Failure;
@@ -77,6 +79,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Path(asked) => control::path(&asked.order).map(|text| print!("{text}")),
         Command::Events(asked) => events::events(&asked),
         Command::Explain(asked) => explain::explain(&asked).map(|text| print!("{text}")),
+        Command::Top(asked) => top::top(&asked),
         Command::Reload(asked) => reload::reload(&asked).map(|text| print!("{text}")),
         Command::GiveUp(asked) => control::give_up(&asked).map(|text| print!("{text}")),
         Command::Probe(asked) => ask::probe(&asked).map(|table| print!("{table}")),

@@ -13,12 +13,14 @@
 //! - Labels hold names from the configuration, those of so many targets and portals that were discovered, and words of this
 //!   module, never what an initiator sent: the number of series does not grow without limit.
 
+mod carried;
 mod health;
 mod labels;
 mod login;
 mod stall;
 mod target;
 
+pub use carried::Carried;
 pub use health::TargetHealth;
 pub use login::LoginResult;
 pub use target::Terms;
@@ -319,19 +321,6 @@ impl Metrics {
             paths: paths.iter().map(|path| (path.clone(), connections(target, path))).collect(),
         });
         health.collect()
-    }
-
-    /// Payload carried by each path of a target so far: path, bytes read, bytes written.
-    #[must_use]
-    pub fn carried(&self, target: &str) -> Vec<(String, u64, u64)> {
-        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        let paths = targets.get(target).into_iter().flatten();
-        let carried = paths.map(|path| {
-            let labels = &[target, path.as_str()];
-            let read = self.families.read.with_label_values(labels).get();
-            (path.clone(), read, self.families.written.with_label_values(labels).get())
-        });
-        carried.collect()
     }
 
     /// Commands moved off lost and suspect paths of a target so far.

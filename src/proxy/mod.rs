@@ -74,7 +74,7 @@ use room::Room;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tags::Tags;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -156,6 +156,7 @@ struct Shared {
     told: Told,
     tags: Tags,
     oddities: Arc<Oddities>,
+    started: Instant,
     orders: operator::Orders,
     events: Arc<Events>,
 }
@@ -190,6 +191,7 @@ impl Proxy {
             config: ArcSwap::new(config),
             reloads: (tokio::sync::Mutex::new(()), watch::Sender::new(())),
             verdicts,
+            started: clock::now(),
             orders: operator::Orders::default(),
             events: Arc::default(),
             metrics,

@@ -6,12 +6,13 @@
 //! ends. Sessions are asked through their `Desk`, which costs them nothing until somebody asks. A path that some session
 //! could not do without is not taken out unless that is insisted on.
 
-use super::Shared;
 use super::events::{About, Events, Kind};
 use super::registry::Key;
 use super::reload::Terms;
+use super::{Shared, clock};
 use crate::config::{Source, Target};
 use crate::iscsi::Tsih;
+use crate::metrics::Carried;
 use crate::session::{Barriers, Control, Fanout, FenceMethod, PathId, PathState, Status, UnitStatus};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -79,10 +80,23 @@ pub enum Refused {
 pub struct TargetStatus {
     /// Its name.
     pub name: String,
-    /// Its paths as configured: name and portal, and whether it is taken out.
-    pub paths: Vec<(String, String, bool)>,
+    /// Its paths.
+    pub paths: Vec<PathStanding>,
     /// Its sessions.
     pub sessions: Vec<SessionStatus>,
+}
+
+/// A path, for all sessions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PathStanding {
+    /// Name.
+    pub name: String,
+    /// Portal.
+    pub portal: String,
+    /// Taken out by the operator.
+    pub out: bool,
+    /// What it has carried, if that is counted.
+    pub carried: Option<Carried>,
 }
 
 /// How a session stands.
@@ -286,8 +300,14 @@ impl Operator {
     pub async fn status(&self) -> Vec<TargetStatus> {
         let mut all = Vec::new();
         for Known { name, paths } in self.known() {
-            let out = |path: &str| self.shared.orders.is_out(&name, path);
-            let paths = paths.into_iter().map(|(path, portal)| (path.clone(), portal, out(&path))).collect();
+            let carried = self.shared.metrics.carried(&name);
+            let path = |(path, portal): (String, String)| PathStanding {
+                out: self.shared.orders.is_out(&name, &path),
+                carried: carried.iter().find(|carried| carried.path == path).cloned(),
+                name: path,
+                portal,
+            };
+            let paths = paths.into_iter().map(path).collect();
             let sessions = self.sessions(&name).await;
             all.push(TargetStatus { name, paths, sessions });
         }
@@ -403,6 +423,12 @@ impl Operator {
             sessions += usize::from(desk.order(Asked::Control(Control::GiveUp)).await);
         }
         Ok(sessions)
+    }
+
+    /// How long the proxy has run.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        clock::now().saturating_duration_since(self.shared.started)
     }
 
     /// What happened.

@@ -126,7 +126,7 @@ async fn a_session_that_is_replaced_leaves_no_ghosts() {
         let rig = Links::new(2, "mode = \"sessions\"\npolicy = \"round-robin\"").await;
         let address = rig.proxy.addresses()[0];
         let mut old = Client::login(address, 1).await.unwrap();
-        while rig.up() < 2 || rig.metrics.carried(TARGET).iter().any(|(_, _, written)| *written == 0) {
+        while rig.up() < 2 || rig.metrics.carried(TARGET).iter().any(|path| path.written == 0) {
             assert_eq!(old.write(100, &pattern(8, 1)).await.status, 0);
         }
         rig.links[1].cut_silent().await;

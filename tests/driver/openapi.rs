@@ -89,9 +89,10 @@ async fn answers_are_as_described() {
         }
         let path = rig.links[0].address().to_string();
         operator.order(TARGET, &path, PathOrder::Weigh(2), false).await.unwrap();
-        let targets = operator.status().await.into_iter().map(view::Target::from).collect();
-        let status = view::Status { version: "1".to_owned(), targets };
-        assert!(status.targets[0].sessions[0].standing.is_some());
+        let status = view::Status::of(&operator).await;
+        assert!(status.targets[0].sessions[0].standing.is_some() && status.uptime_seconds > 0.0);
+        let totals = status.targets[0].paths.iter().filter_map(|path| path.totals.as_ref());
+        assert!(totals.map(|totals| totals.written_bytes).sum::<u64>() >= 8 * 512);
         assert_eq!(differences("Status", &status), Vec::<String>::new());
         let told = Explanation::from(operator.explain(TARGET).await.unwrap());
         assert!(!told.sessions[0].units.is_empty());

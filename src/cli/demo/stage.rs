@@ -118,7 +118,7 @@ impl Stage {
     /// Payload carried by each path so far.
     pub(super) fn carried(&self) -> Vec<Share> {
         let carried = self.metrics.carried(&self.name).into_iter();
-        carried.map(|(path, read, written)| Share { path, bytes: read + written }).collect()
+        carried.map(|own| Share { path: own.path, bytes: own.read + own.written }).collect()
     }
 
     pub(super) fn carried_by(&self, index: usize) -> u64 {

@@ -1,0 +1,47 @@
+//! What paths have carried so far.
+
+use super::Metrics;
+use super::labels::DIRECTIONS;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+/// What a path has carried since Braid started.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Carried {
+    /// Its name.
+    pub path: String,
+    /// Payload read, in bytes.
+    pub read: u64,
+    /// Payload written, in bytes.
+    pub written: u64,
+    /// Commands completed.
+    pub commands: u64,
+    /// Time from their arrival to their status, in sum.
+    pub time: Duration,
+}
+
+impl Metrics {
+    /// What each path of a target has carried so far.
+    #[must_use]
+    pub fn carried(&self, target: &str) -> Vec<Carried> {
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let paths = targets.get(target).into_iter().flatten();
+        let families = &self.families;
+        let carried = paths.map(|path| {
+            let labels = &[target, path.as_str()];
+            let time =
+                |to| families.duration.with_label_values(&[target, path.as_str(), to]).get_sample_sum();
+            Carried {
+                path: path.clone(),
+                read: families.read.with_label_values(labels).get(),
+                written: families.written.with_label_values(labels).get(),
+                commands: families.commands.with_label_values(labels).get(),
+                time: DIRECTIONS
+                    .iter()
+                    .map(|to| Duration::try_from_secs_f64(time(to)).unwrap_or_default())
+                    .sum(),
+            }
+        });
+        carried.collect()
+    }
+}
