@@ -17,6 +17,7 @@
 //! - [`intercept`]: initiators that go to the target's own addresses, and are carried by Braid on the way.
 //! - [`matrix`]: every combination of login parameters, asked for by the kernel's initiator.
 //! - [`boot`]: a machine whose firmware boots over Braid with the first path dead.
+//! - [`files`]: a file system of the kernel's initiator, while each path is cut and mended.
 //! - [`quirks`]: what targets do besides the standard, by the names that Braid has for it.
 //! - [`neighbour`]: a second initiator, straight at the target, resets, reserves and preempts under load.
 //!
@@ -33,6 +34,7 @@ mod crossed;
 mod cuts;
 mod discover;
 mod faults;
+mod files;
 mod initiator;
 mod intercept;
 mod lio;

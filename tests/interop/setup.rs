@@ -14,9 +14,9 @@ use crate::process::run;
 
 /// Packages whose programs are called by name.
 const PACKAGES: &str = "tgt istgt libiscsi-bin iproute2 nftables user-mode-linux kmod dmsetup \
-     open-iscsi sg3-utils fio prometheus qemu-system-x86 ipxe-qemu";
+     open-iscsi sg3-utils fio prometheus qemu-system-x86 ipxe-qemu e2fsprogs";
 /// One program of each package, to see what is there without asking dpkg.
-const PROGRAMS: [&str; 20] = [
+const PROGRAMS: [&str; 21] = [
     "tgtd",
     "tgtadm",
     "istgt",
@@ -37,6 +37,7 @@ const PROGRAMS: [&str; 20] = [
     "prometheus",
     "promtool",
     "qemu-system-x86_64",
+    "mkfs.ext4",
 ];
 /// QEMU's tools and their iSCSI driver.
 const QEMU_PACKAGES: &str = "qemu-utils qemu-block-extra";
