@@ -109,7 +109,9 @@ impl Session {
         self.conns.retain(|c| c.id != id);
         self.outputs.push_back(Output::Close(id, how));
         self.changed = true;
-        if self.finishing.is_none() && role != Role::Fencing {
+        // A path that another connection stays on has not failed: what left it was a rescue.
+        let stays = self.conns.iter().any(|c| c.path == path && c.state == ConnState::Up);
+        if self.finishing.is_none() && role != Role::Fencing && !stays {
             self.path_failed(path, now);
         }
         self.tmf_conns_lost(now);

@@ -249,7 +249,8 @@ impl Session {
         self.paths.get(path.0).is_some_and(|p| !p.out && p.retry_at.is_none_or(|at| at <= now))
     }
 
-    /// Home must be somewhere: over a path that works if there is one, else over any that may be tried.
+    /// Home must be somewhere: over a path that works, else over one that nothing speaks against, else over any that may be
+    /// tried. (A login over a silent path takes seconds to fail.)
     fn open_home(&mut self, now: Instant) {
         if self.home_state() != NexusState::Down {
             return;
@@ -258,12 +259,14 @@ impl Session {
         // One that shows other units under the initiator's LUNs is none for it.
         let ready = |path: &PathId| self.path_ready(*path, now) && !self.has_other_luns(*path);
         let fits = |c: &&Conn| self.home_path_ok(c.path) && !self.has_other_luns(c.path);
-        let living = |c: &&Conn| c.state == ConnState::Up && fits(c);
-        let path = if self.conns.iter().any(|c| living(&c)) {
-            self.conns.iter().filter(living).map(|c| c.path).find(ready)
-        } else {
-            (0..self.paths.len()).map(PathId).find(ready)
+        let living = |c: &&Conn| c.state == ConnState::Up && fits(c) && !self.is_suspect(c.path);
+        let lives = self.conns.iter().any(|c| living(&c));
+        let blemish = |path: &PathId| {
+            (self.is_suspect(*path), self.paths.get(path.0).is_some_and(|p| p.retry_at.is_some()))
         };
+        let others = (0..self.paths.len()).map(PathId).filter(ready);
+        let other = others.min_by_key(blemish).filter(|path| !lives || blemish(path) == (false, false));
+        let path = self.conns.iter().filter(living).map(|c| c.path).find(ready).or(other);
         let Some(path) = path else { return };
         self.recall_strays(now);
         self.set_nexus_state(HOME, NexusState::Opening);

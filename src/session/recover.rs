@@ -49,6 +49,7 @@ impl Session {
         let others: Vec<_> =
             self.conns.iter().filter(|c| c.nexus == nexus).map(|c| (c.id, c.path, c.state)).collect();
         for (id, other, state) in others {
+            let well = state == ConnState::Up && !self.is_suspect(other);
             if state != ConnState::Opening {
                 let cause = Cause::Protocol("its session lost another connection".into());
                 self.note(Notice::PathDown { path: other, was_up: true, cause });
@@ -58,6 +59,8 @@ impl Session {
             let still = self.conns.iter().any(|c| c.path == other && c.state == ConnState::Up);
             if let Some(slot) = self.paths.get_mut(other.0) {
                 slot.up = still;
+                // What failed over it before is of no account: it carried until now.
+                slot.retry_at.take_if(|_| well);
             }
         }
         self.give_up_runs(nexus, path, now);

@@ -49,7 +49,7 @@ impl Session {
     /// Where a rescue can be had, if there is nothing else that serves.
     fn rescue_path(&self, now: Instant) -> Option<PathId> {
         let opens = |c: &Conn| c.state == ConnState::Opening || c.state == ConnState::Up;
-        let serves = |c: &Conn| c.nexus != HOME && c.role != Role::Fencing && c.health.doubt().is_none();
+        let serves = |c: &Conn| c.nexus != HOME && c.role != Role::Fencing && !self.is_suspect(c.path);
         if self.conns.iter().any(|c| opens(c) && serves(c)) {
             return None;
         }

@@ -11,7 +11,8 @@
 //! ping: then something is unacknowledged. While the target stays slow, pings become rarer. With several connections in the
 //! session this begins only after a second. There a ping goes alone: no command, and no second ping, is sent until the target
 //! has acknowledged it. istgt ends the session when a command that comes over another connection right behind a ping gets ahead of
-//! it.
+//! it. One that stays unanswered there says nothing of the target while another connection of the session is silent: it may wait
+//! behind a number lost with that one.
 //!
 //! # What comes of it
 //! - **Suspect**: no new commands as long as another connection is trusted ([`Standing`]), and those caught on it are asked
@@ -28,7 +29,7 @@ use super::Session;
 use super::api::{Cause, ConnId, Notice, Output, PathId};
 use super::nexus::{Conn, ConnState};
 use crate::iscsi::{CmdSn, Itt, NopOut, Pdu};
-use crate::path::health::{Change, Sample};
+use crate::path::health::{Change, Doubt, Sample};
 use std::time::{Duration, Instant};
 
 /// Time between samples.
@@ -37,6 +38,8 @@ const PACE: Duration = Duration::from_millis(10);
 const QUIET: Duration = Duration::from_millis(30);
 /// The same where the session has several connections.
 const QUIET_AMONG_OTHERS: Duration = Duration::from_secs(1);
+/// The ping of a quiet connection that could not be sent without harm is tried again after this, and then goes out.
+const AGAIN: Duration = Duration::from_millis(250);
 /// So many times what its commands usually take.
 const QUIET_COMMANDS: u32 = 4;
 /// A ping unanswered for so long makes its connection suspect.
@@ -158,17 +161,25 @@ impl Session {
             Some(Change::Trusted) => {
                 self.note(Notice::PathTrusted { path });
                 self.changed = true;
+                // What failed over it while it was silent is tried again at once.
+                if let Some(slot) = self.paths.get_mut(path.0) {
+                    slot.retry_at = None;
+                }
                 self.ghosts_delivered(id, now);
             }
             Some(Change::Dead) => self.fail_conn(id, Cause::Tcp("silent".into()), now),
         }
     }
 
-    /// Whether the echo of a ping is late, or has come after all.
+    /// Whether the echo of a ping is late, or has come after all. One that waits in the target behind a number lost with a
+    /// silent connection of the session is neither.
     fn judge_echo(&mut self, id: ConnId, now: Instant) {
-        let paused = self.paused;
+        let Some(nexus) = self.conn(id).map(|c| c.nexus) else { return };
+        let lost = |c: &Conn| c.health.doubt().is_some_and(|doubt| doubt != Doubt::TargetSilent);
+        let behind = self.conns.iter().any(|c| c.nexus == nexus && c.id != id && lost(c));
+        let excused = self.paused || behind;
         let Some(conn) = self.conn_mut(id) else { return };
-        let late = conn.ping.is_some_and(|(_, at)| now >= conn.last_heard.max(at) + LATE_ECHO) && !paused;
+        let late = conn.ping.is_some_and(|(_, at)| now >= conn.last_heard.max(at) + LATE_ECHO) && !excused;
         if late && conn.health.is_sampled() && !conn.health.is_silent() {
             let change = conn.health.target_silent(now);
             self.health_changed(id, change, now);
@@ -195,6 +206,9 @@ impl Session {
         let usual = self.loads.get(conn.path.0).map_or(Duration::ZERO, |l| l.usual_time());
         let answered = conn.last_answer > conn.quiet.at;
         let pings = if answered { 0 } else { conn.quiet.pings };
+        if conn.ping_put_off {
+            return AGAIN;
+        }
         let patience = shortest.max(usual * QUIET_COMMANDS) * (1 << pings.min(10));
         patience.min(self.plan.ping_interval)
     }

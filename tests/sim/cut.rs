@@ -1,5 +1,5 @@
-//! One path falls silent under plain reads and writes, and nothing else goes wrong: how long nothing is answered is bounded by
-//! suspicion, long before anything is given up.
+//! One path falls silent under plain reads and writes, once or time and again, and nothing else goes wrong: how long nothing is
+//! answered is bounded by suspicion, long before anything is given up, or at least by that.
 //!
 //! Drawn from a stream of its own.
 
@@ -15,9 +15,14 @@ const MS: Duration = Duration::from_millis(1);
 const STREAM: u64 = 0x6375_7421;
 /// Nothing is answered for so long at most: a peer's delay that was learned, samples, and then the rest.
 const LONGEST_STALL: Duration = Duration::from_millis(400);
-/// The same in a session of several connections. Where all was acknowledged when the path fell silent a ping must show it, and
+/// The same in a session of several connections, at its first cut. Where all was acknowledged when the path fell silent a ping must show it, and
 /// there pings wait for a second, since they are numbered.
 const LONGEST_STALL_OF_ONE_SESSION: Duration = Duration::from_millis(1400);
+/// The same where one cut follows the other, so that the session may be on its way back from the last. Then what is silent may
+/// have to be given up first, which takes two seconds, and the ping that shows it one more.
+const LONGEST_STALL_OF_A_TRAIN: Duration = Duration::from_secs(4);
+/// Cuts in a train.
+const TRAIN: u32 = 16;
 
 /// Since when nothing was answered although something was asked.
 #[derive(Debug)]
@@ -27,8 +32,9 @@ pub(crate) struct Stall {
 }
 
 impl Stall {
-    pub(crate) fn new(fanout: Fanout) -> Self {
-        let longest = match fanout {
+    pub(crate) fn new(scenario: &Scenario) -> Self {
+        let longest = match scenario.fanout {
+            _ if scenario.faults.len() > 1 => LONGEST_STALL_OF_A_TRAIN,
             Fanout::Mcs => LONGEST_STALL_OF_ONE_SESSION,
             Fanout::Sessions => LONGEST_STALL,
         };
@@ -54,7 +60,7 @@ impl Scenario {
         }
         let mut random = Random::new(seed ^ STREAM);
         self.persona = random.pick(&[Persona::lab, Persona::tgt, Persona::lio])();
-        self.persona.slow_once_in = 1 << 30;
+        (self.persona.slow_once_in, self.persona.ghost_time) = (1 << 30, 100 * MS);
         (self.fanout, self.order.barriers) = (Fanout::Sessions, Barriers::Strict);
         (self.order.naca, self.order.device_type, self.order.control) = (false, 0, None);
         if seed % 32 == 21 {
@@ -76,6 +82,23 @@ impl Scenario {
         let fault = Fault::Silence(random.below(self.paths.len()), up, down, long);
         let delay = random.between(Duration::ZERO, 2 * MS);
         self.faults = vec![Planned { after_commands: 80, delay, fault }];
+        if self.fanout == Fanout::Mcs && random.once_in(2) {
+            self.cut_again_and_again(random);
+        }
         true
+    }
+
+    /// One cut follows the other, each when all is well again, over a minute or so.
+    fn cut_again_and_again(&mut self, mut random: Random) {
+        (self.commands, self.depth, self.think) = (1000, 8, 300 * MS);
+        let (up, down) = random.pick(&[(true, true), (true, false), (false, true)]);
+        self.faults = (0..TRAIN)
+            .map(|n| {
+                let long = random.pick(&[700 * MS, 3000 * MS, 6000 * MS]);
+                let fault = Fault::Silence(random.below(self.paths.len()), up, down, long);
+                let delay = random.between(Duration::ZERO, 2000 * MS);
+                Planned { after_commands: 80 + 50 * n, delay, fault }
+            })
+            .collect();
     }
 }

@@ -103,7 +103,7 @@ impl Kernel {
     }
 
     /// Acknowledgements that have come by now.
-    fn hear(&mut self, now: Instant) {
+    pub(crate) fn hear(&mut self, now: Instant) {
         let (come, left): (Vec<_>, Vec<_>) = self.acks.iter().partition(|(at, _)| *at <= now);
         self.acks = left;
         for (at, upto) in come {

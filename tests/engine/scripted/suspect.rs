@@ -211,3 +211,40 @@ fn a_quiet_connection_is_pinged_and_ever_more_rarely() {
     assert!((3..=6).contains(&pings.len()), "{pings:?}");
     assert!(!rig.session.is_suspect(PathId(0)), "a slow target is none");
 }
+
+/// A session over two paths, one of which was silent for a while, so that a rescue lives on the other.
+fn rescued() -> Rig {
+    let mut rig = Rig::mcs(2);
+    rig.settle();
+    rig.fall_silent(1);
+    rig.settle();
+    rig.recover(1);
+    rig
+}
+
+#[test]
+fn home_goes_to_the_path_that_works_and_not_where_a_rescue_is_left() {
+    let mut rig = rescued();
+    rig.fall_silent(0);
+    rig.pass(SECOND * 2);
+    rig.sample(0, 1000, true, SECOND * 3);
+    let isid = Isid([0, 2, 0x3d, 0, 0, 1]);
+    let logins: Vec<_> = rig.opens.iter().map(|(_, path, plan)| (*path, plan.isid == isid)).collect();
+    assert_eq!(logins, [(1, false), (1, true)], "another rescue, and then home, at once");
+}
+
+#[test]
+fn a_ping_that_waits_behind_a_lost_number_is_not_held_against_the_target() {
+    let mut rig = Rig::mcs(2);
+    rig.settle();
+    rig.read(0, 1);
+    rig.read(8, 1);
+    rig.sample(1, 1, false, Duration::ZERO);
+    rig.fall_silent(0);
+    for _ in 0..40 {
+        rig.pass(100 * MS);
+        rig.sample(1, 1, false, Duration::ZERO);
+    }
+    assert!(rig.has_sent(1), "a ping among others");
+    assert!(!rig.session.is_suspect(PathId(1)));
+}

@@ -2,27 +2,24 @@
 
 use super::{Happening, World};
 use crate::inventory;
-use crate::net::{Dir, End, Role};
+use crate::net::{Dir, End, Link, Role};
 use crate::scenario::Fault;
 use crate::target::{Deed, LunChange};
 use braid::iscsi::tmf;
+use braid::session::{PathId, Session};
 use std::time::Duration;
 
 /// A target needs some time to boot.
 const BETWEEN_POWER_CUTS: Duration = Duration::from_secs(60);
+/// How often a cut looks whether the one before is over.
+const BETWEEN_CUTS: Duration = Duration::from_millis(50);
 
 impl World {
     pub(super) fn go_wrong(&mut self, fault: Fault) {
         if self.healing {
             return;
         }
-        // Which of two disks is the right one is settled by what home shows first, and that may last: without access, or while
-        // somebody else has reserved them.
-        if self.scenario.may_mislead() && !self.initiator.has_seen_all() {
-            if self.initiator.issued < self.scenario.commands {
-                let pause = if self.scenario.access.is_some() { 50 } else { 20 };
-                self.after(Duration::from_millis(pause), Happening::Fault(fault));
-            }
+        if self.is_too_early(fault) {
             return;
         }
         self.coverage.hit(fault.name());
@@ -85,6 +82,32 @@ impl World {
         }
     }
 
+    /// Whether something must not go wrong yet; then it does later, if it still can.
+    fn is_too_early(&mut self, fault: Fault) -> bool {
+        // Which of two disks is the right one is settled by what home shows first, and that may last: without access, or while
+        // somebody else has reserved them.
+        if self.scenario.may_mislead() && !self.initiator.has_seen_all() {
+            if self.initiator.issued < self.scenario.commands {
+                let pause = if self.scenario.access.is_some() { 50 } else { 20 };
+                self.after(Duration::from_millis(pause), Happening::Fault(fault));
+            }
+            return true;
+        }
+        if self.stall.is_some() && !self.is_well() {
+            self.after(BETWEEN_CUTS, Happening::Fault(fault));
+            return true;
+        }
+        false
+    }
+
+    /// Whether all links speak, and Braid has and trusts a connection over each.
+    fn is_well(&self) -> bool {
+        let speaks = |link: &Link| !link.is_silent(Dir::Up, self.now) && !link.is_silent(Dir::Down, self.now);
+        let suspect =
+            |session: &Session| (0..self.scenario.paths.len()).any(|p| session.is_suspect(PathId(p)));
+        self.links.iter().all(speaks) && self.missing_path().is_none() && !self.session().is_some_and(suspect)
+    }
+
     fn initiator_logs_out(&mut self) {
         if self.initiator.logged_in {
             self.initiator.log_out();
@@ -138,6 +161,10 @@ impl World {
 
     fn silence(&mut self, path: usize, up: bool, down: bool, how_long: Duration) {
         let until = self.now + how_long;
+        // Acknowledgements that have come by now are not lost.
+        let now = self.now;
+        let speaks = down && !self.links[path].is_silent(Dir::Down, now);
+        self.wires.iter_mut().filter(|w| w.link == path && speaks).for_each(|w| w.kernel.hear(now));
         for (dir, wanted) in [(Dir::Up, up), (Dir::Down, down)] {
             if wanted {
                 self.links[path].silence(dir, until);

@@ -130,7 +130,7 @@ pub(crate) struct World {
     events: BinaryHeap<Reverse<Event>>,
     order: u64,
     weather: Weather,
-    /// In a seed of a single cut.
+    /// In a seed of nothing but cuts.
     stall: Option<Stall>,
     /// The paths' links, and behind them the initiator's.
     links: Vec<Link>,
@@ -216,7 +216,7 @@ impl World {
             events: BinaryHeap::new(),
             order: 0,
             weather: Weather::new(seed, cut),
-            stall: cut.then(|| Stall::new(scenario.fanout)),
+            stall: cut.then(|| Stall::new(&scenario)),
             links,
             wires: Vec::new(),
             targets,
