@@ -89,6 +89,7 @@ struct Families {
     given_up: IntCounterVec,
     single_path: IntCounterVec,
     passed_on: IntCounter,
+    reload_successful: IntGauge,
     quirks: IntCounterVec,
     protocol_errors: IntCounterVec,
     connections: IntGaugeVec,
@@ -145,6 +146,7 @@ impl Families {
             given_up: counter("braid_outages_given_up_total", "Times that commands of a session were given up because no path came back in time.", TARGET),
             single_path: counter("braid_sessions_single_path_total", "Sessions on one path because their authentication is relayed and the others have no credentials.", TARGET),
             quirks: counter("braid_quirks_total", "What peers did that the standard does not say, or few do, and that was taken as it is, by its name and by who did it; the log says once per peer what it is.", &["quirk", "side"]),
+            reload_successful: register(registry, IntGauge::new("braid_config_last_reload_successful", "1; 0 if the configuration was read again last and could not be used, so that Braid runs on as before.")),
             passed_on: register(registry, IntCounter::new("braid_connections_passed_on_total", "Intercepted connections that were nobody's session here, and went on untouched.")),
             protocol_errors: counter("braid_initiator_protocol_errors_total", "Violations of the protocol by initiators.", TARGET),
             connections: gauge("braid_path_connections", "Connections up now; 0 with sessions open means that the path is down.", PATH),
@@ -205,6 +207,7 @@ impl Metrics {
         let process = ProcessCollector::for_self();
         registry.register(Box::new(process)).expect("nothing of the table is named so");
         families.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        families.reload_successful.set(1);
         for result in LoginResult::ALL {
             families.logins.with_label_values(&[result.label()]);
         }
@@ -292,6 +295,11 @@ impl Metrics {
     /// Counts a quirk that a peer has shown.
     pub fn quirk(&self, quirk: Quirk, side: Side) {
         self.families.quirks.with_label_values(&[quirk.row().name, side.label()]).inc();
+    }
+
+    /// Tells whether the configuration could be used when it was read again.
+    pub fn reloaded(&self, successful: bool) {
+        self.families.reload_successful.set(i64::from(successful));
     }
 
     /// Counts an intercepted connection that was passed on untouched.

@@ -120,6 +120,7 @@ impl Operator {
         if apply {
             log(&done);
             self.tell(&done);
+            self.shared.metrics.reloaded(done.is_ok());
         }
         done
     }

@@ -43,6 +43,11 @@ impl Links {
         counted(&self.metrics, "braid_path_losses_total")
     }
 
+    /// What is said of the configuration.
+    pub(crate) fn reload_successful(&self) -> u64 {
+        counted(&self.metrics, "braid_config_last_reload_successful")
+    }
+
     /// Paths with a connection.
     fn up(&self) -> usize {
         self.metrics.health().iter().map(TargetHealth::usable).sum()

@@ -1,10 +1,12 @@
 //! The configuration changes while sessions run.
 
 use crate::cuts::{BRISK, Links};
-use crate::rig::{Client, TARGET, bounded, pattern, table};
+use crate::rig::{Client, TARGET, bounded, counted, pattern, start_on, table};
 use braid::config::{Place, Source, draft::Section};
 use braid::lab::initiator::{Initiator, InitiatorOptions};
+use braid::lab::target::{RamTarget, TargetOptions};
 use braid::lab::workload::{Limit, Workload, WorkloadOptions};
+use braid::proxy::Proxy;
 use braid::proxy::operator::{Operator, PathOrder};
 use braid::proxy::reload::{NotReloaded, Reloaded};
 use braid::session::PathState;
@@ -203,7 +205,13 @@ async fn what_is_refused_or_wrong_touches_nothing() {
         filed.write("", &own, "mode = \"sessions\"");
         assert!(filed.refused().await.contains("where Braid itself listens"));
         same("own address");
+        assert_eq!(filed.rig.reload_successful(), 0);
+        filed.write("", &filed.portals, "mode = \"sessions\"");
+        assert_eq!(filed.reload(true).await.0, Vec::<String>::new());
+        assert_eq!(filed.rig.reload_successful(), 1);
         filed.write("", &filed.portals, "mode = \"sesions\"");
+        assert!(filed.operator.reload(false).await.is_err());
+        assert_eq!(filed.rig.reload_successful(), 1, "that was a check");
         let wrong = filed.operator.reload(true).await.unwrap_err();
         assert!(matches!(wrong, NotReloaded::Wrong(_)) && wrong.to_string().contains("did you mean"));
         same("spelling");
@@ -230,6 +238,66 @@ async fn limits_and_who_is_let_in_change_for_later_logins() {
         filed.reload(true).await;
         assert!(Client::login(filed.listener(), 2).await.is_ok());
         drop(client);
+    })
+    .await;
+}
+
+/// What a proxy of this address reads from a file: its table in this folder.
+fn filed(
+    folder: &std::path::Path,
+    name: &str,
+    proxy: &Proxy,
+    portals: &[SocketAddr],
+    settings: &str,
+) -> Operator {
+    let listen: Vec<_> = proxy.addresses().iter().map(|address| format!("\"{address}\"")).collect();
+    let file = folder.join(name);
+    let top = format!("listen = [{}]", listen.join(", "));
+    std::fs::write(&file, table(&top, portals, settings)).unwrap();
+    proxy.operator().reading(Source::new(Some(file), Section::new(Place::Flag(String::new()))))
+}
+
+/// The target is another Braid, which wants a proof, in front of the lab's.
+#[tokio::test]
+async fn a_session_proves_itself_with_the_secret_of_now_when_a_path_comes_back() {
+    bounded(async {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("secret");
+        let rotate = |to: &str| std::fs::write(&secret, to).unwrap();
+        rotate("secret-of-yesterday");
+        let account = format!("{{ name = \"braid\", secret_file = \"{}\" }}", secret.display());
+        let ram = RamTarget::start(TargetOptions::loopback(1)).await.unwrap();
+        let accounts = format!("chap = {{ initiators = [{account}] }}");
+        let (far, _) = start_on(2, "", ram.addresses(), &accounts).await;
+        let own = format!("{BRISK}\nmode = \"sessions\"\nupstream_chap = {account}");
+        let (near, metrics) = start_on(1, "", far.addresses(), &own).await;
+        let _client = Client::login(near.addresses()[0], 1).await.unwrap();
+        let up = |number| {
+            let metrics = &metrics;
+            async move {
+                while counted(metrics, "braid_path_connections{") != number {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        };
+        up(2).await;
+        rotate("secret-of-today-on");
+        let far_operator = filed(folder.path(), "far", &far, ram.addresses(), &accounts);
+        let near_operator = filed(folder.path(), "near", &near, far.addresses(), &own);
+        let changed = far_operator.reload(true).await.unwrap().changes;
+        assert!(changed[0].0.new.as_ref().unwrap().ends_with("(another secret)"), "{changed:?}");
+        let path = far.addresses()[1].to_string();
+        // Known to the one side only, the new secret lets nobody in.
+        assert_eq!(near_operator.order(TARGET, &path, PathOrder::Fail, false).await, Ok(1));
+        up(1).await;
+        let refused = counted(&metrics, "braid_path_connect_failures_total");
+        assert_eq!(near_operator.order(TARGET, &path, PathOrder::Restore, false).await, Ok(1));
+        while counted(&metrics, "braid_path_connect_failures_total") == refused {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let done = near_operator.reload(true).await.unwrap();
+        assert_eq!((done.changes.len(), done.sessions), (2, 1), "{done:?}");
+        up(2).await;
     })
     .await;
 }
