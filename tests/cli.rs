@@ -317,7 +317,7 @@ fn top_shows_one_table_or_many_until_it_is_told_to_end() {
         .unwrap();
     let mut shown = Vec::new();
     let mut out = terminal.stdout.take().unwrap();
-    while !shown.ends_with(b"STATE") {
+    while !shown.ends_with(b"q ends") {
         let mut byte = [0];
         out.read_exact(&mut byte).unwrap();
         shown.extend(byte);
@@ -326,7 +326,12 @@ fn top_shows_one_table_or_many_until_it_is_told_to_end() {
     out.read_to_end(&mut shown).unwrap();
     assert_eq!(terminal.wait().unwrap().code(), Some(0));
     let shown = String::from_utf8_lossy(&shown);
-    assert!(shown.contains("\u{1b}[?1049h") && shown.trim_end().ends_with("\u{1b}[?25h"), "{shown:?}");
+    assert!(
+        shown.contains("STATE")
+            && shown.contains("\u{1b}[?1049h")
+            && shown.trim_end().ends_with("\u{1b}[?25h"),
+        "{shown:?}"
+    );
 }
 
 #[test]

@@ -23,7 +23,9 @@ pub fn reload(asked: &Reload) -> Result<String, Failure> {
             Ok(told(&done))
         }
         Err((StatusCode::UNPROCESSABLE_ENTITY, refused)) => Err(Failure::Wrong(refused.error)),
-        Err((_, Refused { error, changes })) => Err(anyhow!("{}{error}", table(&changes)).into()),
+        Err((_, Refused { error, changes })) => {
+            Err(anyhow!("{error}\n\n{}", table(&changes).trim_end()).into())
+        }
     }
 }
 

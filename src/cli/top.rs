@@ -97,7 +97,9 @@ fn draw(lines: &[String]) -> io::Result<()> {
     };
     let mut out = io::stdout().lock();
     queue!(out, terminal::Clear(terminal::ClearType::All))?;
-    for (row, line) in (0..rows).zip(lines) {
+    let hint = ["q ends".to_owned()];
+    let shown = lines.iter().take(usize::from(rows).saturating_sub(1)).chain(&hint);
+    for (row, line) in (0..rows).zip(shown) {
         let line: String = line.chars().take(columns.into()).collect();
         queue!(out, cursor::MoveTo(0, row), style::Print(line))?;
     }
@@ -113,7 +115,7 @@ fn seconds(before: &Status, now: &Status) -> Option<f64> {
 fn frame(before: &Status, now: &Status) -> Vec<String> {
     let seconds = seconds(before, now).filter(|seconds| *seconds > 0.0);
     let up = humantime::format_duration(Duration::from_secs_f64(now.uptime_seconds.floor().max(0.0)));
-    let mut lines = vec![format!("braid {}, up {up}; q ends", now.version)];
+    let mut lines = vec![format!("braid {}, up {up}", now.version)];
     for target in &now.targets {
         let earlier = before.targets.iter().find(|other| other.name == target.name);
         lines.push(String::new());
