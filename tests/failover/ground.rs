@@ -17,7 +17,8 @@ use crate::target::{self, Endpoint, Site, Target};
 use crate::trouble::Trouble;
 use crate::wait::poll;
 
-const DISK: u64 = 256 << 20;
+/// Sparse. At full speed random writes fill gigabytes in a minute, so it is no larger than what may well be filled.
+pub(crate) const DISK: u64 = 2 << 30;
 const BLOCK: u32 = 512;
 /// Backing off may take ten seconds, and reinstatement on istgt three.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -165,6 +166,7 @@ impl Ground {
                 flushes: 0,
                 sizes: work.size,
                 region: (0, work.region.min(DISK) / u64::from(BLOCK)),
+                blank: true,
             },
         ));
         Self { load, braid, server, net }

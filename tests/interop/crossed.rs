@@ -18,8 +18,15 @@ const DISK: u64 = 32 << 20;
 const SOME_BYTES: f64 = 2_000_000.0;
 /// Both loads use the same blocks of their disks, so that what gets to the wrong one is seen. No flushes: while a target is gone
 /// they wait for it.
-const MIXED: Manners =
-    Manners { name: "first", depth: 8, reads: 50, flushes: 0, sizes: (4096, 65_536), region: (0, 16 << 11) };
+const MIXED: Manners = Manners {
+    name: "first",
+    depth: 8,
+    reads: 50,
+    flushes: 0,
+    sizes: (4096, 65_536),
+    region: (0, 16 << 11),
+    blank: false,
+};
 
 struct Scene {
     braid: Braid,

@@ -27,11 +27,25 @@ const FENCELESS: Duration = Duration::from_secs(3);
 const MEMORY: u64 = (2 * 64 + 64) << 20;
 
 /// Small operations all over the place.
-const WIDE: Manners =
-    Manners { name: "wide", depth: 16, reads: 40, flushes: 1, sizes: (4096, 65_536), region: (0, 32 << 11) };
+const WIDE: Manners = Manners {
+    name: "wide",
+    depth: 16,
+    reads: 40,
+    flushes: 1,
+    sizes: (4096, 65_536),
+    region: (0, 32 << 11),
+    blank: false,
+};
 /// Operations that mostly meet each other: an older write that comes late is seen.
-const NARROW: Manners =
-    Manners { name: "narrow", depth: 8, reads: 30, flushes: 0, sizes: (4096, 4096), region: (0, 256) };
+const NARROW: Manners = Manners {
+    name: "narrow",
+    depth: 8,
+    reads: 30,
+    flushes: 0,
+    sizes: (4096, 4096),
+    region: (0, 256),
+    blank: false,
+};
 
 /// Writes that fill every buffer.
 const LARGE: Manners = Manners {
@@ -41,6 +55,7 @@ const LARGE: Manners = Manners {
     flushes: 0,
     sizes: (1 << 20, 1 << 20),
     region: (0, 64 << 11),
+    blank: false,
 };
 
 /// Braid with a load on it.

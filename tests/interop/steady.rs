@@ -39,10 +39,12 @@ pub(crate) struct Manners {
     pub(crate) sizes: (u32, u32),
     /// The part of the disk that is used, in blocks of 512 bytes: the first, and how many.
     pub(crate) region: (u64, u64),
+    /// The disk is fresh: nothing need be written before it begins.
+    pub(crate) blank: bool,
 }
 
 impl Steady {
-    /// Logs in, writes everything once, and goes on at random.
+    /// Logs in, writes everything once unless the disk is blank, and goes on at random.
     ///
     /// # Panics
     /// If it does not get so far.
@@ -70,7 +72,7 @@ impl Steady {
         self.thread.is_finished()
     }
 
-    /// Lets it end, reads everything and logs out.
+    /// Lets it end, reads all that was written and logs out.
     ///
     /// # Errors
     /// When anything went wrong since the start.
@@ -98,11 +100,14 @@ async fn work(
         flushes: manners.flushes,
         sizes: manners.sizes,
         region: Some(manners.region),
+        blank: manners.blank,
         patience: STALL,
         ..WorkloadOptions::default()
     };
     let mut workload = Workload::new(options, &initiator).map_err(|why| why.to_string())?;
-    clean("preparing", &workload.prepare(&mut initiator).await)?;
+    if !manners.blank {
+        clean("preparing", &workload.prepare(&mut initiator).await)?;
+    }
     ready.send(workload.progress()).map_err(|_| "nobody waits for the load")?;
     clean("running", &workload.run(&mut initiator, FOREVER).await)?;
     workload.progress().resume();

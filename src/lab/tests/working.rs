@@ -74,6 +74,23 @@ async fn a_lost_write_is_found() {
     assert!(matches!(&report.wrong[0].wrong, Wrong::Stale { found, legal } if !legal.contains(found)));
 }
 
+#[tokio::test]
+async fn on_a_blank_disk_a_lost_write_is_found_and_the_rest_is_not_read() {
+    let target = target(1, |_| ()).await;
+    let mut initiator = initiator(&target).await;
+    let options =
+        WorkloadOptions { reads: 0, flushes: 0, sizes: (4096, 4096), blank: true, region: None, ..crowded() };
+    let mut workload = Workload::new(options, &initiator).unwrap();
+    assert!(soon(workload.run(&mut initiator, Limit::Operations(1))).await.is_clean());
+    let report = soon(workload.verify(&mut initiator)).await;
+    assert_eq!((report.operations, report.is_clean()), (1, true), "one piece");
+    target.lose_writes(0, 1);
+    assert!(soon(workload.run(&mut initiator, Limit::Operations(1))).await.is_clean());
+    let report = soon(workload.verify(&mut initiator)).await;
+    assert_eq!(report.wrong_blocks, 8);
+    assert_eq!(report.wrong[0].wrong, Wrong::Spoilt, "zeros where something was written");
+}
+
 /// A write that was overwritten comes back: what a ghost write looks like.
 #[tokio::test]
 async fn an_old_content_is_found() {

@@ -4,7 +4,8 @@
 //! are legal where. A block is wrong if it was spoilt, belongs elsewhere, or holds a write that was overwritten or lost.
 //!
 //! [`Workload::prepare`] writes every block once, [`Workload::run`] does the random part, [`Workload::verify`] reads
-//! everything. All can be called again, over other initiators: what is legal is remembered.
+//! everything. All can be called again, over other initiators: what is legal is remembered. A large disk that is known to be
+//! blank needs no preparation ([`WorkloadOptions::blank`]), and only what was written on it is verified.
 
 mod oracle;
 mod report;
@@ -38,6 +39,8 @@ pub struct WorkloadOptions {
     pub sizes: (u32, u32),
     /// First block and number of blocks used; none for the whole disk.
     pub region: Option<(u64, u64)>,
+    /// Blocks that the workload has not written hold zeros; otherwise they may hold anything.
+    pub blank: bool,
     /// A completion that takes longer than this ends the run.
     pub patience: Duration,
 }
@@ -52,10 +55,14 @@ impl Default for WorkloadOptions {
             flushes: 1,
             sizes: (4096, 65_536),
             region: None,
+            blank: false,
             patience: Duration::from_secs(120),
         }
     }
 }
+
+/// The least that is read at a time when everything is verified, in bytes, where the operations are shorter.
+const VERIFIED: u32 = 256 << 10;
 
 /// When to stop. [`Progress::stop`] stops earlier.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -147,7 +154,7 @@ impl Workload {
 
     /// Writes every block once, so that every later read can be judged.
     pub async fn prepare(&mut self, initiator: &mut Initiator) -> Report {
-        let mut steps = self.sweep().map(Step::Write);
+        let mut steps = self.sweep(self.longest()).map(Step::Write);
         self.work(initiator, move |_| steps.next()).await
     }
 
@@ -166,15 +173,20 @@ impl Workload {
         self.work(initiator, more).await
     }
 
-    /// Reads and judges every block.
+    /// Reads and judges every block; on a blank disk every piece of which something was written.
     pub async fn verify(&mut self, initiator: &mut Initiator) -> Report {
-        let mut steps = self.sweep().map(Step::Read);
-        self.work(initiator, move |_| steps.next()).await
+        let stride = self.longest().max(u64::from(VERIFIED / self.options.sizes.0));
+        let mut steps = self.sweep(stride);
+        let wanted = |workload: &Self, cells: &Range<u64>| {
+            !workload.options.blank || workload.oracle.knows(cells.clone())
+        };
+        self.work(initiator, move |workload| steps.find(|cells| wanted(workload, cells)).map(Step::Read))
+            .await
     }
 
-    /// The whole region in the longest pieces.
-    fn sweep(&self) -> impl Iterator<Item = Range<u64>> + use<> {
-        let (cells, stride) = (self.cells, self.longest());
+    /// The whole region in pieces of so many cells.
+    fn sweep(&self, stride: u64) -> impl Iterator<Item = Range<u64>> + use<> {
+        let cells = self.cells;
         (0..cells.div_ceil(stride)).map(move |piece| piece * stride..((piece + 1) * stride).min(cells))
     }
 
@@ -324,13 +336,18 @@ impl Workload {
         }
     }
 
+    /// Whether a block may be one that the workload has not written.
+    fn is_foreign(&self, block: &[u8]) -> bool {
+        !self.options.blank || block.iter().all(|byte| *byte == 0)
+    }
+
     fn judge_block(&self, reading: &Reading, cell: u64, lba: u64, block: &[u8]) -> Result<u64, Wrong> {
         let seed = self.options.seed;
         let stamp = Stamp::read(block).filter(|stamp| stamp.seed == seed && stamp.fills(block));
         match stamp {
             Some(stamp) if stamp.lba != lba => Err(Wrong::Misplaced { from: stamp.lba }),
             Some(stamp) if reading.allows(cell, stamp.generation) => Ok(stamp.generation),
-            _ if reading.anything(cell) => Ok(oracle::FOREIGN),
+            _ if reading.may_be_foreign(cell) && self.is_foreign(block) => Ok(oracle::FOREIGN),
             Some(stamp) => Err(Wrong::Stale { found: stamp.generation, legal: reading.of(cell).to_vec() }),
             None => Err(Wrong::Spoilt),
         }

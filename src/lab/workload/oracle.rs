@@ -36,8 +36,8 @@ impl Reading {
         generation > self.started || self.of(cell).contains(&generation)
     }
 
-    /// Whether the cell may hold anything, because nobody has written it.
-    pub(super) fn anything(&self, cell: u64) -> bool {
+    /// Whether the cell may hold what it held before the workload, which may not have written it.
+    pub(super) fn may_be_foreign(&self, cell: u64) -> bool {
         self.of(cell).contains(&FOREIGN)
     }
 
@@ -123,6 +123,11 @@ impl Oracle {
                 self.settle(cell, generation);
             }
         }
+    }
+
+    /// Whether any of the cells was written.
+    pub(super) fn knows(&self, mut cells: Range<u64>) -> bool {
+        cells.any(|cell| self.settled(cell) != FOREIGN || self.open.contains_key(&cell))
     }
 
     /// A read is submitted.
