@@ -182,7 +182,10 @@ impl Session {
     ) {
         let attention = response.is_attention();
         let sent_at = task.run.as_ref().map_or(now, |r| r.sent_at);
-        let Some(at) = self.checks.iter().position(|c| c.id == id) else { return };
+        let Some(at) = self.checks.iter().position(|c| c.id == id) else {
+            self.check_was_dropped(task, response, now);
+            return;
+        };
         let Some(check) = self.checks.get_mut(at) else { return };
         let busy = matches!(response.status, status::BUSY | status::TASK_SET_FULL | status::TASK_ABORTED);
         if attention || busy {
@@ -243,6 +246,16 @@ impl Session {
             self.check_done(check, now);
         } else {
             self.ask(id, now);
+        }
+    }
+
+    /// A check was dropped, since what it had found may hold no longer, and one of its questions is answered now. It asked what
+    /// meets attentions only of a unit that had just said who it is: what that tells, nobody else may tell again.
+    fn check_was_dropped(&mut self, task: &Task, response: &ScsiResponse, now: Instant) {
+        let Some((nexus, sent_at)) = task.run.as_ref().map(|r| (r.nexus, r.sent_at)) else { return };
+        self.attention_met(nexus, task.lun, response, sent_at);
+        if nexus != HOME && response.is_attention() {
+            self.attention_doubts(task.lun, nexus, (response, sent_at), now);
         }
     }
 
