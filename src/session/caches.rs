@@ -25,7 +25,8 @@
 //!
 //! A target that is back may have lost power meanwhile. Where it says so (29h/01h) and had a mark, the initiator hears of it
 //! ([`super::attention`]), as it would have of its own target. A ghost of a write that was lost so may bring it back, at another
-//! target: reads of it wait for that from then on ([`super::recover`]). Where it says the same at every login, nobody can tell. The
+//! target, or has written it there before: reads of it wait for the ghost from then on ([`super::recover`]), and the other target
+//! is marked. Where it says the same at every login, nobody can tell. The
 //! mark stays: a nexus may say so late, when more was written.
 //!
 //! A target all of whose ports are standby or unavailable (ALUA) takes no flush (SPC-4 section 5.15.2.4): what was written
@@ -40,11 +41,12 @@ use super::Session;
 use super::api::{ConnId, Unwashed};
 use super::group::TargetId;
 use super::nexus::{ConnState, HOME, NexusId, NexusState};
+use super::recover::Ghost;
 use super::tasks::{Origin, Task, TaskKey};
 use crate::iscsi::{Cdb, Lun, ScsiResponse};
 use crate::scsi::sense::{key, status};
 use crate::scsi::{Class, Command, Extent, Sense};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// SYNCHRONIZE CACHE (10) of all blocks, padded to the length of the header's field.
@@ -69,6 +71,9 @@ struct Mark {
     told: bool,
     /// Nothing is known of such a write: an earlier session may have left one.
     feared: bool,
+    /// There is nothing but what may have been written there a second time. It is washed if it can be: nobody knows that it is
+    /// there, and so a flush does not fail for it, and its loss is no news.
+    double: bool,
 }
 
 /// Marks of all units.
@@ -79,6 +84,8 @@ pub(super) struct Caches {
     /// Writes answered.
     written: u64,
     marks: BTreeMap<(Lun, TargetId), Mark>,
+    /// Where a write that was answered elsewhere may have been written too.
+    doubles: BTreeSet<(Lun, TargetId)>,
     /// When a held flush is to be looked at again.
     look_at: Option<Instant>,
 }
@@ -101,9 +108,24 @@ impl Caches {
             retry_at: None,
             told: false,
             feared,
+            double: false,
         };
         let mark = self.marks.entry((lun, target)).or_insert(fresh);
+        if std::mem::take(&mut mark.double) {
+            mark.at_risk = number;
+        }
         (mark.last, mark.at, mark.feared) = (number, at, feared);
+    }
+
+    /// Something may have been written there a second time.
+    fn mark_double(&mut self, lun: Lun, target: TargetId, at: Instant) {
+        self.written += 1;
+        let there = self.marks.get(&(lun, target)).copied();
+        self.mark(lun, target, there.is_some_and(|mark| mark.feared), at);
+        let Some(mark) = self.marks.get_mut(&(lun, target)) else { return };
+        mark.double = there.is_none_or(|old| old.double);
+        // Of what was there before, nothing more may be lost than may have been.
+        mark.at_risk = there.filter(|old| old.at_risk <= old.last).map_or(mark.last + 1, |old| old.at_risk);
     }
 
     /// Writes up to a number are durable at a target.
@@ -181,6 +203,20 @@ impl Session {
         }
     }
 
+    /// A ghost will do nothing more. What it may have done is in its target's cache. That is no loss as long as it is durable, or in
+    /// a cache with a mark, where the write was answered.
+    pub(super) fn ghost_may_have_written(&mut self, ghost: &Ghost) {
+        let Some(target) = self.group_in(ghost.nexus).map(|g| g.target) else { return };
+        if !self.caches.several || ghost.inherited {
+            return;
+        }
+        if ghost.alone {
+            self.caches.mark_double(ghost.lun, target, self.now);
+        } else {
+            self.caches.doubles.insert((ghost.lun, target));
+        }
+    }
+
     /// The first command for a unit: an earlier session may have left something of it in any cache.
     pub(super) fn fear_caches(&mut self, lun: Lun, now: Instant) {
         if self.caches.several && self.plan.unwashed.may_hold(lun) {
@@ -207,7 +243,7 @@ impl Session {
         let mut left = self.plan.unwashed.clone();
         if self.caches.several && !broken!(self.rules, UnwashedForgotten) {
             for lun in self.units.keys() {
-                left.note(*lun, self.caches.marks.keys().any(|(of, _)| of == lun));
+                left.note(*lun, self.caches.marks.iter().any(|((of, _), mark)| of == lun && !mark.double));
             }
         }
         left
@@ -222,6 +258,11 @@ impl Session {
         let at = mark.at;
         if lost {
             self.fear_revival(lun, target);
+            let there = |double: &&(Lun, TargetId)| double.0 == lun && double.1 != target;
+            let doubles: Vec<_> = self.caches.doubles.iter().filter(there).copied().collect();
+            for (lun, other) in doubles {
+                self.caches.mark_double(lun, other, self.now);
+            }
         }
         lost.then_some(at)
     }
@@ -333,11 +374,11 @@ impl Session {
                 self.caches.marks.remove(&(lun, target));
                 return Washing::Done;
             }
-            return Washing::Unreachable;
+            return if mark.double { Washing::Done } else { Washing::Unreachable };
         };
         if let Some(at) = mark.retry_at.filter(|at| now < *at) {
             self.look_at_caches(at);
-            return Washing::Unreachable;
+            return if mark.double { Washing::Done } else { Washing::Unreachable };
         }
         let written = self.caches.written;
         if let Some(mark) = self.caches.marks.get_mut(&(lun, target)) {

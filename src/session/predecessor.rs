@@ -78,6 +78,7 @@ impl Session {
                 timed: !tracked,
                 inherited: true,
                 owner: None,
+                alone: false,
             });
         }
         self.changed = true;

@@ -38,6 +38,8 @@ pub(super) struct Ghost {
     pub(super) inherited: bool,
     /// The command that left it, while that may run again.
     pub(super) owner: Option<TaskKey>,
+    /// What it does is not, or no longer, there already.
+    pub(super) alone: bool,
 }
 
 /// A command that met so many lost nexuses is ended instead of being moved once more.
@@ -194,6 +196,7 @@ impl Session {
             timed: false,
             inherited: false,
             owner: Some(key),
+            alone: false,
         });
         id
     }
@@ -207,9 +210,19 @@ impl Session {
         since: Instant,
     ) -> u64 {
         self.next_ghost += 1;
-        let (id, owner) = (self.next_ghost, None);
-        let ghost = Ghost { id, nexus, lun, lun_there, path, since, timed: false, inherited: false, owner };
-        self.ghosts.push(ghost);
+        let id = self.next_ghost;
+        self.ghosts.push(Ghost {
+            id,
+            nexus,
+            lun,
+            lun_there,
+            path,
+            since,
+            timed: false,
+            inherited: false,
+            owner: None,
+            alone: false,
+        });
         id
     }
 
@@ -217,10 +230,8 @@ impl Session {
     pub(super) fn disown_ghosts(&mut self, key: TaskKey, done: bool) {
         let owned = self.ghosts.iter_mut().filter(|g| g.owner == Some(key));
         let ids: Vec<u64> = owned.map(|g| (g.owner = None, g.id).1).collect();
-        for id in ids.into_iter().filter(|_| !done) {
-            let tasks = &self.tasks;
-            let waiting = self.order.haunt_reads(id, |k| k == key || tasks.runs(k));
-            self.hold_back(&waiting);
+        if !done {
+            self.leave_alone(&ids, Some(key));
         }
     }
 
@@ -229,11 +240,17 @@ impl Session {
         let elsewhere = |nexus| self.group_in(nexus).is_some_and(|group| group.target != lost_at);
         let revives = |g: &&Ghost| g.lun == lun && g.owner.is_none() && elsewhere(g.nexus);
         let ids: Vec<u64> = self.ghosts.iter().filter(revives).map(|g| g.id).collect();
+        self.leave_alone(&ids, None);
+    }
+
+    /// What these ghosts do is not, or no longer, there already. What ends with them does not wait for them.
+    fn leave_alone(&mut self, ids: &[u64], ending: Option<TaskKey>) {
         for id in ids {
             let tasks = &self.tasks;
-            let waiting = self.order.haunt_reads(id, |k| tasks.runs(k));
+            let waiting = self.order.haunt_reads(*id, |k| Some(k) == ending || tasks.runs(k));
             self.hold_back(&waiting);
         }
+        self.ghosts.iter_mut().filter(|g| ids.contains(&g.id)).for_each(|g| g.alone = true);
     }
 
     /// A command runs again: for some time nothing held it back.
@@ -269,6 +286,7 @@ impl Session {
         // Somebody may have waited for them without a place in the order.
         self.changed |= !laid.is_empty();
         for ghost in laid {
+            self.ghost_may_have_written(&ghost);
             let waiting = self.order.leave(Holder::Ghost(ghost.id));
             self.release(&waiting);
         }

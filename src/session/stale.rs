@@ -53,6 +53,8 @@ pub(super) struct StaleRun {
     ghost: Option<u64>,
     /// It goes on by itself.
     moved: bool,
+    /// What was sent for it last may not have arrived.
+    under_way: bool,
     source: Source,
 }
 
@@ -83,6 +85,7 @@ impl Session {
             since: self.now,
             ghost,
             moved: task.is_some(),
+            under_way: true,
             source: task.map_or(Source::Nowhere, Source::Task),
         });
     }
@@ -123,8 +126,9 @@ impl Session {
 
     /// The target asks for data of a run that was moved: all of them are there.
     pub(super) fn stale_r2t(&mut self, id: ConnId, r2t: &R2t) {
-        let wanted = |r: &&StaleRun| r.moved && (r.conn, r.itt) == (id, r2t.itt);
-        let Some(run) = self.stale_runs.iter().find(wanted) else { return };
+        let wanted = |r: &StaleRun| r.moved && (r.conn, r.itt) == (id, r2t.itt);
+        let Some(at) = self.stale_runs.iter().position(wanted) else { return };
+        let Some(run) = self.stale_runs.get(at) else { return };
         let buffer = match &run.source {
             Source::Nowhere => None,
             Source::Task(key) => self.tasks.get(*key).map(|t| &t.inbound),
@@ -138,6 +142,9 @@ impl Session {
         }
         let range = Transfer { ttt: r2t.ttt, lun: run.lun_there, from, to: end, end, data_sn: 0 };
         send_data(&mut self.outputs, conn, run.itt, buffer, range);
+        if let Some(run) = self.stale_runs.get_mut(at) {
+            run.under_way = true;
+        }
     }
 
     /// A task ends. Where runs of it still need its data, these stay and count as held.
@@ -194,11 +201,12 @@ impl Session {
         }
     }
 
-    /// A connection is trusted again: what was on its way has arrived, and counts from now on.
+    /// A connection is trusted again: what was on its way has arrived, and counts from now on. (What had arrived before counts since
+    /// then, or a path that is suspect now and again would never let it go.)
     pub(super) fn ghosts_delivered(&mut self, id: ConnId, now: Instant) {
         let mut left: Vec<u64> = Vec::new();
-        for run in self.stale_runs.iter_mut().filter(|r| r.moved && r.conn == id) {
-            run.since = now;
+        for run in self.stale_runs.iter_mut().filter(|r| r.moved && r.under_way && r.conn == id) {
+            (run.since, run.under_way) = (now, false);
             left.extend(run.ghost);
         }
         self.ghosts.iter_mut().filter(|g| left.contains(&g.id)).for_each(|g| g.since = now);
@@ -210,7 +218,7 @@ impl Session {
     }
 
     fn is_run_on_its_way(&self, run: &StaleRun) -> bool {
-        self.conn(run.conn).is_some_and(|c| self.standing(c) != Standing::Trusted)
+        run.under_way && self.conn(run.conn).is_some_and(|c| self.standing(c) != Standing::Trusted)
     }
 
     /// Moved runs that have had `fence_time` to be answered are waited for no more.
