@@ -325,7 +325,11 @@ fn verdict(kind: Kind) -> &'static str {
             None,
         );
         let probed = || Some(read(&state_file(braid.dir.path()))).filter(|text| !text.is_empty());
-        poll(PATIENCE, probed).unwrap_or_else(|| panic!("no verdict on {}\n{}", kind.name(), braid.log()))
+        let verdict = poll(PATIENCE, probed);
+        let log = braid.log();
+        let verdict = verdict.unwrap_or_else(|| panic!("no verdict on {}\n{log}", kind.name()));
+        assert_eq!(log.contains("mcs=true"), kind.several_connections(), "{}: {verdict}\n{log}", kind.name());
+        verdict
     })
 }
 
