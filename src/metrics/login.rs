@@ -1,4 +1,6 @@
-//! How logins of initiators end.
+//! How logins of initiators end, and where those of Braid's own are sent.
+
+use super::{Families, Metrics};
 
 /// How a downstream login ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,5 +48,31 @@ impl LoginResult {
             Self::Protocol => "protocol",
             Self::Unfinished => "unfinished",
         }
+    }
+}
+
+fn redirect_label(permanent: bool) -> &'static str {
+    if permanent { "permanent" } else { "temporary" }
+}
+
+/// Makes the series, at zero.
+pub(super) fn declare(families: &Families) {
+    for result in LoginResult::ALL {
+        families.logins.with_label_values(&[result.label()]);
+    }
+    for permanent in [true, false] {
+        families.redirects.with_label_values(&[redirect_label(permanent)]);
+    }
+}
+
+impl Metrics {
+    /// Counts a login of an initiator.
+    pub fn login(&self, result: LoginResult) {
+        self.families.logins.with_label_values(&[result.label()]).inc();
+    }
+
+    /// Counts a login of Braid's that a target sent elsewhere.
+    pub fn redirected(&self, permanent: bool) {
+        self.families.redirects.with_label_values(&[redirect_label(permanent)]).inc();
     }
 }

@@ -91,6 +91,7 @@ struct Families {
     passed_on: IntCounter,
     reload_successful: IntGauge,
     quirks: IntCounterVec,
+    redirects: IntCounterVec,
     protocol_errors: IntCounterVec,
     connections: IntGaugeVec,
     down: IntGaugeVec,
@@ -145,6 +146,7 @@ impl Families {
             all_paths_down: counter("braid_all_paths_down_total", "Times that a session was left without a working path.", TARGET),
             given_up: counter("braid_outages_given_up_total", "Times that commands of a session were given up because no path came back in time.", TARGET),
             single_path: counter("braid_sessions_single_path_total", "Sessions on one path because their authentication is relayed and the others have no credentials.", TARGET),
+            redirects: counter("braid_login_redirects_total", "Logins of Braid's that a target sent elsewhere, for good (permanent) or for the time being (temporary).", &["kind"]),
             quirks: counter("braid_quirks_total", "What peers did that the standard does not say, or few do, and that was taken as it is, by its name and by who did it; the log says once per peer what it is.", &["quirk", "side"]),
             reload_successful: register(registry, IntGauge::new("braid_config_last_reload_successful", "1; 0 if the configuration was read again last and could not be used, so that Braid runs on as before.")),
             passed_on: register(registry, IntCounter::new("braid_connections_passed_on_total", "Intercepted connections that were nobody's session here, and went on untouched.")),
@@ -208,9 +210,7 @@ impl Metrics {
         registry.register(Box::new(process)).expect("nothing of the table is named so");
         families.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         families.reload_successful.set(1);
-        for result in LoginResult::ALL {
-            families.logins.with_label_values(&[result.label()]);
-        }
+        login::declare(&families);
         for (row, side) in quirk::TABLE.iter().flat_map(|row| row.sides.iter().map(move |side| (row, side))) {
             families.quirks.with_label_values(&[row.name, side.label()]);
         }
@@ -285,11 +285,6 @@ impl Metrics {
         let mut session = SessionMetrics { _open: open, target, paths };
         session.count_paths();
         session
-    }
-
-    /// Counts a login of an initiator.
-    pub fn login(&self, result: LoginResult) {
-        self.families.logins.with_label_values(&[result.label()]).inc();
     }
 
     /// Counts a quirk that a peer has shown.

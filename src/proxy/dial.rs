@@ -2,9 +2,10 @@
 //!
 //! A [`Route`] says where to and over which local address or interface; [`Timing`] bounds every step. [`connect`] gives
 //! the bare connection, [`log_in`] logs in on it and follows redirections (R39), and [`dial`] does both. Nothing here is
-//! shared between calls.
+//! shared between calls but what a route carries: where its portal has moved for good ([`Moved`]).
 
 use super::conn::{Conn, ConnError};
+pub use super::moved::Moved;
 use crate::config::{Local, PathConfig, Target};
 use crate::iscsi::framer::Receiver;
 use crate::iscsi::quirk::{Quirk, Quirks};
@@ -31,12 +32,27 @@ pub struct Route {
     pub mark: Option<u32>,
     /// What to prove oneself with there, if the target wants it.
     pub credentials: Option<Arc<Credentials>>,
+    /// Where the portal is now, if the target has said that it moved.
+    pub moved: Moved,
 }
 
 impl Route {
     /// The way to a portal that the routing table gives.
     pub fn to(portal: impl Into<String>) -> Self {
-        Self { portal: portal.into(), source: None, interface: None, mark: None, credentials: None }
+        Self {
+            portal: portal.into(),
+            source: None,
+            interface: None,
+            mark: None,
+            credentials: None,
+            moved: Moved::default(),
+        }
+    }
+
+    /// The same to where the portal is, as far as is known.
+    fn where_it_is(&self) -> Self {
+        let portal = self.moved.address().unwrap_or_else(|| self.portal.clone());
+        Self { portal, ..self.clone() }
     }
 
     /// The same without wanting a proof of the target.
@@ -61,6 +77,7 @@ impl From<&PathConfig> for Route {
             interface,
             mark: path.mark,
             credentials: path.credentials.clone(),
+            moved: Moved::default(),
         }
     }
 }
@@ -103,7 +120,7 @@ impl From<&Target> for Timing {
 }
 
 /// How many redirections of one login are followed.
-const MAX_REDIRECTS: u32 = 3;
+const MAX_REDIRECTS: usize = 3;
 
 /// Idle time before the kernel probes a connection, between probes, and how many go unanswered.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(10), Duration::from_secs(5), 3);
@@ -135,7 +152,7 @@ pub enum DialError {
     #[error("the target does not agree to {0}=CRC32C, which the configuration requires")]
     Digest(&'static str),
     /// The target redirects in circles.
-    #[error("redirected more than {MAX_REDIRECTS} times, last to {0}")]
+    #[error("redirected in circles or more than {MAX_REDIRECTS} times, last to {0}")]
     Redirects(String),
     /// The system has no randomness for a challenge.
     #[error("the system gives no random numbers: {0}")]
@@ -173,24 +190,70 @@ pub async fn dial(route: &Route, plan: &LoginPlan, timing: &Timing) -> Result<(C
 /// # Errors
 /// [`DialError`]; nothing stays open then.
 pub async fn log_in(
-    mut conn: Conn,
+    conn: Conn,
     route: &Route,
     plan: &LoginPlan,
     timing: &Timing,
 ) -> Result<(Conn, Negotiated), DialError> {
-    let mut route = route.clone();
-    let (mut redirects, mut narrow) = (0, false);
+    let mut trail = Trail::new(route);
+    let done = log_in_along(conn, &mut trail, plan, timing).await;
+    match (&done, trail.lasting) {
+        (Ok(_), Some(address)) => route.moved.keep(address),
+        (Ok(_), None) => {}
+        (Err(_), _) => route.moved.forget(),
+    }
+    done
+}
+
+/// Where one login has been.
+struct Trail {
+    /// The way to where it is.
+    route: Route,
+    /// Portals that it has asked.
+    asked: Vec<String>,
+    /// Where it went for good; whatever follows a redirection for the time being is for that time too.
+    lasting: Option<String>,
+    fleeting: bool,
+}
+
+impl Trail {
+    fn new(route: &Route) -> Self {
+        let route = route.where_it_is();
+        Self { asked: vec![route.portal.clone()], route, lasting: None, fleeting: false }
+    }
+
+    /// Goes where a redirection says.
+    fn follow(&mut self, address: String, permanent: bool) -> Result<(), DialError> {
+        self.route.moved.met(permanent);
+        if self.asked.contains(&address) || self.asked.len() > MAX_REDIRECTS {
+            return Err(DialError::Redirects(address));
+        }
+        tracing::info!(from = self.route.portal, to = address, permanent, "login redirected");
+        self.fleeting |= !permanent;
+        if !self.fleeting {
+            self.lasting = Some(address.clone());
+        }
+        self.asked.push(address.clone());
+        self.route.portal = address;
+        Ok(())
+    }
+}
+
+async fn log_in_along(
+    mut conn: Conn,
+    trail: &mut Trail,
+    plan: &LoginPlan,
+    timing: &Timing,
+) -> Result<(Conn, Negotiated), DialError> {
+    let mut narrow = false;
     let mut quirks = Quirks::default();
     loop {
-        let (mut machine, first) = InitiatorLogin::start_with(plan.clone(), proof(&route, narrow)?);
+        let (mut machine, first) = InitiatorLogin::start_with(plan.clone(), proof(&trail.route, narrow)?);
         match in_time(timing.login, converse(&mut conn, &mut machine, first, timing.answer)).await {
-            Ok(InitiatorStep::Redirect { address, .. }) if redirects < MAX_REDIRECTS => {
-                tracing::info!(from = route.portal, to = address, "login redirected");
-                redirects += 1;
+            Ok(InitiatorStep::Redirect { address, permanent }) => {
                 quirks = quirks.and(machine.quirks());
-                route.portal = address;
+                trail.follow(address, permanent)?;
             }
-            Ok(InitiatorStep::Redirect { address, .. }) => return Err(DialError::Redirects(address)),
             Ok(InitiatorStep::Done(agreed)) => {
                 quirks = quirks.and(agreed.quirks);
                 return Ok((conn, Negotiated { quirks, ..*agreed }));
@@ -200,13 +263,13 @@ pub async fn log_in(
             Err(DialError::Login(LoginError::Refused { class: 2, detail: 0 | 1 }))
                 if !narrow && machine.algorithm() == Some(Algorithm::Sha256) =>
             {
-                tracing::info!(portal = route.portal, "CHAP with SHA-256 refused: trying MD5");
+                tracing::info!(portal = trail.route.portal, "CHAP with SHA-256 refused: trying MD5");
                 narrow = true;
                 quirks.insert(Quirk::ChapAlgorithm);
             }
             Err(error) => return Err(error),
         }
-        conn = connect(&route, timing).await?;
+        conn = connect_to(&trail.route, timing).await?;
     }
 }
 
@@ -227,11 +290,19 @@ pub(super) fn nonce() -> Result<Nonce, getrandom::Error> {
     Ok(Nonce::new(random))
 }
 
-/// Connects over a route.
+/// Connects over a route, to where its portal is now.
 ///
 /// # Errors
 /// [`DialError::Connect`].
 pub async fn connect(route: &Route, timing: &Timing) -> Result<Conn, DialError> {
+    let conn = connect_to(&route.where_it_is(), timing).await;
+    if conn.is_err() {
+        route.moved.forget();
+    }
+    conn
+}
+
+async fn connect_to(route: &Route, timing: &Timing) -> Result<Conn, DialError> {
     let stream = connect_tcp(route, timing).await;
     let stream = stream.map_err(|error| DialError::Connect { portal: route.portal.clone(), error })?;
     Ok(Conn::new(stream, Receiver::Initiator))
@@ -403,6 +474,9 @@ mod tests {
     const HALF: Duration = Duration::from_millis(500);
     const QUICK: Timing = Timing { connect: HALF, answer: HALF, login: HALF };
 
+    const TEMPORARY: u8 = 1;
+    const PERMANENT: u8 = 2;
+
     fn plan() -> LoginPlan {
         LoginPlan {
             kind: LoginKind::Leading,
@@ -430,7 +504,7 @@ mod tests {
     }
 
     /// Serves one login after the other; redirects each to `elsewhere` if there is such.
-    async fn target(listener: TcpListener, elsewhere: Option<String>) {
+    async fn target(listener: TcpListener, elsewhere: Option<(u8, String)>) {
         while let Ok((stream, _)) = listener.accept().await {
             let mut conn = Conn::new(stream, Receiver::Target);
             let mut login = TargetLogin::new();
@@ -439,7 +513,9 @@ mod tests {
                 if matches!(step, TargetStep::Decide(_)) {
                     step = match elsewhere.clone() {
                         None => login.accept(offer()),
-                        address => login.refuse(Refusal { class: 1, detail: 1, address }),
+                        Some((detail, address)) => {
+                            login.refuse(Refusal { class: 1, detail, address: Some(address) })
+                        }
                     };
                 }
                 let (TargetStep::Send(pdus) | TargetStep::Done(pdus, _) | TargetStep::Close(pdus)) = step
@@ -462,18 +538,51 @@ mod tests {
         let mut tasks = JoinSet::new();
         let (first, route) = bound().await;
         let (second, there) = bound().await;
-        tasks.spawn(target(first, Some(there.portal.clone())));
+        tasks.spawn(target(first, Some((TEMPORARY, there.portal.clone()))));
         tasks.spawn(target(second, None));
         let (conn, agreed) = dial(&route, &plan(), &QUICK).await.unwrap();
         assert_eq!(conn.peer().unwrap().to_string(), there.portal);
         assert_eq!(agreed.tsih, Tsih(1));
+        assert_eq!(route.moved.address(), None, "for this login only");
+    }
+
+    #[tokio::test]
+    async fn those_for_good_are_kept_until_nobody_is_there() {
+        let mut tasks = JoinSet::new();
+        let (first, route) = bound().await;
+        let (second, there) = bound().await;
+        tasks.spawn(target(first, Some((PERMANENT, there.portal.clone()))));
+        let new = tasks.spawn(target(second, None));
+        drop(dial(&route, &plan(), &QUICK).await.unwrap());
+        assert_eq!(route.moved.address(), Some(there.portal.clone()));
+        // Connecting is already to where it is, for those who do it by itself.
+        let conn = connect(&route.clone(), &QUICK).await.unwrap();
+        assert_eq!(conn.peer().unwrap().to_string(), there.portal);
+        new.abort();
+        assert!(tasks.join_next().await.is_some_and(|ended| ended.is_err()));
+        assert!(connect(&route, &QUICK).await.is_err());
+        let conn = connect(&route, &QUICK).await.unwrap();
+        assert_eq!(conn.peer().unwrap().to_string(), route.portal, "as configured");
+    }
+
+    #[tokio::test]
+    async fn what_follows_one_for_the_time_being_is_not_kept() {
+        let mut tasks = JoinSet::new();
+        let (first, route) = bound().await;
+        let (second, between) = bound().await;
+        let (third, there) = bound().await;
+        tasks.spawn(target(first, Some((TEMPORARY, between.portal))));
+        tasks.spawn(target(second, Some((PERMANENT, there.portal))));
+        tasks.spawn(target(third, None));
+        dial(&route, &plan(), &QUICK).await.unwrap();
+        assert_eq!(route.moved.address(), None);
     }
 
     #[tokio::test]
     async fn but_not_in_circles() {
         let mut tasks = JoinSet::new();
         let (listener, route) = bound().await;
-        tasks.spawn(target(listener, Some(route.portal.clone())));
+        tasks.spawn(target(listener, Some((PERMANENT, route.portal.clone()))));
         let error = dial(&route, &plan(), &QUICK).await.unwrap_err();
         assert!(matches!(error, DialError::Redirects(_)), "{error}");
     }

@@ -43,6 +43,7 @@ mod leading;
 mod links;
 mod listener;
 mod mark;
+mod moved;
 mod notice;
 mod oddities;
 pub mod operator;
@@ -156,6 +157,7 @@ struct Shared {
     told: Told,
     tags: Tags,
     oddities: Arc<Oddities>,
+    moves: moved::Moves,
     started: Instant,
     orders: operator::Orders,
     events: Arc<Events>,
@@ -211,6 +213,7 @@ impl Proxy {
             told: Told::new(),
             tags: Tags::new(state),
             oddities,
+            moves: moved::Moves::default(),
         });
         let (stop, stopped) = watch::channel(false);
         let mut listeners = JoinSet::new();

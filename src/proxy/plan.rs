@@ -1,7 +1,7 @@
 //! What a session is planned with, made of the configuration and of what both logins agreed on.
 
+use super::Shared;
 use super::dial::{RequiredDigests, Route, Timing, Way};
-use super::operator::Orders;
 use crate::config::{Digest, PathConfig, Target};
 use crate::iscsi::text::KeyList;
 use crate::iscsi::{Cid, CmdSn, Tsih};
@@ -14,17 +14,20 @@ use std::time::Instant;
 const FIRST_WINDOW: u32 = 32;
 
 /// The ways over a target's paths.
-pub(super) fn ways(orders: &Orders, target: &Target) -> Vec<Way> {
+pub(super) fn ways(shared: &Shared, target: &Target) -> Vec<Way> {
     let required = RequiredDigests {
         header: target.header_digest == Digest::Crc32c,
         data: target.data_digest == Digest::Crc32c,
     };
     let way = |path: &PathConfig| Way {
-        route: Route::from(path),
+        route: Route {
+            moved: shared.moves.of(&path.portal.to_string(), &path.target, &shared.metrics),
+            ..Route::from(path)
+        },
         target: path.target.clone(),
         timing: Timing::from(target),
         required,
-        out: orders.is_out(&target.name, &path.name),
+        out: shared.orders.is_out(&target.name, &path.name),
     };
     target.paths.iter().map(way).collect()
 }

@@ -278,7 +278,7 @@ impl Greeting {
             return self.grant_relayed(intent, target, words).await;
         }
         let (claim, seat) = self.room(intent, &target).await?;
-        let ways: Vec<Way> = ways(&shared.orders, &target);
+        let ways: Vec<Way> = ways(&shared, &target);
         let chosen = tokio::select! {
             biased;
             () = claim.stopped() => return Err(End::Refused(SERVICE_UNAVAILABLE, LoginResult::Upstream)),
@@ -308,7 +308,7 @@ impl Greeting {
         words: (KeyList, bool),
     ) -> Result<Granted, End> {
         let shared = Arc::clone(&self.shared);
-        let mut ways: Vec<Way> = ways(&shared.orders, &target);
+        let mut ways: Vec<Way> = ways(&shared, &target);
         let chosen = shared.verdicts.fanout(&target, &intent.initiator_name).await;
         tracing::info!(fanout = ?chosen.0, why = chosen.1, "fan-out chosen");
         let plan = login_plan(&target, chosen.0, intent);

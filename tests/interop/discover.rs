@@ -1,6 +1,7 @@
 //! Targets that the configuration does not write out: Braid asks portals, some of them dead, and serves what these tell.
 //!
-//! What was learned about targets: tgt tells of the portal that was asked alone, istgt of all in the group.
+//! What was learned about targets: tgt tells of the portal that was asked alone, istgt of all in the group. tgt redirects logins at
+//! whichever portal, the one that it redirects to included.
 
 use std::time::Duration;
 
@@ -148,4 +149,35 @@ fn portal_groups_stand_together() {
     for path in &all {
         assert!(metrics.bytes(path) > 0.0, "{path}\n{}\n{}", metrics.show(), braid.log());
     }
+}
+
+/// tgt sends logins elsewhere for good, to another tgt: Braid follows, and goes there at once from the second session on.
+#[test]
+fn a_portal_that_has_moved_for_good() {
+    let _place = HEAVY.enter();
+    let [old, new] = [(); 2].map(|()| Target::start(Kind::Tgt, Site::Alone(1), SIZE));
+    let braid = Braid::over(old.endpoints(), "sessions");
+    let portal = new.endpoints().first().expect("a portal").portal.clone();
+    let (address, port) = portal.rsplit_once(':').expect("a port");
+    old.set_keys(&[("RedirectAddress", address), ("RedirectPort", port), ("RedirectReason", "Permanent")]);
+    let endpoint = braid.endpoint();
+    for session in 1..=2 {
+        call(endpoint, &["iscsi-inq"], endpoint.url()).expect_ok();
+        let met = braid.metrics().sum("braid_login_redirects_total", &[("kind", "permanent")]);
+        assert_eq!(met, 1.0, "session {session}\n{}", braid.log());
+    }
+}
+
+/// tgt sends logins elsewhere from whichever portal, the one that it names included.
+#[test]
+fn a_portal_that_has_moved_to_itself() {
+    let _place = HEAVY.enter();
+    let target = Target::start(Kind::Tgt, Site::Alone(1), SIZE);
+    let braid = Braid::over(target.endpoints(), "sessions");
+    let portal = target.endpoints().first().expect("a portal").portal.clone();
+    let (address, port) = portal.rsplit_once(':').expect("a port");
+    target.set_keys(&[("RedirectAddress", address), ("RedirectPort", port), ("RedirectReason", "Temporary")]);
+    let endpoint = braid.endpoint();
+    assert!(!call(endpoint, &["iscsi-inq"], endpoint.url()).ok(), "{}", braid.log());
+    assert!(braid.log().contains("redirected in circles"), "{}", braid.log());
 }
