@@ -5,6 +5,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Output, Stdio};
 
 fn braid(args: &[&str]) -> Output {
@@ -191,6 +192,37 @@ impl Drop for Running {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+#[test]
+fn a_service_manager_is_told_that_braid_serves_lives_and_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let manager = folder.path().join("notify");
+    let told = UnixDatagram::bind(&manager).unwrap();
+    let next = || {
+        let mut text = [0; 128];
+        let length = told.recv(&mut text).unwrap();
+        String::from_utf8(text[..length].to_vec()).unwrap()
+    };
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_braid"))
+        .args(["run", "--target", "iqn.2026-01.org.braid:test", "--path", "127.0.0.1:1", "--admin", "off"])
+        .args(["--control", "off", "--listen", &free])
+        .env("NOTIFY_SOCKET", &manager)
+        .env("WATCHDOG_USEC", "20000")
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert_eq!(next().trim(), "READY=1");
+    std::net::TcpStream::connect(&free).unwrap();
+    for _ in 0..3 {
+        assert_eq!(next().trim(), "WATCHDOG=1");
+    }
+    let asked = Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status().unwrap();
+    assert!(asked.success());
+    let last = std::iter::repeat_with(next).find(|told| told.trim() != "WATCHDOG=1").unwrap();
+    assert_eq!(last.trim(), "STOPPING=1");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]

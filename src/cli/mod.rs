@@ -34,6 +34,7 @@ pub mod intercept;
 pub mod log;
 pub mod reload;
 pub mod run;
+mod service;
 pub mod top;
 
 use clap::Parser;

@@ -4,6 +4,7 @@ use super::check;
 use super::exit::Failure;
 use super::flags::Settings;
 use super::log::{self, Refilter};
+use super::service;
 use crate::admin;
 use crate::admin::control::Socket;
 use crate::config::{Config, ControlSocket, Source};
@@ -46,12 +47,15 @@ async fn serve(config: Arc<Config>, source: Source, refilter: &Refilter) -> Resu
     let control = serve_control(socket, operator.clone());
     let reload = follow_reloads(operator, refilter)?;
     tokio::pin!(control, admin, reload);
+    service::ready();
     tokio::select! {
         failed = &mut admin => return Err(failed),
         failed = &mut control => return Err(failed),
         () = &mut reload => {}
+        () = service::live() => {}
         () = signals.next() => {}
     }
+    service::stopping();
     tracing::info!(sessions = proxy.sessions(), "stopping");
     let stopped = proxy.stop(STOP_PATIENCE);
     tokio::pin!(stopped);

@@ -45,6 +45,7 @@ mod net;
 mod outcome;
 mod process;
 mod quirks;
+mod service;
 mod setup;
 mod sg;
 mod stage;
