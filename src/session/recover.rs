@@ -126,7 +126,7 @@ impl Session {
         }
         if own {
             if command.class == Class::Reservation {
-                let ghost = self.leave_own_ghost((nexus, run.lun), lun, path, now);
+                let ghost = self.add_ghost((nexus, run.lun), lun, path, now, None);
                 self.registration_haunted(lun, nexus, ghost);
             }
             self.conclude(task_key, now);
@@ -181,33 +181,21 @@ impl Session {
         path: PathId,
         since: Instant,
     ) -> u64 {
-        self.next_ghost += 1;
-        let id = self.next_ghost;
+        let id = self.add_ghost((nexus, lun_there), lun, path, since, Some(key));
         let tasks = &self.tasks;
         let waiting = self.order.haunt(key, id, |k| tasks.runs(k));
         self.hold_back(&waiting);
-        self.ghosts.push(Ghost {
-            id,
-            nexus,
-            lun,
-            lun_there,
-            path,
-            since,
-            timed: false,
-            inherited: false,
-            owner: Some(key),
-            alone: false,
-        });
         id
     }
 
-    /// A ghost of a command of Braid's own; nothing of the initiator's waits for it.
-    fn leave_own_ghost(
+    /// A ghost of the command that owns it, or of one of Braid's own; for the latter nothing of the initiator's waits.
+    fn add_ghost(
         &mut self,
         (nexus, lun_there): (NexusId, Lun),
         lun: Lun,
         path: PathId,
         since: Instant,
+        owner: Option<TaskKey>,
     ) -> u64 {
         self.next_ghost += 1;
         let id = self.next_ghost;
@@ -220,7 +208,7 @@ impl Session {
             since,
             timed: false,
             inherited: false,
-            owner: None,
+            owner,
             alone: false,
         });
         id
