@@ -47,7 +47,12 @@ pub fn describe(config: &Config) -> String {
 }
 
 fn describe_listener(listen: &Listen) -> String {
-    let how = listen.intercept.map_or(String::new(), |how| format!(" (intercepts by {})", how.word()));
+    let balancers: Vec<_> = listen.balancers.iter().map(ToString::to_string).collect();
+    let how = match listen.intercept {
+        Some(how) => format!(" (intercepts by {})", how.word()),
+        None if balancers.is_empty() => String::new(),
+        None => format!(" (PROXY protocol from {})", balancers.join(", ")),
+    };
     format!("{}{how}", listen.address)
 }
 
@@ -215,7 +220,7 @@ mod tests {
         let blocks = readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
         // Where there are secrets there are files.
         let blocks: Vec<_> = blocks.filter(|text| !text.contains("chap")).collect();
-        assert_eq!(blocks.len(), 3, "{blocks:?}");
+        assert_eq!(blocks.len(), 4, "{blocks:?}");
         for text in blocks {
             assert!(text.lines().count() <= 5, "{text}");
             let config = Config::from_toml(text, "README.md").unwrap_or_else(|error| panic!("{error}"));

@@ -150,8 +150,9 @@ pub struct Settings {
     #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Address to take initiators at; may be repeated [default: 0.0.0.0:3260]. With intercept=redirect or intercept=tproxy for
-    /// connections to the targets' own addresses.
-    #[arg(long, value_name = "ADDR:PORT[,intercept=HOW]")]
+    /// connections to the targets' own addresses; with proxy_protocol=IP or NETWORK for connections from a load balancer there,
+    /// which tells by the PROXY protocol whose they are.
+    #[arg(long, value_name = "ADDR:PORT[,KEY=VALUE]")]
     pub listen: Vec<String>,
     /// Name of the target to serve.
     #[arg(long, value_name = "IQN", requires = "path", conflicts_with = "config")]
@@ -547,6 +548,8 @@ mod tests {
         let file = "listen = [{ address = \"127.0.0.1:3261\", intercept = \"redirect\" }]\n[[target]]\n\
                     name = \"iqn.2003-01.org.example:disk\"\npaths = [\"10.0.1.1\"]\n";
         assert_eq!(config, Config::from_toml(file, "t").unwrap());
+        let behind = &run(&["--listen", "10.0.9.1:3261,proxy_protocol=10.0.9.7"]).listen[0];
+        assert!(behind.is_behind_balancers() && behind.trusts("10.0.9.7".parse().unwrap()));
         let wrong = refused(&["--listen", "127.0.0.1:3261,intercept=redirekt"]);
         assert!(
             wrong.starts_with("--listen ...,intercept=redirekt: ") && wrong.contains("did you mean"),

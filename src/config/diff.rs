@@ -156,8 +156,10 @@ fn of_config(config: &Config) -> Vec<Setting> {
         warnings: _,
     } = config;
     let Limits { max_sessions, login_timeout, login_rate } = limits;
-    let listener = |Listen { address, intercept }: &Listen| {
-        intercept.map_or_else(|| address.to_string(), |how| format!("{address} ({})", how.word()))
+    let listener = |Listen { address, intercept, balancers }: &Listen| match intercept {
+        Some(how) => format!("{address} ({})", how.word()),
+        None if balancers.is_empty() => address.to_string(),
+        None => format!("{address} (PROXY protocol from {})", list(balancers)),
     };
     let listen: Vec<_> = listen.iter().map(listener).collect();
     let control = match control {

@@ -1,5 +1,6 @@
 //! Where connections are taken: plain addresses, and those that intercept.
 
+use super::auth::network;
 use super::draft::{Placed, Section, Value};
 use super::problem::Problem;
 use super::schema::{Keys, address, checked};
@@ -29,8 +30,17 @@ pub(super) fn read(item: &Placed, problems: &mut Vec<Problem>) -> Option<Listen>
              \"127.0.0.1:PORT\" or \"[::1]:PORT\" for this machine alone",
         );
     }
+    let balancers = keys
+        .list("proxy_protocol", |item, problems| checked(item, "listen.proxy_protocol", problems, network));
+    if intercept.is_some() && balancers.is_some() {
+        keys.problem(
+            item.place.clone(),
+            "proxy_protocol",
+            "and intercept cannot both be given: no balancer sends what is intercepted; give each a listener of its own",
+        );
+    }
     keys.reject_unknown();
-    Some(Listen { address: address?, intercept })
+    Some(Listen { address: address?, intercept, balancers: balancers.unwrap_or_default().into() })
 }
 
 /// REDIRECT chooses the local address itself.

@@ -83,17 +83,41 @@ pub enum ControlSocket {
 }
 
 /// An address where connections are taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listen {
     /// The address.
     pub address: SocketAddr,
     /// How it gets connections that were meant for a target's own address, if it does.
     pub intercept: Option<Intercept>,
+    /// Load balancers that tell whose connection it is, by the PROXY protocol. If there are any, all connections are to come
+    /// from them and to begin with its header.
+    pub balancers: Arc<[IpNet]>,
 }
 
 impl From<SocketAddr> for Listen {
     fn from(address: SocketAddr) -> Self {
-        Self { address, intercept: None }
+        Self { address, intercept: None, balancers: Arc::default() }
+    }
+}
+
+impl Listen {
+    /// Whether its connections begin with a header of the PROXY protocol.
+    #[must_use]
+    pub fn is_behind_balancers(&self) -> bool {
+        !self.balancers.is_empty()
+    }
+
+    /// Whether this is the address of one of its load balancers.
+    #[must_use]
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.balancers.iter().any(|network| network.contains(&address.to_canonical()))
+    }
+
+    /// Whether initiators are told of it: those that intercept are where the targets' portals are, those behind a balancer are
+    /// reached through it alone.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        self.intercept.is_none() && !self.is_behind_balancers()
     }
 }
 

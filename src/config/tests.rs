@@ -144,6 +144,20 @@ fn listeners_that_intercept() {
 }
 
 #[test]
+fn listeners_behind_balancers() {
+    let text = "listen = [\"0.0.0.0\", { address = \"10.0.9.1:3261\", proxy_protocol = [\"10.0.9.7\", \"fd00:9::/64\"] }]\n";
+    let [open, behind] = &parse(&format!("{text}{MINIMAL}")).listen[..] else { panic!("two") };
+    let at = |address: &str| -> IpAddr { address.parse().unwrap() };
+    assert!(open.is_public() && !open.is_behind_balancers() && !open.trusts(at("10.0.9.7")));
+    assert!(!behind.is_public() && behind.is_behind_balancers());
+    for (address, trusted) in
+        [("10.0.9.7", true), ("::ffff:10.0.9.7", true), ("fd00:9::1", true), ("10.0.9.8", false)]
+    {
+        assert_eq!(behind.trusts(at(address)), trusted, "{address}");
+    }
+}
+
+#[test]
 fn a_listener_that_makes_no_sense_is_refused() {
     let refused = |listen: &str| problems(&format!("listen = [{listen}]\n{MINIMAL}")).join("\n");
     let redirect = |address: &str| format!("{{ address = \"{address}\", intercept = \"redirect\" }}");
@@ -153,6 +167,11 @@ fn a_listener_that_makes_no_sense_is_refused() {
     );
     assert!(refused("{ address = \"::1\", intercept = \"nat\" }").contains("\"redirect\", \"tproxy\""));
     assert!(refused("{ intercept = \"redirect\" }").contains("listen.address: is missing"));
+    let told = |by: &str| refused(&format!("{{ address = \"0.0.0.0:3261\", proxy_protocol = {by} }}"));
+    assert!(told("\"everybody\"").contains("neither an address nor a network"));
+    assert!(told("true").contains("listen.proxy_protocol: "));
+    assert!(told("[]").contains("listen.proxy_protocol: must not be empty"));
+    assert!(told("\"10.0.9.7\", intercept = \"redirect\"").contains("cannot both be given"));
     assert!(refused("{ address = \"::\", intercpt = \"redirect\" }").contains("did you mean intercept?"));
     let twice = format!("{}, {}", redirect("0.0.0.0:1"), redirect("127.0.0.1:2"));
     assert!(refused(&twice).contains("second to intercept"));

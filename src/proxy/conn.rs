@@ -48,10 +48,20 @@ pub enum ConnError {
     Frame(#[from] FrameError),
 }
 
+/// The ends of a connection that somebody else has taken and made again to here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ends {
+    /// Who made it.
+    pub peer: SocketAddr,
+    /// Whom it reached.
+    pub reached: SocketAddr,
+}
+
 /// A connection in either role.
 #[derive(Debug)]
 pub struct Conn {
     stream: TcpStream,
+    told: Option<Ends>,
     framer: Framer,
     out: SendQueue,
 }
@@ -66,13 +76,13 @@ impl Conn {
     /// Takes a connected socket over, in the login phase.
     #[must_use]
     pub fn new(stream: TcpStream, receiver: Receiver) -> Self {
-        Self { stream, framer: Framer::new(receiver), out: SendQueue::new() }
+        Self { stream, told: None, framer: Framer::new(receiver), out: SendQueue::new() }
     }
 
-    /// The same where these bytes have been read already.
+    /// The same where these bytes have been read already, and somebody has told whose it is.
     #[must_use]
-    pub fn resumed(stream: TcpStream, receiver: Receiver, read: &[u8]) -> Self {
-        let mut conn = Self::new(stream, receiver);
+    pub fn resumed(stream: TcpStream, receiver: Receiver, read: &[u8], told: Option<Ends>) -> Self {
+        let mut conn = Self { told, ..Self::new(stream, receiver) };
         conn.framer.buffer().extend_from_slice(read);
         conn
     }
@@ -83,10 +93,16 @@ impl Conn {
         &self.stream
     }
 
-    /// The peer's address, for logs.
+    /// Its ends as a load balancer has told them.
+    #[must_use]
+    pub const fn told(&self) -> Option<Ends> {
+        self.told
+    }
+
+    /// The peer's address: as it was told, or else as it is.
     #[must_use]
     pub fn peer(&self) -> Option<SocketAddr> {
-        self.stream.peer_addr().ok()
+        self.told.map(|ends| ends.peer).or_else(|| self.stream.peer_addr().ok())
     }
 
     /// Puts a finished login's parameters in force, for the next PDU of each direction.

@@ -4,6 +4,7 @@
 //! 1. `listener` accepts it, sets its socket options, and spawns one task for it, the only one it will ever have.
 //!    Connections that have not finished their login are limited in number and in time.
 //!    One that was on its way to a target's own address is sorted by `intercept`: if it is not Braid's it goes on untouched.
+//!    One that comes through a load balancer begins with what the balancer tells of it (`balancer`).
 //! 2. `welcome` runs the target's side of the login until it is known who wants what. A discovery session is
 //!    answered by `discovery` with Braid's own portals and ends there.
 //!    `access` decides who is let in, and asks for the proof if the target has accounts.
@@ -28,6 +29,7 @@
 
 mod access;
 pub mod auto;
+mod balancer;
 pub mod catalogue;
 pub mod clock;
 pub mod conn;
@@ -66,6 +68,7 @@ use crate::login::discovery::TargetRecord;
 use crate::metrics::Metrics;
 use arc_swap::ArcSwap;
 use auto::Verdicts;
+use conn::Conn;
 use events::Events;
 use links::Links;
 use mark::Mark;
@@ -143,7 +146,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     /// The addresses listened on, with the ports that were given out.
     portals: Vec<SocketAddr>,
-    /// Those among them that initiators are told of: they do not intercept.
+    /// Those among them that initiators are told of.
     public: Vec<SocketAddr>,
     /// Connections that are passed on.
     passing: Room,
@@ -178,7 +181,7 @@ impl Proxy {
     /// [`StartError`]; nothing is left running.
     pub async fn start(config: Arc<Config>, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let bound = bind(&config).await?;
-        let listen = bound.iter().map(|(_, listen)| *listen).collect();
+        let listen = bound.iter().map(|(_, listen)| listen.clone()).collect();
         let config = Arc::new(Config { listen, ..Config::clone(&config) });
         for target in config.targets.iter().filter(|target| target.discover.is_none()) {
             metrics.declare(&target.name, target.paths.iter().map(|path| path.name.as_str()));
@@ -200,7 +203,7 @@ impl Proxy {
             portals: bound.iter().map(|(_, listen)| listen.address).collect(),
             public: bound
                 .iter()
-                .filter(|(_, listen)| listen.intercept.is_none())
+                .filter(|(_, listen)| listen.is_public())
                 .map(|(_, listen)| listen.address)
                 .collect(),
             passing: Room::default(),
@@ -218,7 +221,9 @@ impl Proxy {
         let (stop, stopped) = watch::channel(false);
         let mut listeners = JoinSet::new();
         for (listener, listen) in bound {
-            tracing::info!(address = %listen.address, intercept = listen.intercept.map(Intercept::word), "listening");
+            let (intercept, proxy_protocol) =
+                (listen.intercept.map(Intercept::word), listen.is_behind_balancers());
+            tracing::info!(address = %listen.address, intercept, proxy_protocol, "listening");
             listeners.spawn(listener::run(Arc::clone(&shared), (listener, listen), stopped.clone()));
         }
         Ok(Self { shared, stop, listeners })
@@ -295,10 +300,14 @@ impl Shared {
         }
     }
 
-    /// A target as it is shown on a connection that was accepted on this local address.
-    fn record(&self, target: &str, local: Option<IpAddr>) -> TargetRecord {
+    /// A target as it is shown on a connection: with Braid's portals, or the balancer's through which it came.
+    fn record(&self, target: &str, conn: &Conn) -> TargetRecord {
         let tpgt = self.tpgt(target);
-        let portals = shown(&self.public, local).iter().map(|address| (address.to_string(), tpgt)).collect();
+        let portals = match conn.told() {
+            Some(ends) => vec![ends.reached],
+            None => shown(&self.public, conn.stream().local_addr().ok().map(|local| local.ip())),
+        };
+        let portals = portals.iter().map(|address| (address.to_string(), tpgt)).collect();
         TargetRecord { name: target.to_owned(), portals }
     }
 }
@@ -321,7 +330,7 @@ async fn bind(config: &Config) -> Result<Vec<(TcpListener, Listen)>, StartError>
         if let Some(portal) = portals.into_iter().find(|portal| intercept::own(address, *portal)) {
             return Err(StartError::Loop { portal, listener: address });
         }
-        bound.push((listener, Listen { address, ..*listen }));
+        bound.push((listener, Listen { address, ..listen.clone() }));
     }
     Ok(bound)
 }

@@ -1,5 +1,6 @@
 //! A downstream connection from its first byte to its last: login, then a discovery session or a normal one.
 
+use super::balancer::Told;
 use super::catalogue::{Found, Sought};
 use super::conn::{Conn, ConnError};
 use super::dial::Way;
@@ -80,16 +81,26 @@ impl From<ConnError> for End {
     }
 }
 
-/// Serves a connection to its end. `intercepted` says where it wanted to go, and what has been read of it; `permit` counts it
-/// among the logins under way.
+/// What is known of a connection before it says anything to Braid itself.
+#[derive(Default)]
+pub(super) struct Approach {
+    /// The target's portal that it wanted to reach, if it was intercepted.
+    pub(super) wanted: Option<SocketAddr>,
+    /// What a load balancer has told of it.
+    pub(super) told: Option<Told>,
+    /// What has been read of it.
+    pub(super) read: BytesMut,
+}
+
+/// Serves a connection to its end. `permit` counts it among the logins under way.
 pub(super) async fn serve(
     shared: Arc<Shared>,
     stream: TcpStream,
-    intercepted: Option<(SocketAddr, BytesMut)>,
+    Approach { wanted, told, read }: Approach,
     permit: OwnedSemaphorePermit,
 ) {
-    let (wanted, read) = intercepted.unzip();
-    let conn = Conn::resumed(stream, Receiver::Target, &read.unwrap_or_default());
+    let ends = told.and_then(Told::ends);
+    let conn = Conn::resumed(stream, Receiver::Target, &read, ends);
     let config = shared.config();
     let (login, about) = (TargetLogin::new(), About::default());
     let mut greeting = Greeting { shared, config, conn, login, about, wanted, _permit: permit };
@@ -108,6 +119,9 @@ pub(super) async fn serve(
             greeting.decided(&intent).instrument(span).await;
         }
         Ok(Halt::Done(_) | Halt::Failed) => greeting.ended(End::Told).await,
+        Err(End::Lost(ConnError::Closed | ConnError::Io(_))) if told == Some(Told::Own) => {
+            tracing::debug!(balancer = ?greeting.conn.peer(), "a balancer has checked that Braid is there");
+        }
         Err(end) => greeting.ended(end).await,
     }
 }
@@ -236,8 +250,7 @@ impl Greeting {
             Some(portal) => self.shared.records_at(config, portal, &agreed.initiator_name, shows).await,
             None => {
                 let targets = self.shared.shown_to(config, intent, peer).await;
-                let local = local.map(|local| local.ip());
-                targets.iter().map(|target| self.shared.record(&target.name, local)).collect()
+                targets.iter().map(|target| self.shared.record(&target.name, &self.conn)).collect()
             }
         };
         let Self { conn, _permit: permit, .. } = self;
@@ -405,7 +418,7 @@ async fn run(
     let Granted { footing, agreed } = granted;
     let Footing { mut target, mut claim, seat, mut ways, chosen, plan, leading, alone } = footing;
     let names: Vec<String> = target.paths.iter().map(|path| path.name.clone()).collect();
-    let peer = conn.stream().peer_addr().ok().map(|peer| peer.ip());
+    let peer = conn.peer().map(|peer| peer.ip());
     let basis = Basis::of(&target, chosen, alone);
     shared.events.tell(Kind::SessionBegun, about.clone(), &basis.to_string());
     let (desk, asked) = Desk::open(&names, peer, basis);
@@ -429,10 +442,9 @@ async fn run(
     }
     let metrics = shared.metrics.session(&target.name, names.iter().map(String::as_str), &terms);
     let home = PathId(leading.path);
-    let local = conn.stream().local_addr().ok().map(|local| local.ip());
     shared.oddities.shown_by_initiator(&agreed);
     let record = wanted.map_or_else(
-        || shared.record(&target.name, local),
+        || shared.record(&target.name, &conn),
         |portal| shared.record_at(portal, &target, &agreed.initiator_name),
     );
     let portals = answer(&[record]);

@@ -7,6 +7,7 @@
 )]
 
 mod access;
+mod balancer;
 mod cuts;
 mod discover;
 mod events;

@@ -85,6 +85,13 @@ impl Braid {
         Self::written(target, temporary(), (listen, own, admin), &settings)
     }
 
+    /// The same with several sessions, at a listener for this balancer only, and these lines in the configuration of the target.
+    pub(crate) fn behind(balancer: &str, target: &Target, address: &str, settings: &str) -> Self {
+        let (own, admin) = (format!("{address}:{PORT}"), format!("{address}:{ADMIN_PORT}"));
+        let listen = format!("[{{ address = {own:?}, proxy_protocol = {balancer:?} }}]");
+        Self::written(target, temporary(), (listen, own, admin), settings)
+    }
+
     /// What `braid intercept` says with its configuration.
     pub(crate) fn intercept(&self, what: &[&str]) -> Done {
         self.run_intercept(&[], what)

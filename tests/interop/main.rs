@@ -19,6 +19,7 @@
 //! - [`boot`]: a machine whose firmware boots over Braid with the first path dead.
 //! - [`files`]: a file system of the kernel's initiator, while each path is cut and mended.
 //! - [`quirks`]: what targets do besides the standard, by the names that Braid has for it.
+//! - [`balancer`]: HAProxy before Braid, which tells whose connections are whose.
 //! - [`neighbour`]: a second initiator, straight at the target, resets, reserves and preempts under load.
 //!
 //! Fixtures ([`target`], [`lio`], [`uml`], [`braid`], [`stage`]) own their files, addresses and processes and end with the test; a failed
@@ -27,6 +28,7 @@
 #![expect(clippy::disallowed_methods, reason = "foreign programs are polled against real deadlines")]
 
 mod access;
+mod balancer;
 mod boot;
 mod braid;
 mod chap;

@@ -14,9 +14,10 @@ use crate::process::run;
 
 /// Packages whose programs are called by name.
 const PACKAGES: &str = "tgt istgt libiscsi-bin iproute2 nftables user-mode-linux kmod dmsetup \
-     open-iscsi sg3-utils fio prometheus qemu-system-x86 ipxe-qemu e2fsprogs systemd";
+     open-iscsi sg3-utils fio prometheus qemu-system-x86 ipxe-qemu e2fsprogs systemd haproxy";
 /// One program of each package, to see what is there without asking dpkg.
-const PROGRAMS: [&str; 22] = [
+const PROGRAMS: [&str; 23] = [
+    "haproxy",
     "systemd-analyze",
     "tgtd",
     "tgtadm",
