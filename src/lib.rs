@@ -10,7 +10,7 @@
 //! | module | knows |
 //! | --- | --- |
 //! | [`cli`] | what a person types and sees |
-//! | [`lab`] | a RAM-disk target, a verifying initiator, links to cut: for the demo and the tests; never the engine |
+//! | [`lab`] | a RAM-disk target, a verifying initiator, links to cut: for the demo, drills and the tests; never the engine |
 //! | [`admin`] | HTTP: metrics and health |
 //! | [`proxy`] | sockets, the clock, tokio: one task per session of an initiator; probes |
 //! | [`config`] | the file and the flags, and what is wrong with them |

@@ -14,7 +14,7 @@
 //! | `GET /v1/openapi.json` | all this for machines |
 //!
 //! Orders about paths take a [`view::Order`] as JSON, or nothing, and answer with [`view::Done`] or, with 404 (no such target or path),
-//! 409 (a session needs the path) or 422 (a weight that is none), with [`view::Refused`]. Reading again answers with [`view::Reloaded`] or with 409 (something
+//! 409 (a session needs the path) or 422 (a weight or time that is none), with [`view::Refused`]. Reading again answers with [`view::Reloaded`] or with 409 (something
 //! cannot be changed now) or 422 (the file is wrong, or there is none).
 
 use super::explain::Explanation;
@@ -116,6 +116,7 @@ async fn order_path(
     asked: Option<Json<view::Order>>,
 ) -> Response {
     let asked = asked.map(|Json(asked)| asked).unwrap_or_default();
+    let limit = asked.for_seconds.map(|time| Duration::try_from_secs_f64(time).unwrap_or_default());
     let order = match (order.as_str(), asked.weight) {
         ("drain", _) => PathOrder::Drain,
         ("fail", _) => PathOrder::Fail,
@@ -132,7 +133,7 @@ async fn order_path(
             return refusal(StatusCode::NOT_FOUND, error);
         }
     };
-    answer(operator.order(&target, &path, order, asked.force).await)
+    answer(operator.order_for(&target, &path, order, asked.force, limit).await)
 }
 
 async fn give_up(State(operator): State<Operator>, Path(target): Path<String>) -> Response {
@@ -177,7 +178,7 @@ fn answer(done: Result<usize, Refused>) -> Response {
             let code = match refused {
                 Refused::UnknownTarget { .. } | Refused::UnknownPath { .. } => StatusCode::NOT_FOUND,
                 Refused::LastPath { .. } => StatusCode::CONFLICT,
-                Refused::NoWeight => StatusCode::UNPROCESSABLE_ENTITY,
+                Refused::NoWeight | Refused::NoLimit | Refused::Limit => StatusCode::UNPROCESSABLE_ENTITY,
             };
             refusal(code, refused.to_string())
         }

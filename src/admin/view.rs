@@ -123,11 +123,13 @@ pub struct Path {
 }
 
 /// The body of an order.
-#[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]
+#[derive(Serialize, Deserialize, Clone, Default, PartialEq, Debug)]
 #[serde(default, deny_unknown_fields)]
 pub struct Order {
     /// Do it even if a session is left without a path.
     pub force: bool,
+    /// For `drain` and `fail`: give the path back by itself after this time, at most a day.
+    pub for_seconds: Option<f64>,
     /// The new weight, for `weight`.
     pub weight: Option<u32>,
 }

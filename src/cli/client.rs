@@ -56,7 +56,17 @@ pub(super) fn ask<T: DeserializeOwned>(
     uri: &str,
     order: Option<&impl Serialize>,
 ) -> Result<T, Failure> {
-    match request(running, method, uri, order)? {
+    block_on(answer(running, method, uri, order))?
+}
+
+/// The same, for those who wait for other things too.
+pub(super) async fn answer<T: DeserializeOwned>(
+    running: &Running,
+    method: Method,
+    uri: &str,
+    order: Option<&impl Serialize>,
+) -> Result<T, Failure> {
+    match send(running, method, uri, order).await? {
         Ok(body) => understand(&body),
         Err((_, refused)) => Err(anyhow!(refused.error).into()),
     }
@@ -67,32 +77,44 @@ pub(super) fn understand<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure>
     Ok(serde_json::from_slice(body).context("an answer that makes no sense; another version of Braid?")?)
 }
 
+/// A body, or why what was asked is refused.
+type Answered = Result<Bytes, (StatusCode, view::Refused)>;
+
 /// One request and its answer, which may be that it is refused.
 pub(super) fn request(
     running: &Running,
     method: Method,
     uri: &str,
     order: Option<&impl Serialize>,
-) -> Result<Result<Bytes, (StatusCode, view::Refused)>, Failure> {
+) -> Result<Answered, Failure> {
+    block_on(send(running, method, uri, order))?
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.context("cannot start the runtime")?.block_on(work))
+}
+
+async fn send(
+    running: &Running,
+    method: Method,
+    uri: &str,
+    order: Option<&impl Serialize>,
+) -> Result<Answered, Failure> {
     let socket = running.socket.display();
     let body = match order {
         Some(order) => Some(Bytes::from(serde_json::to_vec(order).context("cannot write JSON")?)),
         None => None,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("cannot start the runtime")?;
-    let answer = runtime.block_on(async {
-        let stream = UnixStream::connect(&running.socket).await.map_err(|error| {
-            Failure::Unavailable(format!(
-                "no Braid answers at {socket} ({error}); is it running, and with which `control` socket? (--socket FILE)"
-            ))
-        })?;
-        let answer = tokio::time::timeout(PATIENCE, exchange(stream, method, uri, body)).await;
-        answer
-            .map_err(|_| Failure::Unavailable(format!("the Braid at {socket} does not answer")))?
-            .map_err(|error| Failure::Unavailable(format!("the Braid at {socket}: {error:#}")))
-    });
-    let (code, body) = answer?;
+    let stream = UnixStream::connect(&running.socket).await.map_err(|error| {
+        Failure::Unavailable(format!(
+            "no Braid answers at {socket} ({error}); is it running, and with which `control` socket? (--socket FILE)"
+        ))
+    })?;
+    let answer = tokio::time::timeout(PATIENCE, exchange(stream, method, uri, body)).await;
+    let (code, body) = answer
+        .map_err(|_| Failure::Unavailable(format!("the Braid at {socket} does not answer")))?
+        .map_err(|error| Failure::Unavailable(format!("the Braid at {socket}: {error:#}")))?;
     if code == StatusCode::OK {
         return Ok(Ok(body));
     }

@@ -2,7 +2,7 @@
 
 use super::client::{NOTHING, ask, escaped, fetch_status, one_target};
 use super::exit::Failure;
-use super::flags::{GiveUp, PathOrder, Status, WhichPath};
+use super::flags::{GiveUp, PathOrder, Status, TakeOut, WhichPath};
 use crate::admin::view;
 use anyhow::Context;
 use hyper::Method;
@@ -27,16 +27,23 @@ pub fn status(asked: &Status) -> Result<String, Failure> {
 /// No Braid answers, or it refuses.
 pub fn path(order: &PathOrder) -> Result<String, Failure> {
     let (which, word, order) = match order {
-        PathOrder::Drain(out) => (&out.which, "drain", view::Order { force: out.force, weight: None }),
-        PathOrder::Fail(out) => (&out.which, "fail", view::Order { force: out.force, weight: None }),
+        PathOrder::Drain(out) => (&out.which, "drain", take_out(out)),
+        PathOrder::Fail(out) => (&out.which, "fail", take_out(out)),
         PathOrder::Restore(which) => (which, "restore", view::Order::default()),
-        PathOrder::Weight(to) => (&to.which, "weight", view::Order { force: false, weight: Some(to.weight) }),
+        PathOrder::Weight(to) => {
+            (&to.which, "weight", view::Order { weight: Some(to.weight), ..view::Order::default() })
+        }
     };
     let WhichPath { path, target, running } = which;
     let target = one_target(running, target.as_deref())?;
     let uri = format!("/v1/targets/{}/paths/{}/{word}", escaped(&target), escaped(path));
     let done: view::Done = ask(running, Method::POST, &uri, Some(&order))?;
     Ok(format!("{word} {path} of {target}: {}\n", told(&done)))
+}
+
+fn take_out(out: &TakeOut) -> view::Order {
+    let for_seconds = out.limit.map(|time| time.as_secs_f64());
+    view::Order { force: out.force, for_seconds, weight: None }
 }
 
 /// Lets nothing wait for a target any longer; gives the text to print.

@@ -3,10 +3,12 @@
 //! Flags are text here; they become a [`Section`] and go through the same schema as a file, so that a value is right or
 //! wrong for the same reasons in both.
 
+use super::drill::flags::DrillCommand;
 use crate::config::draft::{Placed, Section, Value};
 use crate::config::{Config, ConfigError, Place, Source};
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Transparent multipath proxy for iSCSI.
 ///
@@ -87,10 +89,10 @@ Asks over the control socket (`control` in the configuration), which root and th
     #[command(after_help = "Examples:
   braid path drain 10.0.1.1:3260       before work on that network: no commands, then logged out
   braid path restore 10.0.1.1:3260     after it
-  braid path fail left                 as if it had been cut, for a drill
+  braid path fail left --for 30s       as if it had been cut, and back by itself whatever happens
   braid path weight left 3             for the policies that use weights
 
-What a session has no other path for is refused, unless --force is given. It lasts until Braid ends.")]
+What a session has no other path for is refused, unless --force is given. It lasts until Braid ends, or as --for says.")]
     Path(PathCommand),
     /// Watch what the paths of a running Braid carry: rates, times, commands in flight and state, second by second.
     #[command(after_help = "Examples:
@@ -134,6 +136,17 @@ started with still win over the file. Exit status 64 if the file is wrong, 1 if 
 Does what `all_paths_down` says for that case: sessions are closed, or commands answered BUSY. Sessions with a path that
 works are not touched.")]
     GiveUp(GiveUp),
+    /// Cut, slow down, drain and heal paths as a scenario says, and judge what that did: in a lab of its own, or in a running Braid.
+    #[command(after_help = "Examples:
+  braid drill check examples/drills/silent-drop.toml
+  braid drill run examples/drills/silent-drop.toml --html report.html
+  braid drill run live.toml --json report.json         a scenario with where = \"live\"
+  braid drill schema                                   what the JSON report looks like
+
+A scenario says what happens when to which paths, and what is expected. In the lab (RAM disk, links, Braid and a verifying load in
+one process, on loopback) anything may happen. A running Braid is asked over its control socket to fail or drain paths,
+which it gives back by itself should the drill die. Exit status: 0 all objectives were met, 1 not, 64 wrong scenario or usage.")]
+    Drill(DrillCommand),
     /// Cut a link under load and see that nothing is lost: RAM disk, four links, Braid and a verifying workload.
     #[command(after_help = "Example:
   braid demo --seconds 20
@@ -312,6 +325,9 @@ pub struct TakeOut {
     /// Do it even if a session is left without a path.
     #[arg(long)]
     pub force: bool,
+    /// Give it back by itself after this time, such as 30s or 5min; at most a day.
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub limit: Option<Duration>,
 }
 
 /// Settings of `path weight`.

@@ -11,6 +11,8 @@
 //! - [`explain`]: why things are as they are with a target.
 //! - [`reload`]: a running Braid changes to another configuration.
 //! - [`demo`]: a link is cut, and nothing is lost.
+//! - [`drill`]: a scenario is played, and judged.
+//! - `stage`: what the two of them play on, and `screen`: what is seen meanwhile.
 //! - [`top`]: what the paths of a running Braid carry.
 //! - [`log`]: log lines.
 //! - [`exit`]: exit codes.
@@ -26,6 +28,7 @@ pub mod check;
 mod client;
 pub mod control;
 pub mod demo;
+pub mod drill;
 pub mod events;
 pub mod exit;
 pub mod explain;
@@ -34,7 +37,9 @@ pub mod intercept;
 pub mod log;
 pub mod reload;
 pub mod run;
+mod screen;
 mod service;
+mod stage;
 pub mod top;
 
 use clap::Parser;
@@ -84,6 +89,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Reload(asked) => reload::reload(&asked).map(|text| print!("{text}")),
         Command::GiveUp(asked) => control::give_up(&asked).map(|text| print!("{text}")),
         Command::Probe(asked) => ask::probe(&asked).map(|table| print!("{table}")),
+        Command::Drill(asked) => drill::drill(&asked.order),
         Command::Demo(settings) => demo::demo(&settings),
         Command::Discover(asked) => ask::discover(&asked).map(|list| print!("{list}")),
     }

@@ -84,7 +84,7 @@ impl Section {
 }
 
 /// Reads TOML. Syntax errors become problems; what could be read in spite of them is returned.
-pub(super) fn parse_toml(text: &str) -> (Section, Vec<Problem>) {
+pub(crate) fn parse_toml(text: &str) -> (Section, Vec<Problem>) {
     let lines = Lines::new(text);
     let (table, errors) = DeTable::parse_recoverable(text);
     let problems = errors

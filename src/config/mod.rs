@@ -10,7 +10,8 @@
 //! # How
 //! Text becomes a tree of values that remember where they stand ([`draft`]), the tree becomes settings by one schema
 //! (`schema`, the only place that knows keys and defaults), and settings are checked against each other there too.
-//! Flags and file go through the same schema, so neither can say what the other cannot.
+//! Flags and file go through the same schema, so neither can say what the other cannot. The scenarios of `braid drill` are read
+//! with the same means, and say what is wrong with them in the same way.
 //!
 //! # Invariants of a `Config`
 //! At least one listen address and one target; target names unique; each target has 1 to [`Config::MAX_PATHS`] paths
@@ -26,9 +27,10 @@ mod listener;
 pub mod problem;
 mod schema;
 mod source;
-mod value;
+pub(crate) mod value;
 
 pub use problem::{ConfigError, Place, Problem};
+pub(crate) use schema::{Keys, checked};
 pub use source::{Source, Written};
 
 use crate::login::chap::{Accounts, Credentials};
@@ -391,6 +393,14 @@ impl Config {
         Written::parse(text, file.to_owned(), &flags).map(|written| written.config)
     }
 
+    /// From settings that were put together elsewhere; `file` is where those stand that stand in a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with all problems.
+    pub fn from_section(section: draft::Section, file: &str) -> Result<Self, ConfigError> {
+        Written::check(file.to_owned(), section).map(|written| written.config)
+    }
+
     /// Credentials of which the name and the file with the secret were typed.
     ///
     /// # Errors
@@ -402,8 +412,7 @@ impl Config {
         let mut section = draft::Section::new(account.place.clone());
         section.set("upstream_chap", "--chap-name", draft::Value::Table(account));
         let mut problems = Vec::new();
-        let credentials =
-            auth::credentials(&mut schema::Keys::new(&section, "", &mut problems), "upstream_chap");
+        let credentials = auth::credentials(&mut Keys::new(&section, "", &mut problems), "upstream_chap");
         ConfigError::unless_empty(problems, "command line").map(|()| credentials)
     }
 }

@@ -57,7 +57,7 @@ pub struct ConfigError {
 
 impl ConfigError {
     /// An error if there are problems.
-    pub(super) fn unless_empty(mut problems: Vec<Problem>, file: &str) -> Result<(), Self> {
+    pub(crate) fn unless_empty(mut problems: Vec<Problem>, file: &str) -> Result<(), Self> {
         if problems.is_empty() {
             return Ok(());
         }
@@ -69,7 +69,7 @@ impl ConfigError {
     }
 
     /// The file could not be read.
-    pub(super) fn unreadable(file: String, error: &std::io::Error) -> Self {
+    pub(crate) fn unreadable(file: String, error: &std::io::Error) -> Self {
         let message = format!("cannot read the file ({error}); check the path and its permissions");
         let place = Place::File { line: 1, column: 1 };
         Self { file, problems: vec![Problem { place, key: String::new(), message }] }

@@ -394,7 +394,7 @@ fn warnings(config: &Config) -> Vec<String> {
 }
 
 /// Reads a value of a list, or notes what is wrong with it.
-pub(super) fn checked<T>(
+pub(crate) fn checked<T>(
     item: &Placed,
     key: &str,
     problems: &mut Vec<Problem>,
@@ -410,7 +410,7 @@ pub(super) fn checked<T>(
 }
 
 /// The keys of one table while they are read: remembers which were asked for, so that the rest are unknown.
-pub(super) struct Keys<'a> {
+pub(crate) struct Keys<'a> {
     section: &'a Section,
     table: &'a str,
     known: Vec<&'static str>,
@@ -418,11 +418,11 @@ pub(super) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    pub(super) fn new(section: &'a Section, table: &'a str, problems: &'a mut Vec<Problem>) -> Self {
+    pub(crate) fn new(section: &'a Section, table: &'a str, problems: &'a mut Vec<Problem>) -> Self {
         Self { section, table, known: Vec::new(), problems }
     }
 
-    pub(super) fn problem(&mut self, place: Place, key: &str, message: &str) {
+    pub(crate) fn problem(&mut self, place: Place, key: &str, message: &str) {
         let key = match self.table {
             "" => key.to_owned(),
             table => format!("{table}.{key}"),
@@ -431,21 +431,21 @@ impl<'a> Keys<'a> {
     }
 
     /// Where the table begins.
-    pub(super) fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> Place {
         self.section.place.clone()
     }
 
     /// The value of a key that is read by other means.
-    pub(super) fn placed(&mut self, key: &'static str) -> Option<&'a Placed> {
+    pub(crate) fn placed(&mut self, key: &'static str) -> Option<&'a Placed> {
         self.known.push(key);
         self.section.get(key)
     }
 
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.section.get(key).is_some()
     }
 
-    pub(super) fn optional<T>(
+    pub(crate) fn optional<T>(
         &mut self,
         key: &'static str,
         read: impl FnOnce(&Value) -> Read<T>,
@@ -455,11 +455,11 @@ impl<'a> Keys<'a> {
         read(&placed.value).map_err(|message| self.problem(placed.place.clone(), key, &message)).ok()
     }
 
-    pub(super) fn or<T>(&mut self, key: &'static str, default: T, read: impl FnOnce(&Value) -> Read<T>) -> T {
+    pub(crate) fn or<T>(&mut self, key: &'static str, default: T, read: impl FnOnce(&Value) -> Read<T>) -> T {
         self.optional(key, read).unwrap_or(default)
     }
 
-    pub(super) fn required<T>(
+    pub(crate) fn required<T>(
         &mut self,
         key: &'static str,
         remedy: &str,
@@ -472,7 +472,7 @@ impl<'a> Keys<'a> {
     }
 
     /// A list; a single value that is no table stands for a list of one. None if the key is missing.
-    pub(super) fn list<T>(
+    pub(crate) fn list<T>(
         &mut self,
         key: &'static str,
         mut read: impl FnMut(&Placed, &mut Vec<Problem>) -> Option<T>,
@@ -497,7 +497,7 @@ impl<'a> Keys<'a> {
     }
 
     /// A table within the table; an absent one is empty.
-    pub(super) fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Keys<'_>) -> T) -> T {
+    pub(crate) fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Keys<'_>) -> T) -> T {
         self.known.push(key);
         let empty = Section::new(self.section.place.clone());
         let section = match self.section.get(key) {
@@ -513,7 +513,7 @@ impl<'a> Keys<'a> {
     }
 
     /// A table within the table, found already.
-    pub(super) fn inner<T>(
+    pub(crate) fn inner<T>(
         &mut self,
         key: &str,
         section: &Section,
@@ -529,7 +529,7 @@ impl<'a> Keys<'a> {
         result
     }
 
-    pub(super) fn reject_unknown(&mut self) {
+    pub(crate) fn reject_unknown(&mut self) {
         for (key, place, _) in &self.section.entries {
             if self.known.contains(&key.as_str()) {
                 continue;

@@ -61,7 +61,7 @@ impl Written {
         Self::check(file, section)
     }
 
-    fn check(file: String, section: Section) -> Result<Self, ConfigError> {
+    pub(super) fn check(file: String, section: Section) -> Result<Self, ConfigError> {
         let mut problems = Vec::new();
         let config = schema::config(&section, &mut problems);
         ConfigError::unless_empty(problems, &file)?;

@@ -12,10 +12,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// What a reader gives.
-pub(super) type Read<T> = Result<T, String>;
+pub(crate) type Read<T> = Result<T, String>;
 
 /// A string that is not empty.
-pub(super) fn text(value: &Value) -> Read<String> {
+pub(crate) fn text(value: &Value) -> Read<String> {
     match value {
         Value::Text(text) if !text.trim().is_empty() => Ok(text.clone()),
         Value::Text(_) => Err("must not be empty".to_owned()),
@@ -26,7 +26,7 @@ pub(super) fn text(value: &Value) -> Read<String> {
 }
 
 /// A whole number from `low` to `high`.
-pub(super) fn number(value: &Value, low: u32, high: u32) -> Read<u32> {
+pub(crate) fn number(value: &Value, low: u32, high: u32) -> Read<u32> {
     let typed = match value {
         Value::Integer(number) => Some(*number),
         Value::Text(text) => text.trim().parse().ok(),
@@ -39,7 +39,7 @@ pub(super) fn number(value: &Value, low: u32, high: u32) -> Read<u32> {
 }
 
 /// True or false.
-pub(super) fn boolean(value: &Value) -> Read<bool> {
+pub(crate) fn boolean(value: &Value) -> Read<bool> {
     match value {
         Value::Boolean(value) => Ok(*value),
         Value::Text(_) | Value::Integer(_) | Value::List(_) | Value::Table(_) | Value::Other(_) => {
@@ -49,7 +49,7 @@ pub(super) fn boolean(value: &Value) -> Read<bool> {
 }
 
 /// A duration such as `500ms`, `5s` or `2min`, from `low` to `high`.
-pub(super) fn duration(value: &Value, low: Duration, high: Duration) -> Read<Duration> {
+pub(crate) fn duration(value: &Value, low: Duration, high: Duration) -> Read<Duration> {
     let range =
         || format!("from {} to {}", humantime::format_duration(low), humantime::format_duration(high));
     let Value::Text(text) = value else {
@@ -69,7 +69,7 @@ pub(super) fn duration(value: &Value, low: Duration, high: Duration) -> Read<Dur
 }
 
 /// A number of bytes such as `65536`, `"64KiB"` or `"1MiB"`, from `low` to `high`.
-pub(super) fn size(value: &Value, low: u64, high: u64) -> Read<u64> {
+pub(crate) fn size(value: &Value, low: u64, high: u64) -> Read<u64> {
     let typed = match value {
         Value::Integer(number) => u64::try_from(*number).ok(),
         Value::Text(text) => parse_size(text),
@@ -115,7 +115,7 @@ pub(super) fn address(text: &str) -> Read<SocketAddr> {
 }
 
 /// The address of a target's portal: a real one.
-pub(super) fn portal(text: &str) -> Read<SocketAddr> {
+pub(crate) fn portal(text: &str) -> Read<SocketAddr> {
     let address = address(text)?;
     if address.ip().is_unspecified() || address.ip().is_multicast() {
         return Err(format!("\"{text}\" is no address of a target; write the portal's own address"));
@@ -148,7 +148,7 @@ pub(super) fn control(value: &Value) -> Read<ControlSocket> {
 }
 
 /// An iSCSI name (RFC 7143 section 4.2.7).
-pub(super) fn iscsi_name(value: &Value) -> Read<String> {
+pub(crate) fn iscsi_name(value: &Value) -> Read<String> {
     let name = text(value)?;
     if name.contains(['*', '?']) {
         return Err(format!(
@@ -184,7 +184,7 @@ pub(super) fn name_pattern(value: &Value) -> Read<String> {
 }
 
 /// One word of a list.
-fn word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Read<T> {
+pub(crate) fn word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Read<T> {
     let all = || words.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
     let typed = text(value).map_err(|_| format!("must be one of {}", all()))?;
     if let Some((_, meaning)) = words.iter().find(|(name, _)| *name == typed) {

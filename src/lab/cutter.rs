@@ -1,7 +1,8 @@
 //! A link that can be cut: a TCP relay with one listening address and one address to forward to.
 //!
 //! Each way of cutting imitates one way in which networks fail: a reset is a host or a firewall that says so, a silent cut is
-//! a cable pulled, half a cut is a route that works one way. The link may also be slow, or long.
+//! a cable pulled, half a cut is a route that works one way. The link may also be slow, long or lossy, from the start or from
+//! any moment on ([`Cutter::set_options`]).
 
 use bytes::{Bytes, BytesMut};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -18,6 +19,10 @@ use tokio::task::JoinSet;
 const CHUNK: usize = 256 * 1024;
 /// Chunks under way on a link with a delay.
 const IN_FLIGHT: usize = 256;
+/// Payload of a packet.
+const PACKET: usize = 1448;
+/// How long a lost packet holds up what is behind it: the shortest retransmission timeout of Linux.
+const RETRANSMISSION: Duration = Duration::from_millis(200);
 /// How far ahead of its rate a link may run, so that timers of a millisecond are fine enough.
 const BURST: Duration = Duration::from_millis(4);
 
@@ -37,6 +42,8 @@ pub struct LinkOptions {
     pub rate: Option<u64>,
     /// Time each byte takes.
     pub delay: Duration,
+    /// One packet in so many is lost, and holds up what is behind it until it is sent again; none without.
+    pub loses_one_in: Option<u32>,
 }
 
 /// What passes.
@@ -55,6 +62,7 @@ struct State {
     resets: u64,
     /// Grows with every change.
     version: u64,
+    options: LinkOptions,
 }
 
 impl State {
@@ -71,7 +79,6 @@ impl State {
 #[derive(Debug)]
 struct Link {
     upstream: SocketAddr,
-    delay: Duration,
     lanes: [Lane; 2],
     connections: AtomicU64,
 }
@@ -90,29 +97,40 @@ impl Link {
 #[derive(Debug)]
 struct Lane {
     bytes: AtomicU64,
-    rate: Option<u64>,
+    packets: AtomicU64,
     /// When all that was let through will have passed at the given rate.
     free: Mutex<Instant>,
 }
 
 impl Lane {
-    fn new(rate: Option<u64>) -> Self {
-        Self { bytes: AtomicU64::new(0), rate, free: Mutex::new(Instant::now()) }
+    fn new() -> Self {
+        Self { bytes: AtomicU64::new(0), packets: AtomicU64::new(0), free: Mutex::new(Instant::now()) }
     }
 
     /// Waits until bytes may pass.
-    async fn pass(&self, bytes: usize) {
+    async fn pass(&self, bytes: usize, options: LinkOptions) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        let Some(rate) = self.rate else { return };
-        let nanos = (bytes as u64).saturating_mul(1_000_000_000) / rate.max(1);
-        let until = {
-            let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-            *free = (*free).max(Instant::now()) + Duration::from_nanos(nanos);
-            *free
-        };
-        if let Some(at) = until.checked_sub(BURST).filter(|at| *at > Instant::now()) {
-            tokio::time::sleep_until(at.into()).await;
+        if let Some(rate) = options.rate {
+            let nanos = (bytes as u64).saturating_mul(1_000_000_000) / rate.max(1);
+            let until = {
+                let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+                *free = (*free).max(Instant::now()) + Duration::from_nanos(nanos);
+                *free
+            };
+            if let Some(at) = until.checked_sub(BURST).filter(|at| *at > Instant::now()) {
+                tokio::time::sleep_until(at.into()).await;
+            }
         }
+        if options.loses_one_in.is_some_and(|one_in| self.loses(bytes, one_in)) {
+            tokio::time::sleep(RETRANSMISSION).await;
+        }
+    }
+
+    /// Whether one of the packets that carry these bytes is lost. It is every so many-th, not by chance.
+    fn loses(&self, bytes: usize, one_in: u32) -> bool {
+        let (packets, one_in) = (bytes.div_ceil(PACKET) as u64, u64::from(one_in.max(1)));
+        let before = self.packets.fetch_add(packets, Ordering::Relaxed);
+        before / one_in != (before + packets) / one_in
     }
 }
 
@@ -136,14 +154,10 @@ impl Cutter {
         let socket = bind(listen)?;
         let address = socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("no IP address"))?;
         let listener = to_listener(&socket)?;
-        let (state, seen) = watch::channel(State { mode: Mode::Open, resets: 0, version: 0 });
+        let (state, seen) = watch::channel(State { mode: Mode::Open, resets: 0, version: 0, options });
         let (report, applied) = watch::channel(0);
-        let link = Arc::new(Link {
-            upstream,
-            delay: options.delay,
-            lanes: [Lane::new(options.rate), Lane::new(options.rate)],
-            connections: AtomicU64::new(0),
-        });
+        let link =
+            Arc::new(Link { upstream, lanes: [Lane::new(), Lane::new()], connections: AtomicU64::new(0) });
         let mut tasks = JoinSet::new();
         let work = Arc::clone(&link);
         tasks.spawn(async move {
@@ -162,22 +176,31 @@ impl Cutter {
 
     /// Resets all connections at both ends and refuses new ones.
     pub async fn cut_reset(&self) {
-        self.change(Mode::Refused, true).await;
+        self.change(|state| {
+            state.mode = Mode::Refused;
+            state.resets += 1;
+        })
+        .await;
     }
 
     /// Swallows everything both ways; connections stay, new ones are never answered.
     pub async fn cut_silent(&self) {
-        self.change(Mode::Silent, false).await;
+        self.change(|state| state.mode = Mode::Silent).await;
     }
 
     /// Swallows one direction only.
     pub async fn cut_half(&self, direction: Direction) {
-        self.change(Mode::Half(direction), false).await;
+        self.change(|state| state.mode = Mode::Half(direction)).await;
     }
 
     /// Lets everything pass again, held-up bytes first.
     pub async fn heal(&self) {
-        self.change(Mode::Open, false).await;
+        self.change(|state| state.mode = Mode::Open).await;
+    }
+
+    /// Makes the link another one from now on; what is under way passes as it would have.
+    pub async fn set_options(&self, options: LinkOptions) {
+        self.change(|state| state.options = options).await;
     }
 
     /// Bytes received for a direction so far.
@@ -193,11 +216,10 @@ impl Cutter {
     }
 
     /// Changes what passes, and waits until new connections see it.
-    async fn change(&self, mode: Mode, reset: bool) {
+    async fn change(&self, how: impl FnOnce(&mut State)) {
         let mut version = 0;
         self.state.send_modify(|state| {
-            state.mode = mode;
-            state.resets += u64::from(reset);
+            how(state);
             state.version += 1;
             version = state.version;
         });
@@ -296,6 +318,7 @@ async fn relay(near: TcpStream, link: Arc<Link>, mut state: watch::Receiver<Stat
     }
 }
 
+/// Carries one direction until it ends, directly or, as long as the link is a long one, with bytes under way.
 async fn carry(
     from: &TcpStream,
     to: &TcpStream,
@@ -303,68 +326,129 @@ async fn carry(
     link: &Link,
     state: &mut watch::Receiver<State>,
 ) -> io::Result<()> {
-    let lane = link.lane(direction);
-    let mut writer_state = state.clone();
-    if link.delay.is_zero() {
-        let mut buffer = BytesMut::with_capacity(CHUNK);
-        while let Some(chunk) = read(from, direction, state, &mut buffer).await? {
-            lane.pass(chunk.len()).await;
-            write(to, chunk, direction, &mut writer_state).await?;
+    let mut buffer = BytesMut::with_capacity(CHUNK);
+    loop {
+        let long = is_long(state);
+        let way = Way { from, to, direction, lane: link.lane(direction) };
+        let ended = if long {
+            way.carry_with_delay(state, &mut buffer).await?
+        } else {
+            way.carry_directly(state, &mut buffer).await?
+        };
+        if ended {
+            return SockRef::from(to).shutdown(std::net::Shutdown::Write);
         }
-    } else {
+    }
+}
+
+fn is_long(state: &watch::Receiver<State>) -> bool {
+    !state.borrow().options.delay.is_zero()
+}
+
+/// One direction of one connection.
+#[derive(Clone, Copy)]
+struct Way<'l> {
+    from: &'l TcpStream,
+    to: &'l TcpStream,
+    direction: Direction,
+    lane: &'l Lane,
+}
+
+/// What reading gave.
+enum Got {
+    Bytes(Bytes),
+    End,
+    /// The link has become a long one, or is one no longer.
+    Changed,
+}
+
+impl Way<'_> {
+    /// Returns whether the direction has ended; otherwise the link has become a long one.
+    async fn carry_directly(
+        self,
+        state: &mut watch::Receiver<State>,
+        buffer: &mut BytesMut,
+    ) -> io::Result<bool> {
+        let mut writer_state = state.clone();
+        loop {
+            match self.read(false, state, buffer).await? {
+                Got::Bytes(chunk) => {
+                    let options = state.borrow().options;
+                    self.lane.pass(chunk.len(), options).await;
+                    write(self.to, chunk, self.direction, &mut writer_state).await?;
+                }
+                Got::End => return Ok(true),
+                Got::Changed => return Ok(false),
+            }
+        }
+    }
+
+    /// Returns whether the direction has ended; otherwise the link is a long one no longer, and nothing is under way.
+    async fn carry_with_delay(
+        self,
+        state: &mut watch::Receiver<State>,
+        buffer: &mut BytesMut,
+    ) -> io::Result<bool> {
+        let mut writer_state = state.clone();
         let (sender, mut receiver) = mpsc::channel::<(Instant, Bytes)>(IN_FLIGHT);
         let reader = async move {
-            let mut buffer = BytesMut::with_capacity(CHUNK);
-            while let Some(chunk) = read(from, direction, state, &mut buffer).await? {
-                lane.pass(chunk.len()).await;
-                if sender.send((Instant::now() + link.delay, chunk)).await.is_err() {
-                    break;
+            loop {
+                let chunk = match self.read(true, state, buffer).await? {
+                    Got::Bytes(chunk) => chunk,
+                    Got::End => return Ok(true),
+                    Got::Changed => return Ok(false),
+                };
+                let options = state.borrow().options;
+                self.lane.pass(chunk.len(), options).await;
+                if sender.send((Instant::now() + options.delay, chunk)).await.is_err() {
+                    return Ok(true);
                 }
             }
-            Ok(())
         };
         let writer = async {
             while let Some((due, chunk)) = receiver.recv().await {
                 tokio::time::sleep_until(due.into()).await;
-                write(to, chunk, direction, &mut writer_state).await?;
+                write(self.to, chunk, self.direction, &mut writer_state).await?;
             }
             Ok::<_, io::Error>(())
         };
-        tokio::try_join!(reader, writer)?;
+        tokio::try_join!(reader, writer).map(|(ended, ())| ended)
     }
-    SockRef::from(to).shutdown(std::net::Shutdown::Write)
+
+    /// Some bytes, as long as the link stays long or does not; nothing is read while the direction is cut.
+    async fn read(
+        self,
+        long: bool,
+        state: &mut watch::Receiver<State>,
+        buffer: &mut BytesMut,
+    ) -> io::Result<Got> {
+        loop {
+            open(self.direction, state).await?;
+            if is_long(state) != long {
+                return Ok(Got::Changed);
+            }
+            tokio::select! {
+                ready = self.from.readable() => ready?,
+                _ = state.changed() => continue,
+            }
+            if !state.borrow().passes(self.direction) {
+                continue;
+            }
+            buffer.reserve(CHUNK);
+            match self.from.try_read_buf(buffer) {
+                Ok(0) => return Ok(Got::End),
+                Ok(_) => return Ok(Got::Bytes(buffer.split().freeze())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
 }
 
 /// Waits until the direction passes.
 async fn open(direction: Direction, state: &mut watch::Receiver<State>) -> io::Result<()> {
     let passes = state.wait_for(|state| state.passes(direction)).await;
     passes.map(|_| ()).map_err(|_| io::ErrorKind::ConnectionAborted.into())
-}
-
-/// Some bytes, or none at the end; nothing is read while the direction is cut.
-async fn read(
-    from: &TcpStream,
-    direction: Direction,
-    state: &mut watch::Receiver<State>,
-    buffer: &mut BytesMut,
-) -> io::Result<Option<Bytes>> {
-    loop {
-        open(direction, state).await?;
-        tokio::select! {
-            ready = from.readable() => ready?,
-            _ = state.changed() => continue,
-        }
-        if !state.borrow().passes(direction) {
-            continue;
-        }
-        buffer.reserve(CHUNK);
-        match from.try_read_buf(buffer) {
-            Ok(0) => return Ok(None),
-            Ok(_) => return Ok(Some(buffer.split().freeze())),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 /// Writes all of it; nothing is written while the direction is cut.

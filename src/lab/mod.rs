@@ -1,4 +1,4 @@
-//! What the demo, the tests and the benchmark need: peers, a judge and a way to break links.
+//! What the demo, drills, the tests and the benchmark need: peers, a judge and a way to break links.
 //!
 //! Nothing here uses [`crate::session`]: a judge does not share the accused's code.
 //!

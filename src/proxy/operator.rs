@@ -3,7 +3,8 @@
 //!
 //! # Contract
 //! An order about a path is for every session of its target, those that begin later included, until it is taken back or Braid
-//! ends. Sessions are asked through their `Desk`, which costs them nothing until somebody asks. A path that some session
+//! ends, or its time is over: what takes a path out may say how long, so that it is given back even if whoever gave the order is
+//! no longer there. Sessions are asked through their `Desk`, which costs them nothing until somebody asks. A path that some session
 //! could not do without is not taken out unless that is insisted on.
 
 use super::events::{About, Events, Kind};
@@ -17,12 +18,15 @@ use crate::session::{Barriers, Control, Fanout, FenceMethod, PathId, PathState, 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 
 /// A session that does not say how it stands within this is shown without that.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// What takes a path out for a time does so for no longer than this.
+const LONGEST_LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// Questions and orders that wait for a session, at most.
 const ROOM: usize = 16;
 
@@ -70,6 +74,12 @@ pub enum Refused {
         /// The path.
         path: String,
     },
+    /// Only what takes a path out has a limit in time.
+    #[error("only drain and fail have a limit in time; leave it out")]
+    NoLimit,
+    /// A limit in time that is none.
+    #[error("a limit in time is more than nothing and at most a day")]
+    Limit,
     /// Weights are at least 1.
     #[error("a weight is at least 1; to keep commands off a path, drain it")]
     NoWeight,
@@ -192,21 +202,57 @@ pub(super) enum Asked {
 #[derive(Debug, Default)]
 pub(super) struct Orders(Mutex<BTreeMap<(String, String), Standing>>);
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Standing {
     out: bool,
     weight: Option<u32>,
+    /// Grows with every order that takes the path out or gives it back.
+    number: u64,
+    /// What gives it back in time.
+    limit: Option<AbortHandle>,
+}
+
+impl Standing {
+    fn change(&mut self, out: bool) {
+        self.out = out;
+        self.number += 1;
+        if let Some(limit) = self.limit.take() {
+            limit.abort();
+        }
+    }
 }
 
 impl Orders {
-    fn take(&self, target: &str, path: &str, order: PathOrder) {
+    /// Gives the number of the order.
+    fn take(&self, target: &str, path: &str, order: PathOrder) -> u64 {
         let mut orders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let standing = orders.entry((target.to_owned(), path.to_owned())).or_default();
         match order {
-            PathOrder::Drain | PathOrder::Fail => standing.out = true,
-            PathOrder::Restore => standing.out = false,
+            PathOrder::Drain | PathOrder::Fail => standing.change(true),
+            PathOrder::Restore => standing.change(false),
             PathOrder::Weigh(weight) => standing.weight = Some(weight),
         }
+        standing.number
+    }
+
+    /// Says what ends an order of this number, unless there has been another one.
+    fn limit(&self, target: &str, path: &str, number: u64, limit: AbortHandle) {
+        let mut orders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match orders.get_mut(&(target.to_owned(), path.to_owned())) {
+            Some(standing) if standing.number == number => standing.limit = Some(limit),
+            _ => limit.abort(),
+        }
+    }
+
+    /// Gives a path back if the order of this number is still in force; whether it was.
+    fn end(&self, target: &str, path: &str, number: u64) -> bool {
+        let mut orders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let standing = orders.get_mut(&(target.to_owned(), path.to_owned()));
+        let Some(standing) = standing.filter(|standing| standing.number == number) else { return false };
+        // That is the caller, who is not to be ended before he has told everybody.
+        standing.limit = None;
+        standing.change(false);
+        true
     }
 
     /// The weight that was ordered for a path.
@@ -216,7 +262,7 @@ impl Orders {
 
     fn of(&self, target: &str, path: &str) -> Standing {
         let orders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        orders.get(&(target.to_owned(), path.to_owned())).copied().unwrap_or_default()
+        orders.get(&(target.to_owned(), path.to_owned())).cloned().unwrap_or_default()
     }
 
     /// Whether a path is taken out.
@@ -362,28 +408,62 @@ impl Operator {
         order: PathOrder,
         insists: bool,
     ) -> Result<usize, Refused> {
+        self.order_for(target, path, order, insists, None).await
+    }
+
+    /// The same, and if it takes the path out, that is given back by itself after this time.
+    ///
+    /// # Errors
+    /// [`Refused`]; nothing has changed then.
+    pub async fn order_for(
+        &self,
+        target: &str,
+        path: &str,
+        order: PathOrder,
+        insists: bool,
+        limit: Option<Duration>,
+    ) -> Result<usize, Refused> {
         let Known { name: target, paths } = self.target(target)?;
         if !paths.iter().any(|(known, _)| known == path) {
             let known = list(paths.iter().map(|(path, _)| path));
             return Err(Refused::UnknownPath { target, path: path.to_owned(), known });
+        }
+        let takes_out = matches!(order, PathOrder::Drain | PathOrder::Fail);
+        match limit {
+            Some(_) if !takes_out => return Err(Refused::NoLimit),
+            Some(time) if time.is_zero() || time > LONGEST_LIMIT => return Err(Refused::Limit),
+            Some(_) | None => {}
         }
         match order {
             PathOrder::Weigh(0) => return Err(Refused::NoWeight),
             PathOrder::Drain | PathOrder::Fail if !insists => self.spare(&target, path).await?,
             PathOrder::Drain | PathOrder::Fail | PathOrder::Restore | PathOrder::Weigh(_) => {}
         }
-        self.shared.orders.take(&target, path, order);
-        tracing::info!(target, path, ?order, "ordered by the operator");
-        let about = About { target: Some(target.clone()), path: Some(path.to_owned()), initiator: None };
-        let text = match order {
-            PathOrder::Drain => "drain".to_owned(),
-            PathOrder::Fail => "fail".to_owned(),
-            PathOrder::Restore => "restore".to_owned(),
-            PathOrder::Weigh(weight) => format!("weight {weight}"),
+        let number = self.shared.orders.take(&target, path, order);
+        if let Some(limit) = limit {
+            let timer =
+                give_back(Arc::downgrade(&self.shared), target.clone(), path.to_owned(), number, limit);
+            let timer = tokio::spawn(timer).abort_handle();
+            self.shared.orders.limit(&target, path, number, timer);
+        }
+        let text = match (order, limit) {
+            (PathOrder::Drain, None) => "drain".to_owned(),
+            (PathOrder::Fail, None) => "fail".to_owned(),
+            (PathOrder::Drain, Some(limit)) => format!("drain for {}", humantime::format_duration(limit)),
+            (PathOrder::Fail, Some(limit)) => format!("fail for {}", humantime::format_duration(limit)),
+            (PathOrder::Restore, _) => "restore".to_owned(),
+            (PathOrder::Weigh(weight), _) => format!("weight {weight}"),
         };
-        self.shared.events.tell(Kind::Ordered, about, &text);
+        Ok(self.carry_out(&target, path, order, &text).await)
+    }
+
+    /// Tells everybody who has this path, which `text` is for eyes.
+    async fn carry_out(&self, target: &str, path: &str, order: PathOrder, text: &str) -> usize {
+        tracing::info!(target, path, order = text, "ordered by the operator");
+        let about = About { target: Some(target.to_owned()), path: Some(path.to_owned()), initiator: None };
+        self.shared.events.tell(Kind::Ordered, about, text);
         let mut sessions = 0;
-        for desk in self.desks(&target).into_iter().filter_map(|(.., desk)| desk) {
+        for desk in self.desks(target).into_iter().filter_map(|(.., desk)| desk) {
             let Some(id) = desk.path(path) else { continue };
             let control = match order {
                 PathOrder::Drain => Control::Drain(id),
@@ -393,7 +473,7 @@ impl Operator {
             };
             sessions += usize::from(desk.order(Asked::Control(control)).await);
         }
-        Ok(sessions)
+        sessions
     }
 
     /// Makes sure that every session works over another path too.
@@ -446,6 +526,16 @@ impl Operator {
                 known: list(known.iter().map(|target| &target.name)),
             }),
         }
+    }
+}
+
+/// Gives a path back when the time of its order is over. Braid may have ended by then.
+async fn give_back(shared: Weak<Shared>, target: String, path: String, number: u64, limit: Duration) {
+    tokio::time::sleep(limit).await;
+    let Some(shared) = shared.upgrade() else { return };
+    if shared.orders.end(&target, &path, number) {
+        let operator = Operator { shared, source: None };
+        operator.carry_out(&target, &path, PathOrder::Restore, "restore, as its time is over").await;
     }
 }
 

@@ -119,6 +119,40 @@ async fn what_waits_for_a_lost_target_is_given_up_when_ordered() {
 }
 
 #[tokio::test]
+async fn a_path_is_given_back_when_its_time_is_over_unless_another_order_came() {
+    bounded(async {
+        let rig = Links::new(2, "mode = \"sessions\"").await;
+        let (operator, names) = operator(&rig);
+        let mut client = Client::login(rig.proxy.addresses()[0], 1).await.unwrap();
+        rig.until_up(2).await;
+        let out = async |path: usize| operator.status().await[0].paths[path].out;
+        let short = |millis| Some(Duration::from_millis(millis));
+        let order = async |path: usize, order, limit| {
+            operator.order_for(TARGET, &names[path], order, false, limit).await
+        };
+        let given_back = async |path: usize| {
+            while out(path).await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            until(&operator, path, PathState::Up).await;
+        };
+        assert_eq!(order(1, PathOrder::Fail, short(10)).await, Ok(1));
+        given_back(1).await;
+        // The second order has no end, and the first one's time is over before that of the third.
+        assert_eq!(order(1, PathOrder::Fail, short(10)).await, Ok(1));
+        assert_eq!(order(1, PathOrder::Drain, None).await, Ok(1));
+        until(&operator, 1, PathState::Out).await;
+        assert_eq!(operator.order_for(TARGET, &names[0], PathOrder::Fail, true, short(50)).await, Ok(1));
+        given_back(0).await;
+        assert!(out(1).await);
+        assert_eq!(client.write(0, &pattern(8, 1)).await.status, 0);
+        assert_eq!(order(1, PathOrder::Restore, short(10)).await, Err(Refused::NoLimit));
+        assert_eq!(order(0, PathOrder::Fail, short(0)).await, Err(Refused::Limit));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn orders_about_what_is_not_there_are_refused() {
     bounded(async {
         let rig = Links::new(1, "").await;

@@ -5,23 +5,22 @@
 //! links up; one link silent, as if its cable was pulled; healed again. Each third lasts as long as asked for, and longer
 //! if what it is to show has not happened yet, so that a slow machine makes a slow demo and not a failed one.
 //!
-//! - `stage`: what is set up.
-//! - `report`: what is shown, and whether it is good.
+//! What is set up is `stage`'s, which drills in the lab use too.
+//!
+//! - `report`: what is shown in the end, and whether it is good.
 
 mod report;
-mod stage;
 
 use super::exit::Failure;
 use super::flags::Demo;
 use super::log;
+use super::screen::{Screen, Share, bytes, live};
+use super::stage::{Plan, Stage};
 use crate::config::LogFormat;
 use crate::lab::initiator::Initiator;
 use crate::lab::workload::{Limit, Progress, Report, Workload, WorkloadOptions};
 use anyhow::{Context, anyhow};
-use indicatif::{ProgressBar, ProgressStyle};
-use report::{Outcome, Share};
-use stage::Stage;
-use std::io::IsTerminal;
+use report::Outcome;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -30,9 +29,6 @@ const CUT: usize = 0;
 
 /// How much longer than asked for a third may last until it has shown what it is to show.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Time between two live lines on a terminal, and elsewhere.
-const TICK: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 
 /// Commands that the workload keeps in flight.
 const QUEUE_DEPTH: usize = 32;
@@ -45,8 +41,8 @@ pub fn demo(settings: &Demo) -> Result<(), Failure> {
     drop(log::start("error", LogFormat::Human));
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
-        let stage = Stage::set_up(settings.paths as usize).await?;
-        println!("{}\n", stage.describe(CUT));
+        let stage = Stage::set_up(&Plan::of(settings.paths as usize)).await?;
+        println!("{}\n", describe(&stage));
         let outcome = perform(&stage, Duration::from_secs(settings.seconds.into())).await?;
         print!("\n{}", outcome.summary());
         if settings.keep {
@@ -87,16 +83,21 @@ struct Acts {
 }
 
 async fn acts(stage: &Stage, progress: &Progress, third: Duration) -> Acts {
-    let mut screen = Screen::new();
+    let screen = Screen::spinner();
     let link = stage.link(CUT);
-    screen.show_until(stage, "all links up", third, || true).await;
-    stage.cut(CUT).await;
+    let cutter = stage.link_named(link);
+    show_until(&screen, stage, "all links up", third, || true).await;
+    if let Some(cutter) = cutter {
+        cutter.cut_silent().await;
+    }
     let hit = || stage.moved() > 0 || progress.sample().errors > 0;
-    screen.show_until(stage, &format!("{link} cut"), third, hit).await;
+    show_until(&screen, stage, &format!("{link} cut"), third, hit).await;
     let before = stage.carried_by(CUT);
-    stage.heal(CUT).await;
+    if let Some(cutter) = cutter {
+        cutter.heal().await;
+    }
     let back = || stage.is_up(CUT) && stage.carried_by(CUT) > before;
-    screen.show_until(stage, &format!("{link} healed"), third, back).await;
+    show_until(&screen, stage, &format!("{link} healed"), third, back).await;
     screen.close();
     let after_heal = stage.is_up(CUT).then(|| stage.carried_by(CUT) - before);
     Acts { carried: stage.carried(), moved: stage.moved(), after_heal }
@@ -128,71 +129,60 @@ fn outcome(stage: &Stage, acts: &Acts, [prepared, ran, verified]: [&Report; 3]) 
     }
 }
 
+fn describe(stage: &Stage) -> String {
+    let link = stage.link(CUT);
+    format!(
+        "A RAM disk with {} portals, a link of {}/s to each, Braid on {}, one initiator connection.\n\
+         A third of the way, {link} goes silent as if unplugged; Braid is set to notice that after at most {} ms.",
+        stage.paths(),
+        bytes(Plan::RATE),
+        stage.address(),
+        (Plan::PING_INTERVAL + Plan::PING_TIMEOUT).as_millis(),
+    )
+}
+
+fn how_to_connect(stage: &Stage) -> String {
+    let (name, address, admin) = (stage.name(), stage.address(), stage.admin());
+    let quoted = name.replace(':', "%3A");
+    format!(
+        "Everything keeps running until Ctrl-C. Connect to it with one of\n\
+         \n  iscsi-ls -s iscsi://{address}\
+         \n  qemu-img info iscsi://{address}/{quoted}/0\
+         \n  iscsiadm -m discovery -t sendtargets -p {address}\
+         \n  iscsiadm -m node -T {name} -p {address} --login\
+         \n\nand look at http://{admin}/metrics and http://{admin}/healthz"
+    )
+}
+
 /// Leaves everything running until Ctrl-C.
 async fn keep(stage: &Stage) -> Result<(), Failure> {
-    println!("\n{}", stage.how_to_connect());
+    println!("\n{}", how_to_connect(stage));
     tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")?;
     Ok(())
 }
 
-/// The live line: redrawn on a terminal, one line after the other elsewhere.
-struct Screen {
-    bar: Option<ProgressBar>,
-    tick: Duration,
-}
-
-impl Screen {
-    fn new() -> Self {
-        let [fast, slow] = TICK;
-        if !std::io::stderr().is_terminal() {
-            return Self { bar: None, tick: slow };
-        }
-        let bar = ProgressBar::new_spinner();
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed:>3} {msg}") {
-            bar.set_style(style);
-        }
-        Self { bar: Some(bar), tick: fast }
+/// Shows what happens for `time`, and on until it is `enough`, but not beyond the patience.
+async fn show_until(screen: &Screen, stage: &Stage, act: &str, time: Duration, enough: impl Fn() -> bool) {
+    let start = Instant::now();
+    let mut ticks = tokio::time::interval_at(start + screen.tick(), screen.tick());
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = (start, stage.carried());
+    if screen.is_plain() {
+        println!("{act}:");
     }
-
-    /// Shows what happens for `time`, and on until it is `enough`, but not beyond the patience.
-    async fn show_until(&mut self, stage: &Stage, act: &str, time: Duration, enough: impl Fn() -> bool) {
-        let start = Instant::now();
-        let mut ticks = tokio::time::interval_at(start + self.tick, self.tick);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last = (start, stage.carried());
-        if self.bar.is_none() {
-            println!("{act}:");
-        }
-        loop {
-            let rest = time.saturating_sub(start.elapsed());
-            tokio::select! {
-                _ = ticks.tick() => {
-                    let now = (Instant::now(), stage.carried());
-                    self.show(report::live(act, &last.1, &now.1, now.0 - last.0));
-                    last = now;
-                }
-                () = tokio::time::sleep(rest), if !rest.is_zero() => {}
+    loop {
+        let rest = time.saturating_sub(start.elapsed());
+        tokio::select! {
+            _ = ticks.tick() => {
+                let now = (Instant::now(), stage.carried());
+                screen.show(live(act, &last.1, &now.1, now.0 - last.0));
+                last = now;
             }
-            let elapsed = start.elapsed();
-            if elapsed >= time && (enough() || elapsed >= time + PATIENCE) {
-                return;
-            }
+            () = tokio::time::sleep(rest), if !rest.is_zero() => {}
         }
-    }
-
-    fn show(&self, line: String) {
-        match &self.bar {
-            Some(bar) => {
-                bar.set_message(line);
-                bar.tick();
-            }
-            None => println!("{line}"),
-        }
-    }
-
-    fn close(self) {
-        if let Some(bar) = self.bar {
-            bar.finish();
+        let elapsed = start.elapsed();
+        if elapsed >= time && (enough() || elapsed >= time + PATIENCE) {
+            return;
         }
     }
 }

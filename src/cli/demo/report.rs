@@ -1,15 +1,8 @@
-//! What the demo shows: a line while it runs, a summary at its end, and the judgement whether all was well.
+//! What the demo shows at its end, and the judgement whether all was well.
 
+use crate::cli::screen::{Share, bytes, percent, rate};
 use std::fmt::Write;
 use std::time::Duration;
-
-/// What a path has carried.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Share {
-    pub(super) path: String,
-    /// Payload both ways, in bytes.
-    pub(super) bytes: u64,
-}
 
 /// Everything that was observed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -106,41 +99,6 @@ impl Outcome {
     }
 }
 
-/// Bytes per second.
-pub(super) fn rate(bytes: u64, during: Duration) -> u64 {
-    let millis = during.as_millis().max(1);
-    u64::try_from(u128::from(bytes) * 1000 / millis).unwrap_or(u64::MAX)
-}
-
-fn percent(part: u64, whole: u64) -> String {
-    format!("{}%", (u128::from(part) * 100 + u128::from(whole) / 2) / u128::from(whole.max(1)))
-}
-
-/// A number of bytes for people.
-pub(super) fn bytes(number: u64) -> String {
-    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match units.into_iter().find(|(_, size)| number >= *size) {
-        Some((unit, size)) => format!("{}.{} {unit}", number / size, number % size * 10 / size),
-        None => format!("{number} B"),
-    }
-}
-
-/// The line shown while the demo runs: throughput of each path since the last line.
-pub(super) fn live(state: &str, before: &[Share], after: &[Share], during: Duration) -> String {
-    let mut text = format!("{state:<12}");
-    let mut total = 0;
-    for share in after {
-        let earlier =
-            before.iter().find(|earlier| earlier.path == share.path).map_or(0, |earlier| earlier.bytes);
-        let moved = rate(share.bytes.saturating_sub(earlier), during);
-        total += moved;
-        // Writing to a String cannot fail.
-        write!(text, "  {} {:>10}/s", share.path, bytes(moved)).ok();
-    }
-    write!(text, "  = {}/s", bytes(total)).ok();
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,16 +158,5 @@ mod tests {
         assert!(complaint(|o| o.after_heal = None).contains("did not come back"));
         assert!(complaint(|o| o.after_heal = Some(0)).contains("carried nothing after"));
         assert!(complaint(|o| o.carried[0].bytes = 0).contains("link1 never carried"));
-    }
-
-    #[test]
-    fn numbers_are_for_people() {
-        assert_eq!(["0 B", "1.5 KiB", "2.0 GiB"], [bytes(0), bytes(1536), bytes(2 << 30)]);
-        assert_eq!(rate(1000, Duration::from_millis(500)), 2000);
-        assert_eq!(rate(1000, Duration::ZERO), 1_000_000);
-        assert_eq!(percent(0, 0), "0%");
-        let line =
-            live("all up", &[share("a", 0)], &[share("a", 2048), share("b", 1024)], Duration::from_secs(1));
-        assert!(line.contains("a    2.0 KiB/s") && line.ends_with("= 3.0 KiB/s"), "{line}");
     }
 }

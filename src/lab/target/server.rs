@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 /// Bytes queued to an initiator above which its requests are not read.
@@ -83,7 +83,8 @@ impl RamTarget {
         let most = target.max_sessions * usize::from(target.limits.max_connections.max(1)) + 16;
         let core = Target::new(target).map_err(io::Error::other)?;
         let state = State { core, mail: BTreeMap::new() };
-        let shared = Arc::new(Shared { state: Mutex::new(state), timer: Notify::new() });
+        let stopped = watch::Sender::new(false);
+        let shared = Arc::new(Shared { state: Mutex::new(state), timer: Notify::new(), stopped });
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
         let mut tasks = JoinSet::new();
         for (portal, listener) in listeners.into_iter().enumerate() {
@@ -102,6 +103,11 @@ impl RamTarget {
     /// Time every command spends in the device, from now on.
     pub fn set_delay(&self, delay: Duration) {
         self.shared.lock().core.set_delay(delay);
+    }
+
+    /// Stops it, or lets it go on: like a process that is stopped it keeps its connections, and answers nothing.
+    pub fn set_stopped(&self, stopped: bool) {
+        self.shared.stopped.send_replace(stopped);
     }
 
     /// The sessions there are.
@@ -145,6 +151,8 @@ struct Shared {
     state: Mutex<State>,
     /// The next deadline moved to an earlier time.
     timer: Notify,
+    /// Nothing is done as long as this is so.
+    stopped: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -188,8 +196,17 @@ impl Shared {
     }
 }
 
+/// Waits for as long as the target is stopped.
+async fn going(stopped: &mut watch::Receiver<bool>) {
+    if *stopped.borrow() {
+        // Whoever holds the other end is gone together with this task.
+        stopped.wait_for(|stopped| !stopped).await.ok();
+    }
+}
+
 /// Calls the core at its deadlines.
 async fn keep_time(shared: Arc<Shared>) {
+    let mut stopped = shared.stopped.subscribe();
     loop {
         let deadline = shared.lock().core.next_deadline();
         match deadline {
@@ -199,6 +216,7 @@ async fn keep_time(shared: Arc<Shared>) {
                 () = tokio::time::sleep_until(at.into()) => {}
             },
         }
+        going(&mut stopped).await;
         shared.with_core(None, |core| core.handle_timeout(Instant::now()));
     }
 }
@@ -268,6 +286,7 @@ impl Drop for Served {
 
 impl Served {
     async fn run(&mut self) -> io::Result<()> {
+        let mut stopped = self.shared.stopped.subscribe();
         loop {
             let read = self.wire.backlog() < BACKLOG;
             let bell = Arc::clone(&self.bell);
@@ -280,6 +299,7 @@ impl Served {
                 }
                 () = bell.notified() => {}
             }
+            going(&mut stopped).await;
             match self.turn()? {
                 Course::On => {}
                 Course::Close => return self.close().await,

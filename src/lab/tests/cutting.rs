@@ -103,7 +103,8 @@ async fn half_a_cut_leaves_the_other_half() {
 /// Bounds that a correct link cannot miss however slow the machine: it may be slower than asked, never faster.
 #[tokio::test]
 async fn rate_and_delay_hold_back() {
-    let options = LinkOptions { rate: Some(10 << 20), delay: Duration::from_millis(30) };
+    let options =
+        LinkOptions { rate: Some(10 << 20), delay: Duration::from_millis(30), ..LinkOptions::default() };
     let (_cutter, _listener, mut near, mut far) = link(options).await;
     let start = tokio::time::Instant::now();
     says(&mut near, &mut far, b"x").await;
@@ -117,6 +118,37 @@ async fn rate_and_delay_hold_back() {
     received.unwrap();
     assert_eq!(back, data);
     assert!(start.elapsed() >= Duration::from_millis(190));
+}
+
+/// As above, for a link that changes under a connection.
+#[tokio::test]
+async fn a_link_becomes_slow_long_and_lossy_and_good_again() {
+    let (cutter, _listener, mut near, mut far) = link(LinkOptions::default()).await;
+    says(&mut near, &mut far, b"good").await;
+    let delay = Duration::from_millis(30);
+    cutter.set_options(LinkOptions { delay, ..LinkOptions::default() }).await;
+    for _ in 0..3 {
+        let start = tokio::time::Instant::now();
+        says(&mut near, &mut far, b"long").await;
+        assert!(start.elapsed() >= delay);
+    }
+    cutter.set_options(LinkOptions { rate: Some(1 << 20), ..LinkOptions::default() }).await;
+    let (data, mut back) = (vec![7; 256 << 10], vec![0; 256 << 10]);
+    let start = tokio::time::Instant::now();
+    let (sent, received) =
+        soon(async { tokio::join!(near.write_all(&data), far.read_exact(&mut back)) }).await;
+    sent.unwrap();
+    received.unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(200) && back == data);
+    cutter.set_options(LinkOptions { loses_one_in: Some(2), ..LinkOptions::default() }).await;
+    let start = tokio::time::Instant::now();
+    says(&mut far, &mut near, b"one").await;
+    says(&mut far, &mut near, b"two").await;
+    assert!(start.elapsed() >= Duration::from_millis(200), "every second packet is lost");
+    cutter.set_options(LinkOptions::default()).await;
+    says(&mut near, &mut far, b"good").await;
+    near.shutdown().await.unwrap();
+    assert_eq!(soon(far.read(&mut [0; 8])).await.unwrap(), 0);
 }
 
 /// The whole chain: a session through a link that is cut and healed.

@@ -34,6 +34,17 @@ async fn a_good_disk_is_clean() {
 }
 
 #[tokio::test]
+async fn a_stopped_target_answers_nothing_and_goes_on_where_it_was() {
+    let target = target(1, |_| ()).await;
+    let mut initiator = initiator(&target).await;
+    target.set_stopped(true);
+    let asked = tokio::time::timeout(Duration::from_millis(50), initiator.read(0, 1)).await;
+    assert!(asked.is_err(), "{asked:?}");
+    target.set_stopped(false);
+    assert_eq!(soon(initiator.complete()).await.unwrap().1.status, 0);
+}
+
+#[tokio::test]
 async fn the_same_seed_makes_the_same_choices() {
     let target = target(1, |_| ()).await;
     let mut initiator = initiator(&target).await;
