@@ -13,7 +13,7 @@
 //! | `GET /v1/events?after=NUMBER&wait=SECONDS` | what happened after that event; waits for it if need be ([`view::News`]) |
 //! | `GET /v1/openapi.json` | all this for machines |
 //!
-//! Orders about paths take a [`view::Order`] as JSON, or nothing, and answer with [`view::Done`] or, with 404 (no such target or path),
+//! What only reads is on the admin address too (`page`). Orders about paths take a [`view::Order`] as JSON, or nothing, and answer with [`view::Done`] or, with 404 (no such target or path),
 //! 409 (a session needs the path) or 422 (a weight or time that is none), with [`view::Refused`]. Reading again answers with [`view::Reloaded`] or with 409 (something
 //! cannot be changed now) or 422 (the file is wrong, or there is none).
 
@@ -21,7 +21,7 @@ use super::explain::Explanation;
 use super::view;
 use crate::proxy::operator::{Operator, PathOrder, Refused};
 use crate::proxy::reload::NotReloaded;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, FromRef, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -94,16 +94,25 @@ impl Drop for Socket {
 }
 
 fn router(operator: Operator) -> Router {
-    Router::new()
+    reading()
         .route("/v1/status", get(show_status))
         .route("/v1/targets/{target}/paths/{path}/{order}", post(order_path))
         .route("/v1/targets/{target}/give-up", post(give_up))
-        .route("/v1/targets/{target}/explain", get(explain_target))
         .route("/v1/reload", post(reload))
-        .route("/v1/events", get(tell_events))
-        .route("/v1/openapi.json", get(([(header::CONTENT_TYPE, "application/json")], OPENAPI)))
         .layer(DefaultBodyLimit::max(LONGEST_ORDER))
         .with_state(operator)
+}
+
+/// What only reads, but for the status.
+pub(super) fn reading<S>() -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Operator: FromRef<S>,
+{
+    Router::new()
+        .route("/v1/targets/{target}/explain", get(explain_target))
+        .route("/v1/events", get(tell_events))
+        .route("/v1/openapi.json", get(([(header::CONTENT_TYPE, "application/json")], OPENAPI)))
 }
 
 async fn show_status(State(operator): State<Operator>) -> Json<view::Status> {

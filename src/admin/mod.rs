@@ -1,21 +1,23 @@
-//! HTTP for operators: `/metrics` for Prometheus, `/healthz` for load balancers and eyes; [`control`] on a socket of its own.
+//! HTTP for operators: `/metrics` for Prometheus, `/healthz` for load balancers, a page for eyes; [`control`] on a socket of
+//! its own.
 //!
-//! The first two only read. `/healthz` answers 200 as long as no initiator is left without a path, else 503; the JSON body says
+//! The first three only read. `/healthz` answers 200 as long as no initiator is left without a path, else 503; the JSON body says
 //! how many paths of each target work, and in either case Braid itself is alive. Targets without sessions count as
 //! well: Braid connects when an initiator does, so nothing is known of them and nobody waits for them.
 
 pub mod control;
 pub mod explain;
+mod page;
 pub mod view;
 
-use crate::metrics::{Metrics, TargetHealth};
+use crate::metrics::TargetHealth;
+use crate::proxy::operator::Operator;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
-use std::sync::Arc;
 use tokio::net::TcpListener;
 
 /// Serves until `stop` completes.
@@ -24,26 +26,27 @@ use tokio::net::TcpListener;
 /// When the listener fails for good.
 pub async fn serve(
     listener: TcpListener,
-    metrics: Arc<Metrics>,
+    operator: Operator,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(metrics)).with_graceful_shutdown(stop).await
+    let local = listener.local_addr()?.ip().is_loopback();
+    axum::serve(listener, router(operator, local)).with_graceful_shutdown(stop).await
 }
 
-fn router(metrics: Arc<Metrics>) -> Router {
+fn router(operator: Operator, local: bool) -> Router {
     Router::new()
-        .route("/", get("Braid: /metrics for Prometheus, /healthz for the state of the paths\n"))
         .route("/metrics", get(show_metrics))
         .route("/healthz", get(show_health))
-        .with_state(metrics)
+        .with_state(operator.clone())
+        .merge(page::router(operator, local))
 }
 
-async fn show_metrics(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
+async fn show_metrics(State(operator): State<Operator>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], operator.metrics().render())
 }
 
-async fn show_health(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
-    let (code, health) = health(&metrics.health());
+async fn show_health(State(operator): State<Operator>) -> impl IntoResponse {
+    let (code, health) = health(&operator.metrics().health());
     (code, Json(health))
 }
 
@@ -88,18 +91,34 @@ fn health(targets: &[TargetHealth]) -> (StatusCode, Health) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Terms;
+    use crate::config::Config;
+    use crate::metrics::{Metrics, Terms};
+    use crate::proxy::Proxy;
     use crate::session::{Barriers, Fanout, FenceMethod, Notice, PathId};
+    use std::sync::Arc;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
     use tokio::sync::oneshot;
 
+    /// A Braid with this target, whose paths lead nowhere.
+    async fn proxy(target: &str, paths: &[&str]) -> (Proxy, Arc<Metrics>) {
+        let path =
+            |(port, name): (u16, &&str)| format!("{{ portal = \"127.0.0.1:{port}\", name = \"{name}\" }}");
+        let paths: Vec<_> = (1..).zip(paths).map(path).collect();
+        let text =
+            format!("[[target]]\nname = \"{target}\"\nmode = \"sessions\"\npaths = [{}]\n", paths.join(", "));
+        let mut config = Config::from_toml(&text, "test").unwrap();
+        config.listen = vec![std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()];
+        let metrics = Arc::new(Metrics::new());
+        (Proxy::start(Arc::new(config), Arc::clone(&metrics)).await.unwrap(), metrics)
+    }
+
     /// Serves on loopback; the sender stops it.
-    async fn start(metrics: Arc<Metrics>) -> (std::net::SocketAddr, oneshot::Sender<()>) {
+    async fn start(proxy: &Proxy) -> (std::net::SocketAddr, oneshot::Sender<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        tokio::spawn(serve(listener, metrics, async {
+        tokio::spawn(serve(listener, proxy.operator(), async {
             stopped.await.ok();
         }));
         (address, stop)
@@ -115,8 +134,12 @@ mod tests {
     }
 
     async fn fetch(address: std::net::SocketAddr, path: &str) -> String {
+        fetch_from(address, &address.to_string(), path).await
+    }
+
+    async fn fetch_from(address: std::net::SocketAddr, host: &str, path: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: braid\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -125,9 +148,8 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_and_health_are_served() {
-        let metrics = Arc::new(Metrics::new());
-        metrics.declare("iqn.a", ["left", "right"]);
-        let (address, _stop) = start(Arc::clone(&metrics)).await;
+        let (proxy, metrics) = proxy("iqn.2026-11.a:a", &["left", "right"]).await;
+        let (address, _stop) = start(&proxy).await;
 
         let text = fetch(address, "/metrics").await;
         assert!(text.starts_with("HTTP/1.1 200") && text.contains("text/plain; version=0.0.4"), "{text}");
@@ -135,7 +157,7 @@ mod tests {
         assert!(fetch(address, "/healthz").await.starts_with("HTTP/1.1 200"));
         assert!(fetch(address, "/nothing").await.starts_with("HTTP/1.1 404"));
 
-        let mut session = metrics.session("iqn.a", ["left", "right"], &terms());
+        let mut session = metrics.session("iqn.2026-11.a:a", ["left", "right"], &terms());
         let text = fetch(address, "/healthz").await;
         assert!(text.starts_with("HTTP/1.1 503") && text.contains("\"ok\":false"), "{text}");
         session.note(&Notice::PathUp { path: PathId(1), home: true });
@@ -147,7 +169,29 @@ mod tests {
 
     #[tokio::test]
     async fn serving_stops_when_told() {
+        let (proxy, _) = proxy("iqn.2026-11.a:a", &["left"]).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        serve(listener, Arc::new(Metrics::new()), async {}).await.unwrap();
+        serve(listener, proxy.operator(), async {}).await.unwrap();
+    }
+
+    /// A page of somebody else's, whose name has been made to lead here, must not read along.
+    #[tokio::test]
+    async fn on_loopback_the_page_is_for_those_who_asked_for_loopback() {
+        let (proxy, _) = proxy("iqn.2026-11.a:a", &["left"]).await;
+        let (address, _stop) = start(&proxy).await;
+        for page in ["/", "/page/main.js", "/v1/status", "/v1/events", "/v1/openapi.json"] {
+            for host in [&*address.to_string(), "localhost", "localhost:1234", "[::1]:1234"] {
+                let answer = fetch_from(address, host, page).await;
+                assert!(answer.starts_with("HTTP/1.1 200"), "{host} {page}: {answer}");
+            }
+            for host in ["example.org", "localhost.example.org:9260", "127.0.0.1.example.org", ""] {
+                let answer = fetch_from(address, host, page).await;
+                assert!(answer.starts_with("HTTP/1.1 421"), "{host} {page}: {answer}");
+            }
+        }
+        let answer = fetch_from(address, "example.org", "/metrics").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "no secret, and scraped by any name: {answer}");
+        let post = "/v1/targets/iqn.2026-11.a:a/give-up";
+        assert!(fetch(address, post).await.starts_with("HTTP/1.1 404"), "nothing is ordered here");
     }
 }

@@ -183,7 +183,7 @@ pub struct Settings {
     /// Path choice: service-time, queue-depth, round-robin, weighted or failover [default: service-time].
     #[arg(long, value_name = "POLICY", requires = "target")]
     pub policy: Option<String>,
-    /// Address for /metrics and /healthz, or off [default: 127.0.0.1:9260].
+    /// Address for the status page, /metrics and /healthz, or off [default: 127.0.0.1:9260].
     #[arg(long, value_name = "ADDR:PORT")]
     pub admin: Option<String>,
     /// Socket for status and control, or off [default: /run/braid/control.sock].

@@ -40,10 +40,11 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
 async fn serve(config: Arc<Config>, source: Source, refilter: &Refilter) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::new());
     let mut signals = Signals::new()?;
-    let admin = serve_admin(config.admin, Arc::clone(&metrics)).await?;
+    let admin = listen_admin(config.admin).await?;
     let socket = control_socket(&config.control)?;
     let proxy = Proxy::start(config, metrics).await.map_err(|error| listen_failure(&error))?;
     let operator = proxy.operator().reading(source);
+    let admin = serve_admin(admin, operator.clone());
     let control = serve_control(socket, operator.clone());
     let reload = follow_reloads(operator, refilter)?;
     tokio::pin!(control, admin, reload);
@@ -136,26 +137,25 @@ fn listen_failure(error: &StartError) -> anyhow::Error {
     }
 }
 
-/// Binds the admin address at once; the future then serves until it fails, for ever if there is none.
-async fn serve_admin(
-    address: Option<SocketAddr>,
-    metrics: Arc<Metrics>,
-) -> Result<impl Future<Output = Failure>, Failure> {
-    let listener = match address {
-        None => None,
-        Some(address) => Some(TcpListener::bind(address).await.map_err(|error| {
-            anyhow!("cannot serve metrics on {address}: {error}; choose another address with `admin` (--admin ADDR:PORT), or \"off\"")
-        })?),
-    };
-    Ok(async move {
-        match listener {
-            None => std::future::pending().await,
-            Some(listener) => match admin::serve(listener, metrics, std::future::pending()).await {
-                Ok(()) => Failure::Bug("the admin server ended by itself".to_owned()),
-                Err(error) => anyhow!("the admin server failed: {error}").into(),
-            },
-        }
-    })
+/// Binds the admin address, if there is one.
+async fn listen_admin(address: Option<SocketAddr>) -> Result<Option<TcpListener>, Failure> {
+    let Some(address) = address else { return Ok(None) };
+    let bound = TcpListener::bind(address).await;
+    let bound = bound.map_err(|error| {
+        anyhow!("cannot serve the status page and metrics on {address}: {error}; choose another address with `admin` (--admin ADDR:PORT), or \"off\"")
+    });
+    Ok(Some(bound?))
+}
+
+/// Serves the admin address until it fails, for ever if there is none.
+async fn serve_admin(listener: Option<TcpListener>, operator: Operator) -> Failure {
+    match listener {
+        None => std::future::pending().await,
+        Some(listener) => match admin::serve(listener, operator, std::future::pending()).await {
+            Ok(()) => Failure::Bug("the admin server ended by itself".to_owned()),
+            Err(error) => anyhow!("the admin server failed: {error}").into(),
+        },
+    }
 }
 
 /// SIGTERM and SIGINT.

@@ -135,7 +135,7 @@ impl Stage {
         let listener = TcpListener::bind(LOOPBACK).await.context("cannot serve metrics")?;
         let admin = listener.local_addr()?;
         let mut server = JoinSet::new();
-        server.spawn(admin::serve(listener, Arc::clone(&metrics), std::future::pending()));
+        server.spawn(admin::serve(listener, proxy.operator(), std::future::pending()));
         Ok(Self { name, links, metrics, proxy, address, admin, target, _admin: server })
     }
 

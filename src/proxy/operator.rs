@@ -13,7 +13,7 @@ use super::reload::Terms;
 use super::{Shared, clock};
 use crate::config::{Source, Target};
 use crate::iscsi::Tsih;
-use crate::metrics::Carried;
+use crate::metrics::{Carried, Metrics};
 use crate::session::{Barriers, Control, Fanout, FenceMethod, PathId, PathState, Status, UnitStatus};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -509,6 +509,12 @@ impl Operator {
     #[must_use]
     pub fn uptime(&self) -> Duration {
         clock::now().saturating_duration_since(self.shared.started)
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
     }
 
     /// What happened.

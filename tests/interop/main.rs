@@ -13,6 +13,7 @@
 //! - [`sg`]: sg3-utils on the kernel's initiator ([`initiator`]); through Braid must equal direct, line by line.
 //! - [`chap`]: authentication, ended by Braid or relayed to the target.
 //! - [`watched`]: Prometheus, with the rules and panels of `dashboards/`.
+//! - [`page`]: the status page in Chromium ([`browser`]).
 //! - [`discover`]: targets that the configuration does not write out, with dead portals among those told of.
 //! - [`intercept`]: initiators that go to the target's own addresses, and are carried by Braid on the way.
 //! - [`matrix`]: every combination of login parameters, asked for by the kernel's initiator.
@@ -31,6 +32,7 @@ mod access;
 mod balancer;
 mod boot;
 mod braid;
+mod browser;
 mod chap;
 mod crossed;
 mod cuts;
@@ -45,6 +47,7 @@ mod matrix;
 mod neighbour;
 mod net;
 mod outcome;
+mod page;
 mod process;
 mod quirks;
 mod service;

@@ -150,7 +150,7 @@ fn how_to_connect(stage: &Stage) -> String {
          \n  qemu-img info iscsi://{address}/{quoted}/0\
          \n  iscsiadm -m discovery -t sendtargets -p {address}\
          \n  iscsiadm -m node -T {name} -p {address} --login\
-         \n\nand look at http://{admin}/metrics and http://{admin}/healthz"
+         \n\nand look at http://{admin}/ in a browser, or at http://{admin}/metrics"
     )
 }
 
