@@ -197,14 +197,18 @@ fn exposition_is_clean(braid: &Braid) {
     assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("", ""));
 }
 
-/// Loses the first path under load and gets it back, all of it seen by Prometheus.
-fn cut_and_heal(net: &Net, braid: &Braid, prometheus: &Prometheus) {
-    let path = braid.paths().first().expect("a path");
+/// Loses the first path under commands and gets it back, all of it seen by Prometheus. The target stands still meanwhile, so
+/// that there are commands: a path lost between two of them is no failover.
+fn cut_and_heal(net: &Net, stage: &Stage, prometheus: &Prometheus) {
+    let path = stage.braid().paths().first().expect("a path");
     let seen = |what: &str, expression: &str| prometheus.until(what, expression);
     let labels = format!("{{path=\"{path}\"}}");
     seen("all paths carry", "count(rate(braid_path_commands_total[5s]) > 0) == 2");
+    stage.target().stop(true);
+    seen("commands are under way", &format!("braid_path_commands_in_flight{labels} > 0"));
     net.cut(0, Cut::Reset);
     seen("the path is down", &format!("braid_path_sessions_down{labels} == 1"));
+    stage.target().stop(false);
     seen("no redundancy is left", "braid_sessions_without_redundancy == 1");
     seen("the loss", "sum by (path) (increase(braid_path_losses_total[1m])) > 0");
     seen("an alert that waits for its time", "ALERTS{alertname=\"BraidPathDown\", alertstate=\"pending\"}");
@@ -224,7 +228,7 @@ fn every_panel_and_rule_has_data() {
     thread::scope(|scope| {
         let stopping = StopOnDrop(&stop);
         let load = scope.spawn(|| work(&stage, &stop));
-        cut_and_heal(&net, braid, &prometheus);
+        cut_and_heal(&net, &stage, &prometheus);
         let rules = prometheus.of_rules();
         for (place, expression) in of_panels().into_iter().chain(rules) {
             prometheus.until(&place, &expression);
