@@ -5,13 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::gaps::{Cycle, Spread, class_heads, rule};
+use crate::gaps::{Cycle, FAILOVER, Spread, class_heads, rule};
 use crate::ground::{Ground, HEADS, Harm, Plan};
 use crate::net::Cut;
 use crate::trouble::{Trouble, pause};
 
-/// Before each cut, all is well for so long.
-const UNDISTURBED_MS: u64 = 1000;
 /// A command that takes longer is stuck.
 const OLD: Duration = Duration::from_secs(1);
 /// How long a stopped target is stopped.
@@ -103,7 +101,15 @@ fn row(plan: &Plan, how: How, cuts: usize, down: Duration) -> Result<Row> {
             last.into_iter().chain(ground.load().progress().take_completions()).collect();
         last = completions.last().copied();
         let cycle = Cycle::new(&completions, began, healed);
-        eprintln!("{heads}| {} of {cuts}: {:.1?}, healed {:.1?}", cut + 1, cycle.cut, cycle.healed);
+        let Cycle { undisturbed, failover, cut: later, healed } = cycle;
+        eprintln!(
+            "{heads}| {} of {cuts}: before {:.1?}, first {:.1?}, later {:.1?}, healed {:.1?}",
+            cut + 1,
+            undisturbed.gap,
+            failover.gap,
+            later.gap,
+            healed.gap
+        );
         cycles.push(cycle);
     }
     let end = ground.metrics();
@@ -114,7 +120,8 @@ fn row(plan: &Plan, how: How, cuts: usize, down: Duration) -> Result<Row> {
 /// One trouble from begin to end, and until all paths carry again; when it began and ended. A link stays cut until no command is
 /// [`OLD`]: a load that goes on over other links hides commands that are stuck.
 fn cycle(ground: &mut Ground, trouble: Trouble, down: Duration) -> Result<(Instant, Instant)> {
-    pause(UNDISTURBED_MS);
+    // As long as what is compared with it.
+    pause(u64::try_from(FAILOVER.as_millis()).expect("small"));
     let began = Instant::now();
     ground.begin(trouble);
     match trouble {
@@ -135,16 +142,19 @@ fn report(plans: &[Plan], rows: &[Row]) -> Result<()> {
     let Some(work) = plans.first().map(|plan| plan.work) else { return Ok(()) };
     println!(
         "\nOperations of {} KiB, {} under way, {} % reads, over {} MiB. Milliseconds: median, 99th percentile and maximum \
-         over the cuts. Gap: longest time between two completions. Slowest: longest time of a command.\n",
+         over the cuts. Gap: longest time between two completions, of those that began within {} ms of the cut, later \
+         while it lasted, after healing, and in as many undisturbed milliseconds as first. Slowest: longest time of a command.\n",
         work.size.0 >> 10,
         work.depth,
         work.reads,
-        work.region >> 20
+        work.region >> 20,
+        FAILOVER.as_millis()
     );
     let three = |name: &str| format!("| {name} p50 | p99 | max ");
     let heads = format!(
-        "{HEADS}| trouble | cuts {}{}{}{}| connections lost | moved | errors | wrong blocks |",
+        "{HEADS}| trouble | cuts {}{}{}{}{}| connections lost | moved | errors | wrong blocks |",
         three("gap"),
+        three("gap later"),
         three("slowest"),
         three("gap after healing"),
         three("gap undisturbed")
@@ -153,8 +163,9 @@ fn report(plans: &[Plan], rows: &[Row]) -> Result<()> {
     for row in rows {
         let spread = |of: fn(&Cycle) -> Duration| Spread::new(row.cycles.iter().map(of));
         let cells = [
+            spread(|cycle| cycle.failover.gap)?,
             spread(|cycle| cycle.cut.gap)?,
-            spread(|cycle| cycle.cut.took)?,
+            spread(|cycle| cycle.failover.took.max(cycle.cut.took))?,
             spread(|cycle| cycle.healed.gap)?,
             spread(|cycle| cycle.undisturbed.gap)?,
         ]
@@ -169,9 +180,16 @@ fn report(plans: &[Plan], rows: &[Row]) -> Result<()> {
         );
     }
     let heads = format!("{HEADS}| trouble {}|", class_heads());
-    println!("\nHow many cuts had a longest gap of\n\n{heads}\n{}", rule(heads.trim_end_matches('|')));
+    println!(
+        "\nHow many cuts had a longest gap that began so soon of\n\n{heads}\n{}",
+        rule(heads.trim_end_matches('|'))
+    );
     for row in rows {
-        println!("{}{}|", row.heads, Spread::new(row.cycles.iter().map(|cycle| cycle.cut.gap))?.classes());
+        println!(
+            "{}{}|",
+            row.heads,
+            Spread::new(row.cycles.iter().map(|cycle| cycle.failover.gap))?.classes()
+        );
     }
     Ok(())
 }
