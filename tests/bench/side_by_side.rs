@@ -7,7 +7,7 @@
 //! Ratios are taken within a round; what is printed are medians over the rounds with their quartiles, as Markdown.
 //! Who runs on which core is laid down ([`placement`]): it matters more than what is measured.
 //!
-//! `--order` shows what keeping order costs ([`order`]). `--shaped` puts links of 1 Gbit/s (network namespaces, veth, tbf; needs root) between the target and everything else,
+//! `--order` shows what keeping order costs ([`order`]), `--many` what many sessions do ([`many`]). `--shaped` puts links of 1 Gbit/s (network namespaces, veth, tbf; needs root) between the target and everything else,
 //! and shows what more links give over one.
 //!
 //! Nothing is asserted: it is a benchmark. Where the quartiles of a ratio lie on both sides of 1, it says nothing; on a
@@ -24,6 +24,7 @@
 mod child;
 mod delay;
 mod initiator;
+mod many;
 mod order;
 mod placement;
 mod relay;
@@ -59,6 +60,9 @@ struct Args {
     /// What keeping order costs: random I/O against the same engine with order off, flushes against the direct way.
     #[arg(long, conflicts_with_all = ["shaped", "target", "braid"])]
     order: bool,
+    /// Many sessions on one Braid, 1000 if no number is given: memory, and how soon operators are answered.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1000", conflicts_with_all = ["shaped", "order", "target", "braid"])]
+    many: Option<usize>,
     /// What all ways lead to.
     #[arg(long, value_enum, default_value = "lab")]
     target: target::Kind,
@@ -162,6 +166,9 @@ struct Way {
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    if let Some(sessions) = args.many {
+        return many::measure(sessions);
+    }
     match (&args.role, &args.inside) {
         (Some(Role::Relay { listen, to }), _) => relay::serve(*listen, *to),
         (Some(Role::LabTarget { portals }), _) => target::serve_lab(portals),
