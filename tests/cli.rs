@@ -274,6 +274,49 @@ fn a_running_braid_is_asked_and_told() {
 }
 
 #[test]
+fn control_over_tcp_needs_a_token_that_is_good_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    for (name, token) in
+        [("noc", "token-of-the-noc"), ("ops", "token-of-the-operators"), ("wrong", "made-up-token")]
+    {
+        std::fs::write(file(name), format!("{token}\n")).unwrap();
+    }
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let tokens = format!(
+        "{{ name = \"noc\", secret_file = \"{}\", level = \"read\" }}, \
+         {{ name = \"ops\", secret_file = \"{}\", level = \"control\" }}",
+        file("noc"),
+        file("ops")
+    );
+    let text = format!(
+        "remote_control = {{ listen = \"{free}\", tokens = [{tokens}] }}\n\
+         [[target]]\nname = \"iqn.2026-01.org.braid:test\"\npaths = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\n"
+    );
+    std::fs::write(file("braid.toml"), text).unwrap();
+    let _running = Running::start_with("off", &["--config", &file("braid.toml")]);
+    let said = |token: &str, args: &[&str]| {
+        let output = braid(&[args, &["--remote", &free, "--token-file", &file(token)]].concat());
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    for (token, args, code, words) in [
+        ("noc", &["status"][..], 0, "path 127.0.0.1:1\n"),
+        ("noc", &["path", "drain", "127.0.0.1:1"], 1, "this token may ask, and give no orders"),
+        ("ops", &["path", "drain", "127.0.0.1:1"], 0, "no session runs"),
+        ("wrong", &["status"], 1, "a token is needed"),
+    ] {
+        let (ended, told) = said(token, args);
+        assert!(ended == Some(code) && told.contains(words), "{token} {args:?}: {told}");
+        assert!(!told.contains("token-of") && !told.contains("made-up"), "{told}");
+    }
+    let mut plain = std::net::TcpStream::connect(&free).unwrap();
+    plain.write_all(b"GET /v1/status HTTP/1.1\r\nHost: braid\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    plain.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("www-authenticate: Bearer"), "{answer}");
+}
+
+#[test]
 fn a_running_braid_reads_its_configuration_again() {
     let folder = tempfile::tempdir().unwrap();
     let [socket, file] =

@@ -93,7 +93,8 @@ impl Drop for Socket {
     }
 }
 
-fn router(operator: Operator) -> Router {
+/// The requests and who answers them.
+pub(super) fn router(operator: Operator) -> Router {
     reading()
         .route("/v1/status", get(show_status))
         .route("/v1/targets/{target}/paths/{path}/{order}", post(order_path))

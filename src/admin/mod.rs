@@ -1,5 +1,5 @@
 //! HTTP for operators: `/metrics` for Prometheus, `/healthz` for load balancers, a page for eyes; [`control`] on a socket of
-//! its own.
+//! its own, and over TCP for those with a token ([`remote`]).
 //!
 //! The first three only read. `/healthz` answers 200 as long as no initiator is left without a path, else 503; the JSON body says
 //! how many paths of each target work, and in either case Braid itself is alive. Targets without sessions count as
@@ -8,6 +8,7 @@
 pub mod control;
 pub mod explain;
 mod page;
+pub mod remote;
 pub mod view;
 
 use crate::metrics::TargetHealth;

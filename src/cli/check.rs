@@ -1,6 +1,6 @@
 //! `braid check`: what a configuration comes to.
 
-use crate::config::{Chap, Config, ControlSocket, Listen, Local, PathConfig, Target};
+use crate::config::{Chap, Config, ControlSocket, Listen, Local, PathConfig, Target, Token};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -21,6 +21,11 @@ pub fn describe(config: &Config) -> String {
         writeln!(text, "{content}").ok();
     };
     line(format!("listen {}; admin {admin}; control {control}; state file {state}", listen.join(", ")));
+    if let Some(remote) = &config.remote_control {
+        let who = |token: &Token| format!("{} ({})", token.account.name, token.level.word());
+        let tokens: Vec<_> = remote.tokens.iter().map(who).collect();
+        line(format!("remote control {}; tokens {}", remote.address, tokens.join(", ")));
+    }
     if let Some(mark) = config.own_mark() {
         line(format!("own connections carry the mark {mark:#x}"));
     }
@@ -219,7 +224,7 @@ mod tests {
         let readme = include_str!("../../README.md");
         let blocks = readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
         // Where there are secrets there are files.
-        let blocks: Vec<_> = blocks.filter(|text| !text.contains("chap")).collect();
+        let blocks: Vec<_> = blocks.filter(|text| !text.contains("secret_file")).collect();
         assert_eq!(blocks.len(), 4, "{blocks:?}");
         for text in blocks {
             assert!(text.lines().count() <= 5, "{text}");

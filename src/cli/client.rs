@@ -1,4 +1,4 @@
-//! A running Braid, over its control socket.
+//! A running Braid, over its control socket or over TCP.
 
 use super::exit::Failure;
 use super::flags::Running;
@@ -6,13 +6,16 @@ use crate::admin::view;
 use anyhow::{Context, anyhow};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
+use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Write;
 use std::time::Duration;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use zeroize::Zeroizing;
 
 /// Given to an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -101,20 +104,26 @@ async fn send(
     uri: &str,
     order: Option<&impl Serialize>,
 ) -> Result<Answered, Failure> {
-    let socket = running.socket.display();
+    let at = place(running);
+    let token = token(running)?;
+    let token = token.as_ref().map(|token| token.as_str());
     let body = match order {
         Some(order) => Some(Bytes::from(serde_json::to_vec(order).context("cannot write JSON")?)),
         None => None,
     };
-    let stream = UnixStream::connect(&running.socket).await.map_err(|error| {
-        Failure::Unavailable(format!(
-            "no Braid answers at {socket} ({error}); is it running, and with which `control` socket? (--socket FILE)"
-        ))
-    })?;
-    let answer = tokio::time::timeout(PATIENCE, exchange(stream, method, uri, body)).await;
-    let (code, body) = answer
-        .map_err(|_| Failure::Unavailable(format!("the Braid at {socket} does not answer")))?
-        .map_err(|error| Failure::Unavailable(format!("the Braid at {socket}: {error:#}")))?;
+    let exchanged = async {
+        match running.remote {
+            None => exchange(connect(running).await?, method, uri, body, None).await,
+            Some(address) => {
+                let stream = TcpStream::connect(address).await;
+                exchange(stream.context("no connection")?, method, uri, body, token).await
+            }
+        }
+    };
+    let (code, body) = tokio::time::timeout(PATIENCE, exchanged)
+        .await
+        .map_err(|_| Failure::Unavailable(format!("the Braid at {at} does not answer")))?
+        .map_err(|error| Failure::Unavailable(format!("the Braid at {at}: {error:#}")))?;
     if code == StatusCode::OK {
         return Ok(Ok(body));
     }
@@ -122,15 +131,41 @@ async fn send(
     Ok(Err((code, serde_json::from_slice(&body).unwrap_or_else(unclear))))
 }
 
+/// Where it is, for people.
+fn place(running: &Running) -> String {
+    running.remote.map_or_else(|| running.socket.display().to_string(), |address| address.to_string())
+}
+
+async fn connect(running: &Running) -> anyhow::Result<UnixStream> {
+    UnixStream::connect(&running.socket).await.context(
+        "no connection; is it running, and with which `control` socket? (--socket FILE, or --remote ADDR:PORT)",
+    )
+}
+
+/// The token for control over TCP.
+fn token(running: &Running) -> Result<Option<Zeroizing<String>>, Failure> {
+    let Some(file) = &running.token_file else { return Ok(None) };
+    let read = std::fs::read_to_string(file).map(Zeroizing::new);
+    let token = read.with_context(|| format!("cannot read the token in {}", file.display()))?;
+    Ok(Some(Zeroizing::new(format!("Bearer {}", token.trim_end_matches(['\r', '\n'])))))
+}
+
 async fn exchange(
-    stream: UnixStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     method: Method,
     uri: &str,
     body: Option<Bytes>,
+    token: Option<&str>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
     let mut request = Request::builder().method(method).uri(uri).header("host", "braid");
+    if let Some(token) = token {
+        let mut value =
+            HeaderValue::from_str(token).context("the token has characters that no header has")?;
+        value.set_sensitive(true);
+        request = request.header("authorization", value);
+    }
     if body.is_some() {
         request = request.header("content-type", "application/json");
     }

@@ -79,7 +79,7 @@ mod tests {
             path: Some("left".to_owned()),
             text: "cut".to_owned(),
         };
-        let running = || Running { socket: "/none".into() };
+        let running = || Running { socket: "/none".into(), remote: None, token_file: None };
         let plain = Events { follow: false, json: false, target: None, running: running() };
         let text = show(&plain, std::slice::from_ref(&event), 3).unwrap();
         assert_eq!(

@@ -7,6 +7,7 @@ use super::drill::flags::DrillCommand;
 use crate::config::draft::{Placed, Section, Value};
 use crate::config::{Config, ConfigError, Place, Source};
 use clap::{ArgGroup, Args, Parser, Subcommand};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -153,6 +154,12 @@ which it gives back by itself should the drill die. Exit status: 0 all objective
 
 Uses loopback addresses only and needs no privileges. Exit status 0 only if all went well.")]
     Demo(Demo),
+    /// Write manual pages and completions for bash, zsh and fish; packages have them already.
+    #[command(after_help = "Example:
+  braid generate /tmp/braid
+  install -D -m 644 /tmp/braid/completions/braid.bash /usr/share/bash-completion/completions/braid
+  install -D -m 644 -t /usr/share/man/man1 /tmp/braid/man/*.1")]
+    Generate(Generate),
 }
 
 /// Settings of `run` and `check`.
@@ -206,6 +213,12 @@ pub struct Running {
     /// Its control socket.
     #[arg(long, value_name = "FILE", default_value = Config::DEFAULT_CONTROL)]
     pub socket: PathBuf,
+    /// Its address for control over TCP (`remote_control` in its configuration).
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "socket", requires = "token_file")]
+    pub remote: Option<SocketAddr>,
+    /// File that holds the token for that.
+    #[arg(long, value_name = "FILE", requires = "remote")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// Settings of `status`.
@@ -412,6 +425,13 @@ pub struct Discover {
     /// How to get there.
     #[command(flatten)]
     pub way: Way,
+}
+
+/// Settings of `generate`.
+#[derive(Args, Debug)]
+pub struct Generate {
+    /// Where `man` and `completions` are made.
+    pub directory: PathBuf,
 }
 
 /// Settings of `demo`.

@@ -13,6 +13,7 @@
 //! - [`demo`]: a link is cut, and nothing is lost.
 //! - [`drill`]: a scenario is played, and judged.
 //! - `stage`: what the two of them play on, and `screen`: what is seen meanwhile.
+//! - `generate`: manual pages and completions.
 //! - [`top`]: what the paths of a running Braid carry.
 //! - [`log`]: log lines.
 //! - [`exit`]: exit codes.
@@ -33,6 +34,7 @@ pub mod events;
 pub mod exit;
 pub mod explain;
 pub mod flags;
+mod generate;
 pub mod intercept;
 pub mod log;
 pub mod reload;
@@ -91,6 +93,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Probe(asked) => ask::probe(&asked).map(|table| print!("{table}")),
         Command::Drill(asked) => drill::drill(&asked.order),
         Command::Demo(settings) => demo::demo(&settings),
+        Command::Generate(asked) => generate::generate(&asked).map(|text| print!("{text}")),
         Command::Discover(asked) => ask::discover(&asked).map(|list| print!("{list}")),
     }
 }

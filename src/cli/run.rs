@@ -7,7 +7,8 @@ use super::log::{self, Refilter};
 use super::service;
 use crate::admin;
 use crate::admin::control::Socket;
-use crate::config::{Config, ControlSocket, Source};
+use crate::admin::remote::Remote;
+use crate::config::{Config, ControlSocket, RemoteControl, Source};
 use crate::metrics::Metrics;
 use crate::proxy::operator::Operator;
 use crate::proxy::{Proxy, STOP_PATIENCE, StartError};
@@ -42,16 +43,19 @@ async fn serve(config: Arc<Config>, source: Source, refilter: &Refilter) -> Resu
     let mut signals = Signals::new()?;
     let admin = listen_admin(config.admin).await?;
     let socket = control_socket(&config.control)?;
+    let remote = remote_control(config.remote_control.as_ref()).await?;
     let proxy = Proxy::start(config, metrics).await.map_err(|error| listen_failure(&error))?;
     let operator = proxy.operator().reading(source);
     let admin = serve_admin(admin, operator.clone());
     let control = serve_control(socket, operator.clone());
+    let remote = serve_remote(remote, operator.clone());
     let reload = follow_reloads(operator, refilter)?;
-    tokio::pin!(control, admin, reload);
+    tokio::pin!(control, remote, admin, reload);
     service::ready();
     tokio::select! {
         failed = &mut admin => return Err(failed),
         failed = &mut control => return Err(failed),
+        () = &mut remote => {}
         () = &mut reload => {}
         () = service::live() => {}
         () = signals.next() => {}
@@ -125,6 +129,24 @@ async fn serve_control(socket: Option<Socket>, operator: Operator) -> Failure {
             Ok(()) => Failure::Bug("the control server ended by itself".to_owned()),
             Err(error) => anyhow!("the control server failed: {error}").into(),
         },
+    }
+}
+
+/// Listens for control over TCP, if that is wanted.
+async fn remote_control(wanted: Option<&RemoteControl>) -> Result<Option<Remote>, Failure> {
+    let Some(wanted) = wanted else { return Ok(None) };
+    let address = wanted.address;
+    let bound = Remote::bind(wanted).await.with_context(|| {
+        format!("cannot be controlled at {address}; choose another address with `remote_control.listen`")
+    });
+    Ok(Some(bound?))
+}
+
+/// Serves control over TCP, or does nothing; for ever.
+async fn serve_remote(remote: Option<Remote>, operator: Operator) {
+    match remote {
+        None => std::future::pending().await,
+        Some(remote) => remote.serve(operator).await,
     }
 }
 

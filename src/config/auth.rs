@@ -130,8 +130,8 @@ fn account_of(item: &Placed, table: &str, problems: &mut Vec<Problem>) -> Option
 }
 
 /// `name` and one of `secret_file` and `secret_credential`.
-fn account(keys: &mut Keys<'_>) -> Option<Account> {
-    let name = keys.required("name", "write the CHAP name, such as name = \"host7\"", chap_name);
+pub(super) fn account(keys: &mut Keys<'_>) -> Option<Account> {
+    let name = keys.required("name", "write the name, such as name = \"host7\"", chap_name);
     let place = keys.place();
     if let Some(inline) = keys.placed("secret").map(|secret| secret.place.clone()) {
         keys.problem(inline, "secret", "does not stand in the configuration; put it into a file of its own and write secret_file = \"...\"");
@@ -182,7 +182,7 @@ fn secret_in(path: &Path) -> Read<Secret> {
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     let wrong = match text.len() {
         length if length < Secret::SHORTEST => format!(
-            "is {length} bytes long; CHAP is safe with at least {} only (RFC 7143 section 9.2.1): make one with {RECIPE}",
+            "is {length} bytes long, which can be guessed; at least {} are needed (RFC 7143 section 9.2.1): make one with {RECIPE}",
             Secret::SHORTEST
         ),
         length if length > LONGEST => format!("is longer than {LONGEST} bytes; is it the right file?"),

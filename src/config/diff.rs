@@ -8,7 +8,7 @@
 
 use super::{
     Allow, Chap, Config, ControlSocket, Digest, Discover, Limits, Listen, Local, LogFormat, PathConfig,
-    PathRule, Target,
+    PathRule, RemoteControl, Target, Token,
 };
 use crate::login::chap::{Accounts, Credentials};
 use std::fmt;
@@ -97,6 +97,7 @@ enum Value {
     Text(String),
     Chap(Chap),
     Credentials(Option<Arc<Credentials>>),
+    Remote(Option<RemoteControl>),
 }
 
 impl fmt::Display for Value {
@@ -104,7 +105,7 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),
-            Self::Chap(Chap::None) | Self::Credentials(None) => f.write_str("none"),
+            Self::Chap(Chap::None) | Self::Credentials(None) | Self::Remote(None) => f.write_str("none"),
             Self::Chap(Chap::Relay) => f.write_str("relay"),
             Self::Chap(Chap::Terminate(accounts)) => {
                 let Accounts { initiators, own } = &**accounts;
@@ -116,6 +117,13 @@ impl fmt::Display for Value {
                 let Credentials { own, peer } = &**credentials;
                 let mutual = peer.as_ref().map_or(String::new(), |peer| format!(", target as {}", peer.name));
                 write!(f, "as {}{mutual}", own.name)
+            }
+            Self::Remote(Some(RemoteControl { address, tokens })) => {
+                let tokens: Vec<_> = tokens
+                    .iter()
+                    .map(|Token { account, level }| format!("{} ({})", account.name, level.word()))
+                    .collect();
+                write!(f, "{address}, tokens {}", tokens.join(", "))
             }
         }
     }
@@ -147,6 +155,7 @@ fn of_config(config: &Config) -> Vec<Setting> {
         mark,
         admin,
         control,
+        remote_control,
         state_file,
         log,
         log_format,
@@ -181,6 +190,11 @@ fn of_config(config: &Config) -> Vec<Setting> {
         setting("mark", at_start, mark),
         setting("admin", at_start, admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string())),
         setting("control", at_start, control),
+        Setting {
+            key: "remote_control".to_owned(),
+            value: Value::Remote(remote_control.clone()),
+            effect: at_start,
+        },
         setting(
             "state_file",
             at_start,

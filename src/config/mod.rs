@@ -25,11 +25,13 @@ mod discover;
 pub mod draft;
 mod listener;
 pub mod problem;
+mod remote;
 mod schema;
 mod source;
 pub(crate) mod value;
 
 pub use problem::{ConfigError, Place, Problem};
+pub use remote::{Level, RemoteControl, Token};
 pub(crate) use schema::{Keys, checked};
 pub use source::{Source, Written};
 
@@ -56,6 +58,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// The socket on which Braid is controlled.
     pub control: ControlSocket,
+    /// Where it is controlled over TCP, if it is.
+    pub remote_control: Option<RemoteControl>,
     /// Where the verdicts of probes are kept between starts; without it they last as long as the process.
     pub state_file: Option<PathBuf>,
     /// Log filter in the syntax of tracing-subscriber's `EnvFilter`.

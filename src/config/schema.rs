@@ -5,6 +5,7 @@ use super::discover;
 use super::draft::{Placed, Section, Value};
 use super::listener;
 use super::problem::{Place, Problem};
+use super::remote;
 use super::value::{self, Read};
 use super::{Allow, Chap, Config, ControlSocket, Digest, Limits, Local, LogFormat, Mode, PathConfig, Target};
 use crate::path::select::Policy;
@@ -29,6 +30,7 @@ pub(super) fn config(section: &Section, problems: &mut Vec<Problem>) -> Config {
         mark: keys.or("mark", 0xb1d, |value| value::number(value, 256, u32::MAX - 1)),
         admin,
         control: keys.or("control", ControlSocket::default(), value::control),
+        remote_control: remote::read(&mut keys),
         state_file: keys.optional("state_file", |value| value::text(value).map(PathBuf::from)),
         log: keys.or("log", "info".to_owned(), value::log_filter),
         log_format: keys.or("log_format", LogFormat::default(), value::log_format),
@@ -372,6 +374,12 @@ fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(admin) = config.admin.filter(|admin| !admin.ip().is_loopback()) {
         warnings.push(format!("admin: {admin} can be reached from other machines, and has no password"));
+    }
+    if let Some(remote) = config.remote_control.as_ref().filter(|remote| !remote.address.ip().is_loopback()) {
+        warnings.push(format!(
+            "remote_control: {} can be reached from other machines, and tokens go there in clear: keep it on a network of its own",
+            remote.address
+        ));
     }
     warnings.extend(listener::warnings(config));
     for target in &config.targets {

@@ -4,7 +4,7 @@
 //! carry is always text, so readers of numbers take text too.
 
 use super::draft::Value;
-use super::{Config, ControlSocket, Digest, Intercept, LogFormat, Mode};
+use super::{Config, ControlSocket, Digest, Intercept, Level, LogFormat, Mode};
 use crate::path::select::Policy;
 use crate::session::{Barriers, Exhausted, FenceMethod};
 use std::net::{IpAddr, SocketAddr};
@@ -226,6 +226,13 @@ pub(super) const FENCES: &[(&str, FenceMethod)] = &[
     ("ordered", FenceMethod::Ordered),
     ("time", FenceMethod::Time),
 ];
+
+/// Words for [`Level`].
+pub(super) const LEVELS: &[(&str, Level)] = &[("read", Level::Read), ("control", Level::Control)];
+
+pub(super) fn level(value: &Value) -> Read<Level> {
+    word(value, LEVELS)
+}
 
 pub(super) fn mode(value: &Value) -> Read<Mode> {
     word(value, MODES)

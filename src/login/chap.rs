@@ -40,6 +40,12 @@ impl Secret {
         Self(Zeroizing::new(bytes.into()))
     }
 
+    /// Whether it is these bytes; takes as long wherever they differ.
+    #[must_use]
+    pub fn is(&self, bytes: &[u8]) -> bool {
+        self.0.as_slice().ct_eq(bytes).into()
+    }
+
     /// Its length in bytes.
     #[must_use]
     pub fn length(&self) -> usize {
@@ -55,7 +61,7 @@ impl fmt::Debug for Secret {
 
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
-        self.0.as_slice().ct_eq(other.0.as_slice()).into()
+        self.is(&other.0)
     }
 }
 
