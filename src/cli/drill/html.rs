@@ -45,7 +45,14 @@ fn head(report: &Report) -> String {
         escaped(&report.began)
     );
     if let Some(why) = &report.ended.why {
-        writeln!(text, "<p class=\"why\">The drill {}: {}</p>", report.ended.how, escaped(why)).ok();
+        writeln!(
+            text,
+            "<p class=\"why\">{} after {}: {}</p>",
+            report.ended.how,
+            seconds(report.ended.after_seconds),
+            escaped(why)
+        )
+        .ok();
     }
     for complaint in report.load.complaints.iter().take(5) {
         writeln!(text, "<p class=\"why\">{}</p>", escaped(complaint)).ok();

@@ -19,7 +19,7 @@ pub(super) fn judge(scenario: &Scenario, seen: Seen, target: String) -> Report {
     let (series, stalls) = record.finish(oldest, over);
     let (how, why) = match end {
         End::Finished => ("finished", None),
-        End::Interrupted => ("interrupted", Some("it was told to end".to_owned())),
+        End::Interrupted => ("interrupted", Some("the drill was told to end before its time".to_owned())),
         End::Failed(why) => ("failed", Some(why)),
     };
     let objectives = verdicts(scenario, &steps, &load, &stalls, elapsed);

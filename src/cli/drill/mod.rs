@@ -66,7 +66,7 @@ fn run(asked: &DrillRun) -> Result<(), Failure> {
     show(&report, asked)?;
     match (&report.ended.why, report.passed) {
         (_, true) => Ok(()),
-        (Some(why), false) => Err(anyhow!("the drill {}: {why}", report.ended.how).into()),
+        (Some(why), false) => Err(anyhow!("{why}").into()),
         (None, false) => Err(anyhow!("objectives were not met").into()),
     }
 }

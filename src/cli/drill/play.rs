@@ -9,7 +9,7 @@ use super::scene::Scene;
 use crate::admin::view;
 use crate::cli::exit::Failure;
 use crate::cli::screen::{Screen, Share, live};
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -17,6 +17,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 /// Time between two looks at how the target stands.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Given to paths to come up before the drill begins.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Events that are kept.
 const MOST_EVENTS: usize = 1000;
@@ -109,23 +112,9 @@ pub(super) async fn play(scenario: &mut Scenario, asked: &DrillRun) -> Result<(S
     let mut interrupts = Interrupts::new()?;
     let scene = Scene::set_up(scenario, asked).await?;
     let scenario = &*scenario;
-    let load = match &scenario.load {
-        Some(load) => {
-            let paths: Vec<_> = scenario.spans.iter().map(|span| span.path.clone()).collect();
-            let stuck =
-                longest_outage(&scenario.spans, &paths).map_or(Duration::ZERO, |(from, to)| to - from);
-            let to = scene.initiator(load);
-            let begun = tokio::select! {
-                begun = Working::begin(&to, load, stuck) => begun?,
-                () = interrupts.wait() => return Err(Failure::Other(anyhow::anyhow!("interrupted before it began"))),
-            };
-            Some(begun)
-        }
-        None => None,
-    };
-    let status = scene.braid().status().await?;
-    let (braid, last) = (status.version.clone(), scene.braid().news(u64::MAX).await?.last);
-    let first = scene.find(status)?;
+    let load = begin_load(scenario, &scene, &mut interrupts).await?;
+    let (braid, first) = settle(scenario, &scene, &mut interrupts).await?;
+    let last = scene.braid().news(u64::MAX).await?.last;
     let start = Instant::now();
     let mut record = Record::new(start.into_std(), scenario.duration);
     record.set_resolution(if load.is_some() { Duration::ZERO } else { LOOK });
@@ -148,6 +137,10 @@ pub(super) async fn play(scenario: &mut Scenario, asked: &DrillRun) -> Result<(S
     if let Err(complaint) = play.undo().await {
         end = End::Failed(complaint);
     }
+    // What happened since the last look; if Braid does not answer any more that has been told.
+    if let Ok((at, target, news)) = look(&scene, Instant::now(), play.last).await {
+        play.see(at, target, news);
+    }
     let elapsed = start.elapsed();
     let Play { screen, load, deeds, mut record, stand, events, .. } = play;
     screen.close();
@@ -165,6 +158,60 @@ pub(super) async fn play(scenario: &mut Scenario, asked: &DrillRun) -> Result<(S
     scene.tear_down().await;
     let stand = [first, stand];
     Ok((Seen { end, elapsed, began, deeds, load, record, oldest, over, events, stand, braid }, target))
+}
+
+/// Begins the drill's own load, if it has one.
+async fn begin_load(
+    scenario: &Scenario,
+    scene: &Scene<'_>,
+    interrupts: &mut Interrupts,
+) -> Result<Option<Working>, Failure> {
+    let Some(load) = &scenario.load else { return Ok(None) };
+    let paths: Vec<_> = scenario.spans.iter().map(|span| span.path.clone()).collect();
+    let stuck = longest_outage(&scenario.spans, &paths).map_or(Duration::ZERO, |(from, to)| to - from);
+    let to = scene.initiator(load);
+    tokio::select! {
+        begun = Working::begin(&to, load, stuck) => Ok(Some(begun?)),
+        () = interrupts.wait() => Err(interrupted()),
+    }
+}
+
+/// Waits until every path works that is not taken out: what is cut while it is not there yet proves nothing. Gives the version of
+/// the Braid, and how the target stands.
+async fn settle(
+    scenario: &Scenario,
+    scene: &Scene<'_>,
+    interrupts: &mut Interrupts,
+) -> Result<(String, view::Target), Failure> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let status = scene.braid().status().await?;
+        let braid = status.version.clone();
+        let target = scene.find(status)?;
+        let works =
+            |path: &view::ConfiguredPath| path.out || ["up", "none"].contains(&state(&target, &path.name));
+        if target.paths.iter().all(works) {
+            return Ok((braid, target));
+        }
+        if Instant::now() >= end {
+            let touched =
+                |path: &&view::ConfiguredPath| scenario.spans.iter().any(|span| span.path == path.name);
+            let missing = target.paths.iter().filter(|path| !works(path)).find(touched);
+            let Some(missing) = missing else { return Ok((braid, target)) };
+            let (name, state) = (&missing.name, state(&target, &missing.name));
+            let complaint =
+                format!("path {name} is {state} already: a drill on it would prove nothing; mend it first");
+            return Err(Failure::Unavailable(complaint));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = interrupts.wait() => return Err(interrupted()),
+        }
+    }
+}
+
+fn interrupted() -> Failure {
+    Failure::Other(anyhow!("interrupted before the drill began; nothing was done"))
 }
 
 struct Play<'s, 'r> {
