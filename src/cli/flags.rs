@@ -25,6 +25,7 @@ pub struct Cli {
 
 const EXAMPLES: &str = "Examples:
   braid demo                                     see a cut cable cost nothing, in 20 seconds
+  braid drill run SCENARIO --html report.html    cut what a file says, and judge what that did
   braid run --config /etc/braid.toml             serve what the file says
   braid run --target iqn.2003-01.org.example:disk \\
             --path 10.0.1.1:3260 --path 10.0.2.1:3260

@@ -49,6 +49,7 @@ mod moved;
 mod notice;
 mod oddities;
 pub mod operator;
+mod orders;
 mod plan;
 pub mod probe;
 mod rate;
@@ -73,6 +74,7 @@ use events::Events;
 use links::Links;
 use mark::Mark;
 use oddities::Oddities;
+use orders::Orders;
 use registry::Registry;
 use room::Room;
 use std::io;
@@ -162,7 +164,7 @@ struct Shared {
     oddities: Arc<Oddities>,
     moves: moved::Moves,
     started: Instant,
-    orders: operator::Orders,
+    orders: Orders,
     events: Arc<Events>,
 }
 
@@ -197,7 +199,7 @@ impl Proxy {
             reloads: (tokio::sync::Mutex::new(()), watch::Sender::new(())),
             verdicts,
             started: clock::now(),
-            orders: operator::Orders::default(),
+            orders: Orders::default(),
             events: Arc::default(),
             metrics,
             portals: bound.iter().map(|(_, listen)| listen.address).collect(),

@@ -12,7 +12,8 @@
 
 use super::dial::Timing;
 use super::events::{About, Kind};
-use super::operator::{Asked, Desk, Operator, Orders};
+use super::operator::{Asked, Desk, Operator};
+use super::orders::Orders;
 use super::{Shared, StartError, intercept, plan};
 use crate::config::diff::{Change, Effect, diff};
 use crate::config::{Config, ConfigError, Source, Target, Written};
