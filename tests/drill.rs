@@ -429,6 +429,29 @@ fn a_drill_that_is_told_to_end_gives_back_what_it_took() {
     assert!(live.finish());
 }
 
+#[test]
+fn a_braid_that_dies_is_told_in_the_report() {
+    let mut live = Live::start();
+    let scenario = live_scenario("1h", "do = \"fail\"\npaths = \"left\"", "").replace("800ms", "30min");
+    let file = live.desk.scenario(&scenario);
+    let mut drill =
+        Drill::start(&[&file, "--socket", &live.socket(), "--json", &live.desk.path("report.json")]);
+    drill.until("left: fail");
+    live.braid.kill().unwrap();
+    live.braid.wait().unwrap();
+    let (code, rest) = drill.end();
+    assert!(code == Some(1) && rest.contains("NOT PASSED"), "{rest}");
+    let report = live.desk.json();
+    assert_eq!((&report["ended"]["how"], differences(&report)), (&"failed".into(), Vec::new()));
+    let why = report["ended"]["why"].as_str().unwrap();
+    assert!(
+        why.contains("control.sock")
+            && why.ends_with("gives left back by itself, 30m 10s after it was taken out"),
+        "{why}"
+    );
+    assert!(!live.finish(), "the load has lost its session");
+}
+
 fn examples() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/drills");
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());

@@ -210,6 +210,11 @@ async fn settle(
     }
 }
 
+/// What is said of a failure within a sentence.
+fn plain(failure: &Failure) -> String {
+    failure.to_string().trim_start_matches("braid: ").to_owned()
+}
+
 fn interrupted() -> Failure {
     Failure::Other(anyhow!("interrupted before the drill began; nothing was done"))
 }
@@ -256,7 +261,7 @@ impl Play<'_, '_> {
                 looked = &mut looking => {
                     match looked {
                         Ok((at, target, news)) => self.see(at, target, news),
-                        Err(failure) => return End::Failed(failure.to_string()),
+                        Err(failure) => return End::Failed(plain(&failure)),
                     }
                     if self.load.as_ref().is_some_and(Working::is_over) {
                         return End::Failed("the load ended before its time".to_owned());
@@ -283,8 +288,7 @@ impl Play<'_, '_> {
         };
         let line = self.scenario.steps.get(span.step).map_or(0, |step| step.line);
         done.map_err(|failure| {
-            let failure = failure.to_string();
-            let failure = failure.trim_start_matches("braid: ");
+            let failure = plain(&failure);
             format!("{}:{line}: {} {}: {failure}", self.scenario.file, span.action.word(), span.path)
         })?;
         let at = self.start.elapsed();
@@ -348,7 +352,9 @@ impl Play<'_, '_> {
             }
             match self.scene.undo(span).await {
                 Ok(()) => deed.ended = Some(self.start.elapsed()),
-                Err(failure) => complaints.push(format!("{failure}; {}", self.scene.consolation(span))),
+                Err(failure) => {
+                    complaints.push(format!("{}; {}", plain(&failure), self.scene.consolation(span)));
+                }
             }
         }
         if complaints.is_empty() { Ok(()) } else { Err(complaints.join("; ")) }
