@@ -1,8 +1,8 @@
 //! What a person sees while something runs: a live line, and numbers for eyes.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use std::fmt::Write;
-use std::io::IsTerminal;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
 use std::time::Duration;
 
 /// Time between two live lines on a terminal, and elsewhere.
@@ -69,7 +69,7 @@ impl Screen {
                 bar.set_message(line);
                 bar.tick();
             }
-            None => println!("{line}"),
+            None => say(&line),
         }
     }
 
@@ -77,7 +77,7 @@ impl Screen {
     pub(super) fn note(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),
-            None => println!("{line}"),
+            None => say(line),
         }
     }
 
@@ -87,6 +87,11 @@ impl Screen {
             bar.finish();
         }
     }
+}
+
+/// Prints a line. Whoever read it may have gone, and what runs goes on all the same.
+pub(super) fn say(line: &str) {
+    writeln!(std::io::stdout(), "{line}").ok();
 }
 
 /// Bytes per second.

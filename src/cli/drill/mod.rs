@@ -30,6 +30,7 @@ mod tests;
 
 use super::exit::Failure;
 use super::log;
+use super::screen::say;
 use crate::config::LogFormat;
 use anyhow::{Context, anyhow};
 use flags::{Drill, DrillRun};
@@ -59,7 +60,7 @@ fn run(asked: &DrillRun) -> Result<(), Failure> {
     for file in [&asked.html, &asked.json].into_iter().flatten() {
         write(file, "")?;
     }
-    println!("{}", text::describe(&scenario));
+    say(&text::describe(&scenario));
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let (seen, target) = runtime.block_on(play::play(&mut scenario, asked))?;
     let report = judge::judge(&scenario, seen, target);
@@ -72,15 +73,15 @@ fn run(asked: &DrillRun) -> Result<(), Failure> {
 }
 
 fn show(report: &Report, asked: &DrillRun) -> Result<(), Failure> {
-    print!("{}", text::show(report, std::io::stdout().is_terminal()));
+    say(text::show(report, std::io::stdout().is_terminal()).trim_end());
     if let Some(file) = &asked.html {
         write(file, &html::page(report))?;
-        println!("report: {}", file.display());
+        say(&format!("report: {}", file.display()));
     }
     if let Some(file) = &asked.json {
         let text = serde_json::to_string_pretty(report).context("cannot write JSON")?;
         write(file, &(text + "\n"))?;
-        println!("JSON: {}", file.display());
+        say(&format!("JSON: {}", file.display()));
     }
     Ok(())
 }
