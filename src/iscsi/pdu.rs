@@ -285,6 +285,56 @@ impl Pdu {
             | Self::SnackRequest(_) => return None,
         })
     }
+
+    /// Whether a target's PDU takes a StatSN of its own (R112).
+    #[must_use]
+    pub fn takes_stat_sn(&self) -> bool {
+        match self {
+            Self::DataIn(data) => data.has_status,
+            Self::NopIn(nop) => nop.itt != Itt::NONE,
+            Self::ScsiResponse(_)
+            | Self::TaskManagementResponse(_)
+            | Self::LoginResponse(_)
+            | Self::TextResponse(_)
+            | Self::LogoutResponse(_)
+            | Self::AsyncMessage(_)
+            | Self::Reject(_) => true,
+            Self::R2t(_)
+            | Self::NopOut(_)
+            | Self::ScsiCommand(_)
+            | Self::TaskManagementRequest(_)
+            | Self::LoginRequest(_)
+            | Self::TextRequest(_)
+            | Self::DataOut(_)
+            | Self::LogoutRequest(_)
+            | Self::SnackRequest(_) => false,
+        }
+    }
+
+    /// ExpStatSN of an initiator's PDU; none for a target's.
+    #[must_use]
+    pub const fn exp_stat_sn(&self) -> Option<StatSn> {
+        Some(match self {
+            Self::NopOut(pdu) => pdu.exp_stat_sn,
+            Self::ScsiCommand(pdu) => pdu.exp_stat_sn,
+            Self::TaskManagementRequest(pdu) => pdu.exp_stat_sn,
+            Self::LoginRequest(pdu) => pdu.exp_stat_sn,
+            Self::TextRequest(pdu) => pdu.exp_stat_sn,
+            Self::DataOut(pdu) => pdu.exp_stat_sn,
+            Self::LogoutRequest(pdu) => pdu.exp_stat_sn,
+            Self::SnackRequest(pdu) => pdu.exp_stat_sn,
+            Self::NopIn(_)
+            | Self::ScsiResponse(_)
+            | Self::TaskManagementResponse(_)
+            | Self::LoginResponse(_)
+            | Self::TextResponse(_)
+            | Self::DataIn(_)
+            | Self::LogoutResponse(_)
+            | Self::R2t(_)
+            | Self::AsyncMessage(_)
+            | Self::Reject(_) => return None,
+        })
+    }
 }
 
 /// Requests that start or continue a task must name it.

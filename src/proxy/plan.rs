@@ -72,8 +72,8 @@ fn limits(target: &Target) -> SessionParams {
 /// What the initiator is offered.
 pub(super) fn offer(target: &Target, upstream: &Negotiated, tsih: Tsih, tpgt: u16) -> Offer {
     Offer {
-        // A session ends with its connection: there is nothing to retain.
-        limits: SessionParams { default_time2retain: 0, ..limits(target) },
+        // A session ends with its connection: there is nothing to retain. What is lost within it can be had again.
+        limits: SessionParams { default_time2retain: 0, error_recovery_level: 1, ..limits(target) },
         joining: false,
         max_recv_data_segment: target.max_recv_data_segment,
         allow_digests: true,

@@ -29,7 +29,13 @@ pub(super) struct WriteBuffer {
     asked: VecDeque<Asked>,
     /// First byte not asked for yet.
     solicited_to: u32,
+    /// Something of the sequence under way was lost: the rest of it is not taken.
+    lost: bool,
+    losses: u32,
 }
+
+/// Sequences of a task that may be lost; an initiator that loses more is beyond help.
+const MOST_LOSSES: u32 = 64;
 
 /// Why Data-Out is refused.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -57,10 +63,26 @@ impl WriteBuffer {
         self.received = self.received.saturating_add(length);
     }
 
-    /// Takes a Data-Out PDU of a command of `expected` bytes; `first_burst` limits unsolicited data.
-    pub(super) fn accept(&mut self, pdu: &DataOut, expected: u32, first_burst: u32) -> Result<(), DataFault> {
+    /// Takes a Data-Out PDU of a command of `expected` bytes; `first_burst` limits unsolicited data. Gives the bytes taken:
+    /// none behind a hole, where `recovers` says that what was lost may be asked for again.
+    pub(super) fn accept(
+        &mut self,
+        pdu: &DataOut,
+        expected: u32,
+        first_burst: u32,
+        recovers: bool,
+    ) -> Result<u32, DataFault> {
         let length = u32::try_from(pdu.data.len()).map_err(|_| DataFault::OutOfSequence)?;
         let end = pdu.buffer_offset.checked_add(length).ok_or(DataFault::OutOfSequence)?;
+        let behind_hole = self.lost || self.next_sn(pdu.ttt).is_some_and(|next| pdu.data_sn > next);
+        if recovers && behind_hole {
+            let known = self.lose(pdu.ttt, pdu.final_);
+            return match known {
+                true if self.losses > MOST_LOSSES => Err(DataFault::OutOfSequence),
+                true => Ok(0),
+                false => Err(DataFault::UnknownTransfer),
+            };
+        }
         if pdu.buffer_offset != self.received {
             return Err(DataFault::OutOfSequence);
         }
@@ -71,7 +93,32 @@ impl WriteBuffer {
         }
         self.push(pdu.data.clone());
         self.solicited_to = self.solicited_to.max(self.received);
-        Ok(())
+        Ok(length)
+    }
+
+    /// The DataSN that comes next in this sequence, if it is under way.
+    fn next_sn(&self, ttt: Ttt) -> Option<u32> {
+        let solicited = self.asked.front().filter(|asked| asked.ttt == ttt).map(|asked| asked.data_sn);
+        if ttt == Ttt::NONE { self.unsolicited.then_some(self.unsolicited_sn) } else { solicited }
+    }
+
+    /// Something of a sequence was lost. Once it has ended, [`WriteBuffer::want`] asks for all that is missing. False if no such
+    /// sequence is under way.
+    pub(super) fn lose(&mut self, ttt: Ttt, final_: bool) -> bool {
+        if self.next_sn(ttt).is_none() {
+            return false;
+        }
+        self.losses += u32::from(!self.lost);
+        self.lost = !final_;
+        if final_ {
+            if ttt == Ttt::NONE {
+                self.unsolicited = false;
+            } else {
+                self.asked.pop_front();
+            }
+            self.solicited_to = self.received;
+        }
+        true
     }
 
     fn check_unsolicited(&mut self, pdu: &DataOut, end: u32, limit: u32) -> Result<(), DataFault> {
@@ -160,7 +207,16 @@ pub(super) struct Piece {
     pub(super) offset: u32,
     pub(super) data_sn: u32,
     pub(super) final_: bool,
+    /// It is the last of a sequence of MaxBurstLength.
+    pub(super) full: bool,
     pub(super) data: Payload,
+}
+
+impl Piece {
+    /// The first byte behind it.
+    pub(super) fn end(&self) -> u32 {
+        self.offset.saturating_add(u32::try_from(self.data.len()).unwrap_or(u32::MAX))
+    }
 }
 
 impl ReadProgress {
@@ -183,11 +239,12 @@ impl ReadProgress {
             let at = self.delivered;
             self.delivered += take;
             self.burst += take;
-            let final_ = self.burst == max_burst || (last && self.delivered == end);
+            let full = self.burst == max_burst;
+            let final_ = full || (last && self.delivered == end);
             if final_ {
                 self.burst = 0;
             }
-            emit(Piece { offset: at, data_sn: self.data_sn, final_, data: piece });
+            emit(Piece { offset: at, data_sn: self.data_sn, final_, full, data: piece });
             self.data_sn += 1;
             self.data_ins += 1;
         }
@@ -214,12 +271,12 @@ mod tests {
         let mut buffer = WriteBuffer::default();
         buffer.begin(Payload::from(vec![1; 100]), true);
         assert_eq!(buffer.want(1000, 300, 1), None, "unsolicited data first");
-        buffer.accept(&out(u32::MAX, 0, 100, 100, false), 1000, 256).unwrap();
-        buffer.accept(&out(u32::MAX, 1, 200, 56, true), 1000, 256).unwrap();
+        buffer.accept(&out(u32::MAX, 0, 100, 100, false), 1000, 256, false).unwrap();
+        buffer.accept(&out(u32::MAX, 1, 200, 56, true), 1000, 256, false).unwrap();
         assert_eq!(buffer.want(1000, 300, 1), Some((256, 300)));
         buffer.ask(Ttt(5), 256, 300);
         assert_eq!(buffer.want(1000, 300, 1), None, "one R2T at a time");
-        buffer.accept(&out(5, 0, 256, 300, true), 1000, 256).unwrap();
+        buffer.accept(&out(5, 0, 256, 300, true), 1000, 256, false).unwrap();
         assert_eq!(buffer.want(1000, 600, 1), Some((556, 444)));
         assert_eq!(buffer.received(), 556);
         assert_eq!(buffer.slice(90, 20).contiguous()[..10], [1; 10]);
@@ -232,14 +289,49 @@ mod tests {
         let mut buffer = WriteBuffer::default();
         buffer.begin(Payload::new(), false);
         let unannounced = out(u32::MAX, 0, 0, 10, true);
-        assert_eq!(buffer.accept(&unannounced, 100, 64), Err(DataFault::UnknownTransfer));
+        assert_eq!(buffer.accept(&unannounced, 100, 64, false), Err(DataFault::UnknownTransfer));
         buffer.ask(Ttt(1), 0, 100);
-        assert_eq!(buffer.accept(&out(2, 0, 0, 10, false), 100, 64), Err(DataFault::UnknownTransfer));
-        assert_eq!(buffer.accept(&out(1, 1, 0, 10, false), 100, 64), Err(DataFault::OutOfSequence));
-        assert_eq!(buffer.accept(&out(1, 0, 10, 10, false), 100, 64), Err(DataFault::OutOfSequence));
-        assert_eq!(buffer.accept(&out(1, 0, 0, 101, true), 100, 64), Err(DataFault::OutOfSequence));
-        assert_eq!(buffer.accept(&out(1, 0, 0, 99, true), 100, 64), Err(DataFault::OutOfSequence));
-        assert_eq!(buffer.accept(&out(1, 0, 0, 100, true), 100, 64), Ok(()));
+        assert_eq!(buffer.accept(&out(2, 0, 0, 10, false), 100, 64, false), Err(DataFault::UnknownTransfer));
+        assert_eq!(buffer.accept(&out(1, 1, 0, 10, false), 100, 64, false), Err(DataFault::OutOfSequence));
+        assert_eq!(buffer.accept(&out(1, 0, 10, 10, false), 100, 64, false), Err(DataFault::OutOfSequence));
+        assert_eq!(buffer.accept(&out(1, 0, 0, 101, true), 100, 64, false), Err(DataFault::OutOfSequence));
+        assert_eq!(buffer.accept(&out(1, 0, 0, 99, true), 100, 64, false), Err(DataFault::OutOfSequence));
+        assert_eq!(buffer.accept(&out(1, 0, 0, 100, true), 100, 64, false), Ok(100));
+    }
+
+    #[test]
+    fn what_was_lost_of_a_sequence_is_wanted_again_once_it_has_ended_r177() {
+        let mut buffer = WriteBuffer::default();
+        buffer.begin(Payload::from(vec![1; 100]), true);
+        // The first unsolicited PDU was lost altogether, and what follows is of no use.
+        assert_eq!(buffer.accept(&out(u32::MAX, 1, 200, 56, true), 1000, 256, true), Ok(0));
+        assert_eq!(buffer.want(1000, 500, 1), Some((100, 500)));
+        buffer.ask(Ttt(1), 100, 500);
+        assert_eq!(buffer.accept(&out(1, 0, 100, 100, false), 1000, 256, true), Ok(100));
+        assert!(buffer.lose(Ttt(1), false) && !buffer.lose(Ttt(2), false) && !buffer.lose(Ttt::NONE, true));
+        assert_eq!(buffer.want(1000, 500, 1), None, "not before it has ended");
+        assert_eq!(buffer.accept(&out(1, 2, 300, 300, true), 1000, 256, true), Ok(0));
+        assert_eq!(
+            (buffer.want(1000, 500, 1), buffer.received(), buffer.is_due()),
+            (Some((200, 500)), 200, false)
+        );
+        buffer.ask(Ttt(2), 200, 500);
+        assert!(buffer.lose(Ttt(2), true), "the end itself was lost");
+        assert_eq!(buffer.want(1000, 800, 1), Some((200, 800)));
+        buffer.ask(Ttt(3), 200, 800);
+        assert_eq!(buffer.accept(&out(3, 0, 200, 800, true), 1000, 256, true), Ok(800));
+        assert_eq!((buffer.want(1000, 800, 1), buffer.slice(0, 1000).len()), (None, 1000));
+    }
+
+    #[test]
+    fn an_initiator_that_loses_for_ever_is_given_up() {
+        let mut buffer = WriteBuffer::default();
+        buffer.begin(Payload::new(), false);
+        let lost = (0..=MOST_LOSSES).find(|n| {
+            buffer.ask(Ttt(*n), 0, 100);
+            buffer.accept(&out(*n, 1, 50, 50, true), 100, 64, true) == Err(DataFault::OutOfSequence)
+        });
+        assert_eq!(lost, Some(MOST_LOSSES));
     }
 
     #[test]

@@ -8,7 +8,8 @@ use super::order::Footprint;
 use super::select::place;
 use super::sequence::Admission;
 use super::tasks::{Task, TaskKey};
-use crate::iscsi::pdu::{BHS_LEN, opcode, opcode_of};
+use super::upstream::take_tag;
+use crate::iscsi::pdu::BHS_LEN;
 use crate::iscsi::text::{KeyList, TextCollector, parse_number};
 use crate::iscsi::{
     CmdSn, DataOut, Itt, LogoutRequest, LogoutResponse, NopIn, NopOut, Payload, Pdu, R2t, Reject,
@@ -25,6 +26,7 @@ const MOST_IMMEDIATE: usize = 32;
 impl Session {
     /// A PDU from the initiator.
     pub(super) fn take_downstream(&mut self, pdu: Pdu, now: Instant) {
+        self.take_acknowledgements(&pdu);
         if let Some(cmd_sn) = numbered(&pdu) {
             match self.front.admit(cmd_sn, &pdu) {
                 Admission::Now => {}
@@ -33,7 +35,9 @@ impl Session {
         }
         let mut next = Some(pdu);
         while let Some(pdu) = next {
+            let itt = pdu.itt();
             self.act(pdu, now);
+            self.take_early_data(itt, now);
             self.act_on_early_functions(now);
             // What follows a logout is not acted on (R211).
             next = if self.finishing.is_none() { self.front.next_early() } else { None };
@@ -56,7 +60,7 @@ impl Session {
             Pdu::NopOut(nop) => self.nop_out(nop),
             Pdu::TextRequest(request) => self.text(&request),
             Pdu::LogoutRequest(request) => self.logout(&request, now),
-            Pdu::SnackRequest(_) => self.reject(&pdu, reject::NOT_SUPPORTED),
+            Pdu::SnackRequest(request) => self.snack(&request),
             Pdu::LoginRequest(_) => {
                 // No second login on a connection (R15).
                 self.reject(&pdu, reject::PROTOCOL_ERROR);
@@ -75,19 +79,8 @@ impl Session {
         }
     }
 
-    /// A PDU of the initiator came broken.
-    pub(super) fn downstream_spoilt(&mut self, header: &[u8; BHS_LEN], reason: u8, now: Instant) {
-        self.reject_header(header, reason);
-        let tag = header.get(16..20).and_then(|b| b.first_chunk()).map(|b| Itt(u32::from_be_bytes(*b)));
-        let missed = tag.is_some_and(|itt| self.tasks.find(itt).is_some());
-        if missed && opcode_of(header) == opcode::DATA_OUT {
-            // At error recovery level 0 write data that is lost is not asked for again (R177).
-            self.downstream_broken("write data came broken", now);
-        }
-    }
-
     /// The initiator broke a rule after which its numbers can no longer be trusted (R180).
-    fn downstream_broken(&mut self, what: &str, now: Instant) {
+    pub(super) fn downstream_broken(&mut self, what: &str, now: Instant) {
         self.note(Notice::DownstreamProtocol(what.into()));
         self.begin_finish(now);
     }
@@ -122,6 +115,9 @@ impl Session {
         self.held += command.data.len() as u64;
         task.inbound.begin(command.data, announced);
         self.suit(&mut task);
+        if let Some(replay) = &mut self.replay {
+            replay.begin(command.itt);
+        }
         let key = self.tasks.insert(task);
         self.open_window();
         self.enter_order(key);
@@ -170,17 +166,18 @@ impl Session {
         }
     }
 
-    fn data_out(&mut self, pdu: &DataOut, now: Instant) {
+    pub(super) fn data_out(&mut self, pdu: &DataOut, now: Instant) {
         let Some(key) = self.tasks.find(pdu.itt) else {
-            if !self.tasks.ended_lately(pdu.itt) {
+            if !self.follows_early(pdu) && !self.tasks.ended_lately(pdu.itt) {
                 self.reject(&Pdu::DataOut(pdu.clone()), reject::INVALID_FIELD);
             }
             return;
         };
         let first_burst = self.plan.downstream.session.first_burst_length;
+        let recovers = self.recovers();
         let Some(task) = self.tasks.get_mut(key) else { return };
-        match task.inbound.accept(pdu, task.expected, first_burst) {
-            Ok(()) => {}
+        let taken = match task.inbound.accept(pdu, task.expected, first_burst, recovers) {
+            Ok(taken) => taken,
             Err(DataFault::UnknownTransfer) => {
                 self.reject(&Pdu::DataOut(pdu.clone()), reject::INVALID_FIELD);
                 return;
@@ -190,8 +187,17 @@ impl Session {
                 self.downstream_broken("Data-Out out of sequence", now);
                 return;
             }
+        };
+        if pdu.final_ {
+            self.r2t_answered(pdu.itt, pdu.ttt);
         }
-        let (length, due) = (pdu.data.len() as u64, task.data_due());
+        self.sequence_went_on(key, taken, now);
+    }
+
+    /// A Data-Out PDU came, of which so many bytes were taken.
+    pub(super) fn sequence_went_on(&mut self, key: TaskKey, taken: u32, now: Instant) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let (length, due) = (u64::from(taken), task.data_due());
         self.held += length;
         if task.reserved {
             self.promised = self.promised.saturating_sub(length);
@@ -214,7 +220,6 @@ impl Session {
         let session = &self.plan.downstream.session;
         let (burst, outstanding) = (session.max_burst_length.max(512), session.max_outstanding_r2t.max(1));
         loop {
-            let ttt = Ttt(self.next_ttt);
             let Some(task) = self.tasks.get(key) else { return };
             if !task.write || task.held_response.is_some() {
                 return;
@@ -225,11 +230,11 @@ impl Session {
             let Some(task) = self.tasks.get_mut(key) else { return };
             let wanted = task.inbound.want(task.expected, burst, usize::from(outstanding));
             let Some((offset, length)) = wanted else { return };
+            let ttt = take_tag(&mut self.next_ttt);
             task.inbound.ask(ttt, offset, length);
             let r2t_sn = task.outbound.data_sn;
             task.outbound.data_sn += 1;
             let (itt, lun) = (task.initiator_tag(), task.lun);
-            self.next_ttt = (self.next_ttt + 1) % u32::MAX;
             let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.peek();
             let r2t = R2t {
                 lun,

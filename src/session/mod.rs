@@ -12,6 +12,7 @@
 //! # Inside
 //! - `tasks`: every task from arrival to response. `data`: its data, cut for the receiver.
 //! - `sequence`: CmdSN and StatSN of both sides.
+//! - `snack`: what the initiator lost, and what it sent broken, at error recovery level 1. `replay`: what is kept for that.
 //! - `order`: which command waits for which. `select`: which path takes the next one.
 //! - `downstream`, `upstream`: what the initiator and the targets send. `own`: answers that only Braid wants.
 //!   `besides`: what targets send besides answers. `tmf`: task management.
@@ -65,9 +66,11 @@ mod power;
 mod predecessor;
 mod recognise;
 mod recover;
+mod replay;
 mod rescue;
 mod select;
 mod sequence;
+mod snack;
 mod stale;
 mod stuck;
 mod tally;
@@ -101,6 +104,8 @@ pub struct Session {
     /// When deadlines were looked at last: what fell due before waits for an event.
     looked: Instant,
     front: sequence::Front,
+    /// What the initiator may ask for again; none at error recovery level 0.
+    replay: Option<replay::Replay>,
     text: TextCollector,
     /// What is still to be said of a text answer longer than the initiator takes at once.
     text_rest: Vec<u8>,
@@ -177,11 +182,13 @@ impl Session {
     pub fn new(plan: SessionPlan, now: Instant) -> Self {
         let front =
             sequence::Front::new(plan.downstream.cmd_sn, plan.downstream.max_cmd_sn, plan.downstream.stat_sn);
+        let recovers = plan.downstream.session.error_recovery_level > 0;
         let mut session = Self {
             rules: rules::Rules::default(),
             now,
             looked: now,
             front,
+            replay: recovers.then(|| replay::Replay::new(plan.downstream.stat_sn)),
             text: TextCollector::new(),
             text_rest: Vec::new(),
             tasks: tasks::Tasks::default(),
@@ -269,6 +276,7 @@ impl Session {
         }
         self.check_access(now);
         self.begin_watch(now);
+        self.make_room();
     }
 
     /// A deadline has passed.
@@ -302,7 +310,11 @@ impl Session {
 
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front()?;
+        if let Output::ToInitiator(pdu) = &output {
+            self.keep(pdu);
+        }
+        Some(output)
     }
 
     /// When [`Session::handle_timeout`] is due, if nothing happens before.
@@ -326,10 +338,11 @@ impl Session {
         all.into_iter().flatten().filter(|at| *at > self.looked).min()
     }
 
-    /// Bytes of write data held and booked.
+    /// Bytes of write data held and booked, and of what is kept to be sent again.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        self.held + self.promised
+        let kept = self.replay.as_ref().map_or(0, replay::Replay::bytes);
+        self.held + self.promised + self.front.early_bytes() + kept
     }
 
     /// Number of the path's commands in flight.

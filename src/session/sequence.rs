@@ -4,8 +4,11 @@
 //! initiator role for one nexus: it hands out CmdSN at the moment of sending.
 
 use super::rules::Rules;
-use crate::iscsi::{CmdSn, Itt, Pdu, StatSn};
+use crate::iscsi::{CmdSn, DataOut, Itt, Pdu, StatSn, Ttt};
 use std::collections::BTreeMap;
+
+/// Data-Out PDUs kept of one command, at most.
+const MOST_EARLY_DATA: usize = 1024;
 
 /// What to do with a command-carrying PDU from the initiator.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,11 +32,20 @@ pub(super) struct Front {
     stat_sn: StatSn,
     /// Those that came early; none stands for one that was aborted before it came.
     early: BTreeMap<u32, Option<Pdu>>,
+    /// Unsolicited data of commands among them, in order.
+    early_data: Vec<DataOut>,
 }
 
 impl Front {
     pub(super) fn new(exp_cmd_sn: CmdSn, max_cmd_sn: CmdSn, stat_sn: StatSn) -> Self {
-        Self { rules: Rules::default(), exp_cmd_sn, max_cmd_sn, stat_sn, early: BTreeMap::new() }
+        Self {
+            rules: Rules::default(),
+            exp_cmd_sn,
+            max_cmd_sn,
+            stat_sn,
+            early: BTreeMap::new(),
+            early_data: Vec::new(),
+        }
     }
 
     /// Judges a non-immediate PDU by its number; a kept one comes back from [`Front::next_early`].
@@ -72,6 +84,32 @@ impl Front {
                 return pdu;
             }
         }
+    }
+
+    /// Keeps unsolicited data if their command came early, and no more of them than commands may have (`first_burst` each).
+    pub(super) fn keep_data(&mut self, data: &DataOut, first_burst: u64) -> bool {
+        let announced = |pdu: &Option<Pdu>| {
+            matches!(pdu, Some(Pdu::ScsiCommand(c)) if c.itt == data.itt && !c.final_)
+                && data.ttt == Ttt::NONE
+        };
+        let own = self.early_data.iter().filter(|kept| kept.itt == data.itt);
+        let (count, bytes) = own.fold((0, data.data.len()), |(n, sum), kept| (n + 1, sum + kept.data.len()));
+        let fits = bytes as u64 <= first_burst && count < MOST_EARLY_DATA;
+        let kept = fits && self.early.values().any(announced);
+        if kept {
+            self.early_data.push(data.clone());
+        }
+        kept
+    }
+
+    /// Gives back what was kept for a command.
+    pub(super) fn take_data(&mut self, itt: Itt) -> Vec<DataOut> {
+        self.early_data.extract_if(.., |data| data.itt == itt).collect()
+    }
+
+    /// Bytes of data kept.
+    pub(super) fn early_bytes(&self) -> u64 {
+        self.early_data.iter().map(|data| data.data.len() as u64).sum()
     }
 
     /// Counts a number as received, if it could still be on its way: inside the window and before `limit` (R149).

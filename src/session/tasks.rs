@@ -127,6 +127,8 @@ pub(super) struct Task {
     pub(super) done: bool,
     /// The initiator has data of a run that went wrong: they may be anything.
     pub(super) tainted: bool,
+    /// The initiator asked in vain for data that it lost.
+    pub(super) unrecovered: bool,
     pub(super) inbound: WriteBuffer,
     /// Memory is booked for all its write data.
     pub(super) reserved: bool,
@@ -186,6 +188,7 @@ impl Task {
             refusals: 0,
             done: false,
             tainted: false,
+            unrecovered: false,
             inbound: WriteBuffer::default(),
             reserved: false,
             outbound: ReadProgress::default(),
@@ -393,14 +396,19 @@ impl Tasks {
         if let Origin::Initiator { itt, immediate, .. } = task.origin {
             self.by_itt.remove(&itt);
             self.commands -= u32::from(!immediate);
-            if self.concluded.len() == CONCLUDED_KEPT {
-                self.concluded.pop_front();
-            }
             if task.write {
-                self.concluded.push_back(itt);
+                self.expect_remains(itt);
             }
         }
         Some(task)
+    }
+
+    /// Data of a task of this tag may still be under way, and is nobody's.
+    pub(super) fn expect_remains(&mut self, itt: Itt) {
+        if self.concluded.len() == CONCLUDED_KEPT {
+            self.concluded.pop_front();
+        }
+        self.concluded.push_back(itt);
     }
 
     pub(super) fn get(&self, key: TaskKey) -> Option<&Task> {

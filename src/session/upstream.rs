@@ -10,7 +10,7 @@ use super::sequence::Arrival;
 use super::tasks::{Origin, Solicited, Task, TaskKey};
 use super::unit::meets_registrations;
 use crate::iscsi::quirk::Quirk;
-use crate::iscsi::{DataIn, Itt, Lun, Pdu, R2t, ScsiResponse, Ttt};
+use crate::iscsi::{DataIn, Lun, Pdu, R2t, ScsiResponse, Ttt};
 use crate::scsi::sense::status;
 use crate::scsi::{Class, Command};
 use std::time::Instant;
@@ -59,7 +59,7 @@ impl Session {
         }
         let nexus = conn.nexus;
         let (path, arrival) =
-            (conn.path, counts_status(pdu).then(|| conn.statuses.take(stat_sn)).transpose()?);
+            (conn.path, pdu.takes_stat_sn().then(|| conn.statuses.take(stat_sn)).transpose()?);
         match arrival {
             Some(Arrival::Again) => return Ok(false),
             Some(Arrival::Late) => self.note(Notice::Quirk { path, quirk: Quirk::StatusOutOfOrder }),
@@ -166,12 +166,14 @@ impl Session {
         let session = &self.plan.downstream.session;
         let segment = self.plan.downstream.connection.max_send_data_segment.max(512);
         let (_, exp_cmd_sn, max_cmd_sn) = self.front.peek();
+        let recovers = self.recovers();
         let Some(task) = self.tasks.get_mut(key) else { return };
+        let (lun, end) = (task.lun, task.read_length());
         let Origin::Initiator { itt, .. } = task.origin else { return };
         if self.finishing.is_some() {
             return;
         }
-        let outputs = &mut self.outputs;
+        let (outputs, next_ttt) = (&mut self.outputs, &mut self.next_ttt);
         let last = pdu.final_ || complete;
         task.outbound.cut(
             pdu.buffer_offset,
@@ -180,10 +182,15 @@ impl Session {
             session.max_burst_length.max(512),
             last,
             |piece| {
+                // Acknowledged, it need not be kept (R130); the end of the data is with the status.
+                let acknowledge = recovers && piece.full && piece.end() < end;
+                let tag = acknowledge.then(|| take_tag(next_ttt));
                 outputs.push_back(Output::ToInitiator(Pdu::DataIn(DataIn {
                     final_: piece.final_,
+                    acknowledge,
+                    lun: if acknowledge { lun } else { Lun(0) },
                     itt,
-                    ttt: Ttt::NONE,
+                    ttt: tag.unwrap_or(Ttt::NONE),
                     exp_cmd_sn,
                     max_cmd_sn,
                     data_sn: piece.data_sn,
@@ -348,6 +355,9 @@ impl Session {
             };
         }
         let Some(task) = self.tasks.get_mut(key) else { return };
+        if task.unrecovered && response.response == 0 && response.status == status::GOOD {
+            response = Self::answer_to_lost_data();
+        }
         task.run = None;
         task.done = response.response == 0 && response.status == status::GOOD;
         if task.data_due() && !broken!(self.rules, ResponseBeforeData) {
@@ -357,9 +367,18 @@ impl Session {
         let Origin::Initiator { itt, .. } = task.origin else { return };
         let exp_data_sn = if response.response == 0 { task.outbound.data_ins } else { 0 };
         let one_way = !task.write;
+        if let Some(replay) = &mut self.replay {
+            replay.answers(itt);
+        }
         self.conclude(key, now);
         let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
+        if let Some(replay) = &mut self.replay {
+            replay.answered_with(itt, stat_sn);
+        }
+        // What is kept to be sent again is kept apart.
+        let apart = self.recovers();
         if let Some(Output::ToInitiator(Pdu::DataIn(data))) = self.outputs.back_mut()
+            && !apart
             && data.itt == itt
             && data.final_
             && one_way
@@ -394,6 +413,9 @@ impl Session {
     pub(super) fn conclude(&mut self, key: TaskKey, now: Instant) {
         self.unqueue_if_queued(key);
         let Some(task) = self.tasks.remove(key) else { return };
+        if let Some(replay) = &mut self.replay {
+            replay.ended(task.initiator_tag());
+        }
         if task.origin == Origin::Transition {
             self.transition_over(task.lun, now);
         } else if let Origin::Wash(target) = task.origin {
@@ -490,28 +512,11 @@ impl Session {
     }
 }
 
-/// Whether a PDU takes a StatSN of its own (R112).
-fn counts_status(pdu: &Pdu) -> bool {
-    match pdu {
-        Pdu::DataIn(data) => data.has_status,
-        Pdu::NopIn(nop) => nop.itt != Itt::NONE,
-        Pdu::R2t(_) => false,
-        Pdu::ScsiResponse(_)
-        | Pdu::TaskManagementResponse(_)
-        | Pdu::LoginResponse(_)
-        | Pdu::TextResponse(_)
-        | Pdu::LogoutResponse(_)
-        | Pdu::AsyncMessage(_)
-        | Pdu::Reject(_)
-        | Pdu::NopOut(_)
-        | Pdu::ScsiCommand(_)
-        | Pdu::TaskManagementRequest(_)
-        | Pdu::LoginRequest(_)
-        | Pdu::TextRequest(_)
-        | Pdu::DataOut(_)
-        | Pdu::LogoutRequest(_)
-        | Pdu::SnackRequest(_) => true,
-    }
+/// A transfer tag of Braid's own.
+pub(super) fn take_tag(next: &mut u32) -> Ttt {
+    let tag = Ttt(*next);
+    *next = (*next + 1) % u32::MAX;
+    tag
 }
 
 /// A block read that ended well has brought all its data, short of a residual that is told (R119): success must not be

@@ -15,6 +15,7 @@ mod explain;
 mod malformed;
 mod openapi;
 mod operator;
+mod recovery;
 mod relay;
 mod reload;
 mod rig;

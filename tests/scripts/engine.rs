@@ -5,7 +5,7 @@ use crate::script::Stage;
 use crate::targets::{Targets, is_question};
 use crate::words::{Words, hex};
 use crate::{print, setup};
-use braid::iscsi::{Cid, CmdSn, Itt, Pdu, Tsih};
+use braid::iscsi::{Cid, CmdSn, Itt, Pdu, Tsih, reject};
 use braid::login::{LoginPlan, Negotiated};
 use braid::session::{Cause, ConnId, Control, Event, Output, PathId, Session, SessionPlan};
 use std::collections::{BTreeMap, VecDeque};
@@ -104,7 +104,8 @@ impl Engine {
         (plan.home.cmd_sn, plan.home.max_cmd_sn) = (exp, max);
         let down = &mut plan.downstream;
         down.max_cmd_sn = down.cmd_sn.plus(plan.max_window).minus(1);
-        let initiator = Initiator::new(down.cmd_sn, down.max_cmd_sn, down.stat_sn);
+        let mut initiator = Initiator::new(down.cmd_sn, down.max_cmd_sn, down.stat_sn);
+        initiator.recovers = down.session.error_recovery_level > 0;
         let upstream = plan.home.clone();
         #[expect(
             clippy::disallowed_methods,
@@ -156,6 +157,10 @@ impl Engine {
         if words.begin("initiator:") {
             let pdu = self.initiator.pdu(words)?;
             return self.handle(Event::Downstream(pdu));
+        }
+        if words.begin("initiator, spoilt:") {
+            let (header, _) = self.initiator.pdu(words)?.encode();
+            return self.handle(Event::DownstreamRejectable { header, reason: reject::DATA_DIGEST });
         }
         if words.begin("the initiator sends a broken header") {
             let mut header = [0; 48];

@@ -3,27 +3,28 @@
 //! It tells the oracle of every command in the order of CmdSN, builds data from stamps, checks what it gets byte by
 //! byte, and judges every condition it is told: was there a reason for it that a single nexus would have had too (P3)?
 
+mod answers;
+mod commands;
 mod kind;
+mod reception;
 mod reserving;
 
 pub(crate) use reserving::Reserving;
 
-use crate::claims::{Claim, What};
+use crate::claims::Claim;
 use crate::conditions::{Conditions, UnderWay};
 use crate::coverage::Coverage;
-use crate::oracle::{Effect, OpId, Oracle, Span, Stamp};
+use crate::oracle::{OpId, Oracle, Stamp};
 use crate::random::Random;
 use crate::scenario::Scenario;
 use braid::iscsi::{
-    Cdb, Cid, CmdSn, DataIn, DataOut, Itt, LogoutRequest, Lun, NopOut, Payload, Pdu, R2t, ScsiCommand,
-    ScsiResponse, StatSn, TaskAttribute, TaskManagementRequest, TaskManagementResponse, Ttt, tmf,
+    Cid, CmdSn, Itt, LogoutRequest, Lun, Pdu, StatSn, TaskAttribute, TaskManagementRequest, tmf,
 };
 use braid::login::Negotiated;
-use braid::scsi::Sense;
-use braid::scsi::sense::status;
 use braid::session::Barriers;
 use bytes::Bytes;
 use kind::Kind;
+use reception::Reception;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -123,6 +124,8 @@ pub(crate) struct Initiator {
     pub(crate) claims: Vec<Claim>,
     /// The key it believes to be registered with, of each unit.
     keys: Vec<u64>,
+    /// At error recovery level 1.
+    reception: Option<Reception>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -182,6 +185,7 @@ impl Initiator {
             slowest: Duration::ZERO,
             claims: Vec::new(),
             keys: vec![0; scenario.units],
+            reception: None,
         }
     }
 
@@ -204,6 +208,9 @@ impl Initiator {
         self.params =
             Params { initial_r2t: agreed.session.initial_r2t, immediate_data: agreed.session.immediate_data };
         self.conditions.login();
+        let recovers = agreed.session.error_recovery_level > 0;
+        self.reception =
+            recovers.then(|| Reception::new(self.extra.branch(u64::from(self.issued)), agreed.stat_sn));
     }
 
     /// The connection is gone: nobody will ever say what became of what was open.
@@ -215,6 +222,7 @@ impl Initiator {
         self.functions.clear();
         self.pings.clear();
         self.out.clear();
+        self.reception = None;
         self.conditions.session_lost();
     }
 
@@ -328,322 +336,9 @@ impl Initiator {
         }
     }
 
-    fn issue(&mut self, now: Instant) {
-        let mix = self.scenario.mix;
-        let parts = [
-            mix.read,
-            mix.write,
-            mix.fua,
-            mix.flush,
-            mix.write_same,
-            mix.unmap,
-            mix.compare_and_write,
-            mix.vendor,
-            mix.reserve,
-            mix.persistent,
-            mix.query,
-            mix.mode_select,
-            mix.ping,
-            mix.registering,
-        ];
-        let mut at = self.random.below(parts.iter().sum());
-        let kind = parts.iter().position(|part| {
-            let here = at < *part;
-            at = at.saturating_sub(*part);
-            here
-        });
-        match kind.unwrap() {
-            0 => self.read(now),
-            1 => self.write(false, now),
-            2 => self.write(true, now),
-            3 => self.flush(now),
-            4 => self.write_same(now),
-            5 => self.unmap(now),
-            6 => self.swap(now),
-            7 => self.vendor(now),
-            8 => self.reserve(now),
-            9 => self.persistent(now),
-            10 => self.query(now),
-            11 => self.mode_select(now),
-            13 => self.registering(now),
-            _ => self.ping(),
-        }
-    }
-
-    fn span(&mut self) -> Span {
-        let unit = self.random.below(self.scenario.units);
-        let blocks = 1 + self.random.below(self.scenario.longest.min(self.scenario.blocks));
-        let lba = self.random.below(self.scenario.blocks - blocks + 1);
-        Span { unit, lba, blocks }
-    }
-
-    fn stamp(&mut self) -> Stamp {
-        self.next_stamp += 1;
-        self.next_stamp
-    }
-
-    fn attribute(&mut self) -> TaskAttribute {
-        let (ordered, head) = (self.scenario.mix.ordered, self.scenario.mix.head_of_queue);
-        if ordered > 0 && self.random.once_in(ordered) {
-            TaskAttribute::Ordered
-        } else if head > 0 && self.random.once_in(head) {
-            TaskAttribute::HeadOfQueue
-        } else {
-            TaskAttribute::Simple
-        }
-    }
-
-    fn read(&mut self, now: Instant) {
-        let (span, attribute) = (self.span(), self.attribute());
-        let build = Build { cdb: block_cdb(0x28, span), data: Bytes::new(), reads: span.blocks * BLOCK };
-        self.send(Kind::Read, span, Effect::Read, attribute, build, now);
-    }
-
-    /// Reads a whole unit, at the end.
-    pub(crate) fn read_all(&mut self, unit: usize, now: Instant) {
-        let span = Span { unit, lba: 0, blocks: self.scenario.blocks };
-        let build = Build { cdb: block_cdb(0x28, span), data: Bytes::new(), reads: span.blocks * BLOCK };
-        self.send(Kind::Read, span, Effect::Read, TaskAttribute::Simple, build, now);
-    }
-
-    /// Asks whether a unit has anything left to say.
-    pub(crate) fn ready(&mut self, unit: usize, now: Instant) {
-        let span = Span { unit, lba: 0, blocks: 0 };
-        let build = Build { cdb: [0; 16], data: Bytes::new(), reads: 0 };
-        self.send(Kind::Ready, span, Effect::Nothing, TaskAttribute::Simple, build, now);
-    }
-
     /// Whether another command may be sent now.
     pub(crate) fn may_send(&self) -> bool {
         self.room()
-    }
-
-    fn write(&mut self, fua: bool, now: Instant) {
-        let (span, attribute, stamp) = (self.span(), self.attribute(), self.stamp());
-        let mut cdb = block_cdb(0x2a, span);
-        cdb[1] = if fua { 8 } else { 0 };
-        let build = Build { cdb, data: stamped(stamp, span.blocks), reads: 0 };
-        self.send(Kind::Write, span, Effect::Write { stamp, fua }, attribute, build, now);
-    }
-
-    fn write_same(&mut self, now: Instant) {
-        let (span, stamp) = (self.span(), self.stamp());
-        let build = Build { cdb: block_cdb(0x41, span), data: stamped(stamp, 1), reads: 0 };
-        let effect = Effect::Write { stamp, fua: false };
-        self.send(Kind::Write, span, effect, TaskAttribute::Simple, build, now);
-    }
-
-    fn unmap(&mut self, now: Instant) {
-        let span = self.span();
-        let mut data = vec![0; 24];
-        data[1] = 22;
-        data[3] = 16;
-        data[15] = u8::try_from(span.lba).unwrap();
-        data[19] = u8::try_from(span.blocks).unwrap();
-        let mut cdb = [0; 16];
-        (cdb[0], cdb[8]) = (0x42, 24);
-        let build = Build { cdb, data: data.into(), reads: 0 };
-        let effect = Effect::Write { stamp: 0, fua: false };
-        self.send(Kind::Write, span, effect, TaskAttribute::Simple, build, now);
-    }
-
-    fn flush(&mut self, now: Instant) {
-        let unit = self.random.below(self.scenario.units);
-        let opcode = self.random.pick(&[0x35, 0x91]);
-        let (span, cdb) = self.flush_range(unit, opcode);
-        let build = Build { cdb, data: Bytes::new(), reads: 0 };
-        let attribute = if self.attribute() == TaskAttribute::Ordered {
-            TaskAttribute::Ordered
-        } else {
-            TaskAttribute::Simple
-        };
-        self.send(Kind::Flush, span, Effect::Flush, attribute, build, now);
-    }
-
-    /// What a flush covers, and its CDB: all blocks, or some, or those from one on to the end.
-    fn flush_range(&mut self, unit: usize, opcode: u8) -> (Span, [u8; 16]) {
-        let all = self.scenario.blocks;
-        let mut cdb = [0; 16];
-        cdb[0] = opcode;
-        if !self.scenario.order.flush_ranges || self.extra.once_in(4) {
-            return (Span { unit, lba: 0, blocks: all }, cdb);
-        }
-        let lba = self.extra.below(all);
-        let count = self.extra.below(all - lba + 1);
-        let (lba_ends, count_ends) = if opcode == 0x35 { (5, 8) } else { (9, 13) };
-        (cdb[lba_ends], cdb[count_ends]) = (u8::try_from(lba).unwrap(), u8::try_from(count).unwrap());
-        self.coverage.hit(if count == 0 { "flush to the end" } else { "flush of a range" });
-        (Span { unit, lba, blocks: if count == 0 { all - lba } else { count } }, cdb)
-    }
-
-    fn swap(&mut self, now: Instant) {
-        let span = Span { blocks: 1, ..self.span() };
-        let certain = self.oracle.certain(span.unit, span.lba);
-        let compare = if self.random.once_in(5) { 0 } else { certain.unwrap_or(0) };
-        let stamp = self.stamp();
-        let mut cdb = [0; 16];
-        (cdb[0], cdb[9], cdb[13]) = (0x89, u8::try_from(span.lba).unwrap(), 1);
-        let data = [stamped(compare, 1), stamped(stamp, 1)].concat().into();
-        let build = Build { cdb, data, reads: 0 };
-        self.send(
-            Kind::Swap { stamp },
-            span,
-            Effect::Swap { stamp, compare },
-            TaskAttribute::Simple,
-            build,
-            now,
-        );
-    }
-
-    fn vendor(&mut self, now: Instant) {
-        let (unit, stamp) = (self.random.below(self.scenario.units), self.stamp());
-        let mut cdb = [0; 16];
-        cdb[0] = 0xc1;
-        let build = Build { cdb, data: stamped(stamp, 1), reads: 0 };
-        let span = Span { unit, lba: 0, blocks: 0 };
-        self.send(Kind::Vendor { stamp }, span, Effect::Nothing, TaskAttribute::Simple, build, now);
-    }
-
-    fn query(&mut self, now: Instant) {
-        let unit = self.random.below(self.scenario.units);
-        let mut cdb = [0; 16];
-        let (kind, reads) = match self.random.below(4) {
-            0 => return self.ready(unit, now),
-            1 => {
-                (cdb[0], cdb[4]) = (0x12, 36);
-                (Kind::Inquiry, 36)
-            }
-            2 => {
-                (cdb[0], cdb[1], cdb[13]) = (0x9e, 0x10, 32);
-                (Kind::Query, 32)
-            }
-            _ => {
-                (cdb[0], cdb[2], cdb[4]) = (0x1a, 0x0a, 24);
-                (Kind::Query, 24)
-            }
-        };
-        let span = Span { unit, lba: 0, blocks: 0 };
-        let build = Build { cdb, data: Bytes::new(), reads };
-        self.send(kind, span, Effect::Nothing, TaskAttribute::Simple, build, now);
-    }
-
-    fn mode_select(&mut self, now: Instant) {
-        let unit = self.random.below(self.scenario.units);
-        let mut cdb = [0; 16];
-        (cdb[0], cdb[1], cdb[4]) = (0x15, 0x10, 24);
-        let mut data = vec![0; 24];
-        (data[4], data[5]) = (0x08, 0x12);
-        let span = Span { unit, lba: 0, blocks: 0 };
-        let build = Build { cdb, data: data.into(), reads: 0 };
-        self.send(Kind::ModeSelect, span, Effect::Nothing, TaskAttribute::Simple, build, now);
-    }
-
-    fn tag(&mut self) -> u32 {
-        if self.scenario.reuse_tags {
-            let free = |tag: &u32| {
-                !self.pending.contains_key(tag)
-                    && !self.functions.contains_key(tag)
-                    && !self.pings.contains(tag)
-            };
-            return (0..).find(free).unwrap();
-        }
-        self.next_tag += 1;
-        self.next_tag
-    }
-
-    fn ping(&mut self) {
-        let tag = self.tag();
-        let immediate = self.random.once_in(2);
-        self.pings.push(tag);
-        let nop = NopOut {
-            immediate,
-            itt: Itt(tag),
-            cmd_sn: self.cmd_sn,
-            exp_stat_sn: self.exp_stat_sn,
-            data: Payload::from(b"ping".to_vec()),
-            ..NopOut::default()
-        };
-        if !immediate {
-            self.cmd_sn = self.cmd_sn.next();
-        }
-        self.out.push(Pdu::NopOut(nop));
-    }
-
-    fn send(
-        &mut self,
-        kind: Kind,
-        span: Span,
-        effect: Effect,
-        attribute: TaskAttribute,
-        build: Build,
-        now: Instant,
-    ) {
-        let tag = self.tag();
-        let Build { mut cdb, data, reads } = build;
-        let kind = kind.on_device(self.scenario.persona.device_type, effect);
-        let plain = matches!(cdb[0], 0x28 | 0x2a);
-        let naca = self.scenario.order.naca && plain && self.extra.once_in(16);
-        if naca {
-            cdb[9] |= 4;
-            self.coverage.hit("command with NACA");
-        }
-        let op = self.oracle.issue(span, effect, attribute == TaskAttribute::HeadOfQueue);
-        let pending = Pending {
-            op,
-            unit: span.unit,
-            kind,
-            cmd_sn: self.cmd_sn,
-            data: data.clone(),
-            reads,
-            got: Vec::new(),
-            attribute,
-            naca,
-            excused: false,
-            issued: now,
-        };
-        self.pending.insert(tag, pending);
-        let length = if reads > 0 { reads } else { data.len() };
-        let first = data.len().min(FIRST_BURST as usize);
-        let immediate = if self.params.immediate_data {
-            (self.random.below(3) * BLOCK).min(first).min(SEGMENT)
-        } else {
-            0
-        };
-        let unsolicited = !self.params.initial_r2t && immediate < first && self.random.once_in(2);
-        self.out.push(Pdu::ScsiCommand(ScsiCommand {
-            final_: !unsolicited,
-            read: reads > 0,
-            write: !data.is_empty(),
-            attribute,
-            lun: lun(span.unit),
-            itt: Itt(tag),
-            expected_length: u32::try_from(length).unwrap(),
-            cmd_sn: self.cmd_sn,
-            exp_stat_sn: self.exp_stat_sn,
-            cdb: Cdb(cdb.into_iter().collect()),
-            data: Payload::from(data.slice(..immediate)),
-            ..ScsiCommand::default()
-        }));
-        self.cmd_sn = self.cmd_sn.next();
-        if unsolicited {
-            self.send_data(tag, Ttt::NONE, Lun(0), &data, immediate..first);
-        }
-    }
-
-    fn send_data(&mut self, tag: u32, ttt: Ttt, lun: Lun, data: &Bytes, range: std::ops::Range<usize>) {
-        for (data_sn, at) in range.clone().step_by(SEGMENT).enumerate() {
-            let end = range.end.min(at + SEGMENT);
-            self.out.push(Pdu::DataOut(DataOut {
-                final_: end == range.end,
-                lun,
-                itt: Itt(tag),
-                ttt,
-                exp_stat_sn: self.exp_stat_sn,
-                data_sn: u32::try_from(data_sn).unwrap(),
-                buffer_offset: u32::try_from(at).unwrap(),
-                data: Payload::from(data.slice(at..end)),
-            }));
-        }
     }
 
     /// Logs out.
@@ -664,7 +359,8 @@ impl Initiator {
     pub(crate) fn manage(&mut self, code: u8, now: Instant) {
         let tags: Vec<u32> = self.pending.keys().copied().collect();
         let immediate = self.random.once_in(2);
-        if tags.is_empty() || !self.logged_in || (!immediate && !self.room()) {
+        let unheard = self.reception.as_ref().is_some_and(Reception::is_unheard);
+        if tags.is_empty() || !self.logged_in || (!immediate && !self.room()) || unheard {
             return;
         }
         let referenced = self.random.pick(&tags);
@@ -709,292 +405,5 @@ impl Initiator {
     /// Somebody else's reset may end what is open on a unit without a word.
     pub(crate) fn excuse(&mut self, unit: usize) {
         self.pending.values_mut().filter(|p| p.unit == unit).for_each(|p| p.excused = true);
-    }
-
-    /// A PDU of Braid.
-    pub(crate) fn receive(&mut self, pdu: Pdu, now: Instant) {
-        let (stat_sn, _, max) = pdu.target_numbers().unwrap();
-        assert!(self.cold_reset != Some(true), "R165: the session outlives a cold reset: {pdu:?}");
-        self.max_cmd_sn = self.max_cmd_sn.max(max);
-        if takes_number(&pdu) {
-            self.exp_stat_sn = stat_sn.next();
-        }
-        match pdu {
-            Pdu::R2t(r2t) => self.asked(&r2t),
-            Pdu::DataIn(data) => self.data_in(&data, now),
-            Pdu::ScsiResponse(response) => self.answered(&response, now),
-            Pdu::TaskManagementResponse(answer) => self.managed(&answer, now),
-            Pdu::NopIn(nop) => {
-                let at = self.pings.iter().position(|tag| *tag == nop.itt.0);
-                if nop.itt != Itt::NONE {
-                    self.pings.swap_remove(at.expect("R224: an echo of no ping"));
-                }
-            }
-            Pdu::LogoutResponse(answer) => {
-                assert_eq!(answer.response, 0, "P3: a logout refused");
-                self.logged_out = true;
-            }
-            other => panic!("P3: the initiator did not expect {other}"),
-        }
-    }
-
-    fn asked(&mut self, r2t: &R2t) {
-        let Some(pending) = self.pending.get(&r2t.itt.0) else { return };
-        let data = pending.data.clone();
-        let from = r2t.buffer_offset as usize;
-        let to = from + r2t.desired_length as usize;
-        assert!(to <= data.len(), "R125: asked beyond the end");
-        self.send_data(r2t.itt.0, r2t.ttt, r2t.lun, &data, from..to);
-    }
-
-    fn data_in(&mut self, data: &DataIn, now: Instant) {
-        let pending = self.pending.get_mut(&data.itt.0).expect("P3: data for no command");
-        assert_eq!(data.buffer_offset as usize, pending.got.len(), "R126: data out of order");
-        for chunk in data.data.chunks() {
-            pending.got.extend_from_slice(chunk);
-        }
-        assert!(pending.got.len() <= pending.reads, "P3: more data than asked for");
-        if data.has_status {
-            let response = ScsiResponse { itt: data.itt, status: data.status, ..ScsiResponse::default() };
-            self.answered(&response, now);
-        }
-    }
-
-    fn answered(&mut self, response: &ScsiResponse, now: Instant) {
-        let tag = response.itt.0;
-        let pending = self.pending.remove(&tag).expect("P5: answered twice, or never asked");
-        self.slowest = self.slowest.max(now.saturating_duration_since(pending.issued));
-        assert_eq!(response.response, 0, "P3: the target failed");
-        match response.status {
-            0 => self.good(&pending, now),
-            2 => {
-                let sense = response.sense().and_then(|s| Sense::parse(&s));
-                let sense = sense.expect("R135: CHECK CONDITION without sense");
-                self.failed(pending, sense, now);
-            }
-            0x18 => {
-                self.coverage.hit("status: reservation conflict");
-                let reserving = matches!(pending.kind, Kind::Reserve(_));
-                // It may have met the reservation that somebody else's reset ended meanwhile.
-                let reason = self.conditions.conflict(pending.unit) || pending.excused;
-                if !reserving && !reason {
-                    let write = !matches!(pending.kind, Kind::Read);
-                    let (unit, issued) = (pending.unit, pending.issued);
-                    self.claims.push(Claim { unit, issued, what: What::Conflict { write } });
-                }
-                self.settle_once(pending.kind, Once::DidNotRun);
-                self.oracle.unknown(pending.op);
-            }
-            // Somebody else's reset took it, and the target says so.
-            status::TASK_ABORTED if pending.excused && self.scenario.persona.task_aborted_status => {
-                self.coverage.hit("status: task aborted");
-                self.settle_once(pending.kind, Once::Unknown);
-                self.oracle.unknown(pending.op);
-            }
-            // No path came back in time.
-            status::BUSY if self.was_given_up(&pending) => {
-                self.coverage.hit("status: busy while no path works");
-                self.settle_once(pending.kind, Once::DidNotRun);
-                self.oracle.unknown(pending.op);
-            }
-            // It has data that came before a unit attention, which Braid learned of too late.
-            status::BUSY
-                if matches!(pending.kind, Kind::Read | Kind::Query)
-                    && self.scenario.persona.data_before_sense =>
-            {
-                self.coverage.hit("status: busy after data that may be anything");
-                self.conditions.busy(pending.unit);
-                self.oracle.unknown(pending.op);
-            }
-            other => panic!("P3: status {other:#x} without a reason"),
-        }
-    }
-
-    /// One nexus answers an ORDERED command, or one that may change the unit, after all that came before it, and before all
-    /// that came later (P1, R241, R244).
-    fn judge_barriers(&self, done: &Pending) {
-        let orderly = |p: &Pending| {
-            let stateless = matches!(p.kind, Kind::Inquiry | Kind::Ready);
-            !stateless && p.attribute != TaskAttribute::HeadOfQueue && !p.excused
-        };
-        let barrier = |p: &Pending| {
-            p.naca || matches!(p.kind, Kind::Vendor { .. } | Kind::ModeSelect | Kind::Reserve(_))
-        };
-        // What is left to the target may pass what was lost with a connection, or what the target itself forgot.
-        let setup = &self.scenario;
-        let forgotten = setup.paths.len() == 1 && setup.persona.forgets;
-        let left = setup.order.barriers == Barriers::Native || forgotten;
-        let is_ordered = |p: &Pending| p.attribute == TaskAttribute::Ordered && !left || barrier(p);
-        let earlier = |p: &&Pending| p.unit == done.unit && p.op < done.op && orderly(p);
-        let passed = self.pending.values().filter(earlier).find(|p| is_ordered(p) || is_ordered(done));
-        assert!(
-            passed.is_none() || !orderly(done),
-            "P1: {done:?} was answered before {passed:?}, one of them a barrier"
-        );
-    }
-
-    /// A target that sends anything before sense data, and a path that was cut between the two: nobody can know.
-    fn met_worst_data(&self, read: &Pending) -> bool {
-        let anything = |block: &[u8]| block.iter().all(|byte| *byte == ANYTHING);
-        self.scenario.persona.data_before_sense
-            && self.conditions.has_lost_connections()
-            && read.got.chunks(BLOCK).any(anything)
-    }
-
-    fn good(&mut self, pending: &Pending, now: Instant) {
-        self.judge_barriers(pending);
-        let block_io = matches!(pending.kind, Kind::Read | Kind::Write | Kind::WriteOnce { .. });
-        self.seen[pending.unit] |= block_io;
-        match pending.kind {
-            Kind::Read if self.met_worst_data(pending) => {
-                self.coverage.hit("limit: data before sense, and a cut between the two");
-                self.oracle.unknown(pending.op);
-            }
-            Kind::Read => {
-                let blocks = pending.got.chunks(BLOCK);
-                let stamps: Vec<Stamp> = blocks
-                    .map(|block| {
-                        let stamp = block.first_chunk().map_or(0, |s| Stamp::from_be_bytes(*s));
-                        let whole = block.len() == BLOCK && block.chunks(8).all(|s| s == stamp.to_be_bytes());
-                        assert!(whole, "P1: a torn block");
-                        stamp
-                    })
-                    .collect();
-                self.oracle.read(pending.op, &stamps);
-            }
-            kind => {
-                self.settle_once(kind, Once::Ran);
-                if kind == Kind::ModeSelect {
-                    self.conditions.mode_selected(pending.unit, now);
-                }
-                if let Kind::Reserve(what) = kind {
-                    self.conditions.reserved(pending.unit, what);
-                    match what {
-                        Reserving::Rekey(key) => self.keys[pending.unit] = key,
-                        Reserving::Register => self.keys[pending.unit] = 0x42,
-                        Reserving::Clear => self.keys[pending.unit] = 0,
-                        _ => {}
-                    }
-                }
-                if let Kind::Ask { full, allocation } = kind {
-                    self.coverage.hit("registrations shown");
-                    let scarred = self.conditions.scarred;
-                    let what = What::Registered { full, allocation, data: pending.got.clone(), scarred };
-                    self.claims.push(Claim { unit: pending.unit, issued: pending.issued, what });
-                }
-                self.oracle.done(pending.op, true);
-            }
-        }
-    }
-
-    /// A command ended with sense data.
-    fn failed(&mut self, pending: Pending, sense: Sense, now: Instant) {
-        let unit = pending.unit;
-        match (sense.key, sense.asc, sense.ascq) {
-            (0xe, 0x1d, 0) if matches!(pending.kind, Kind::Swap { .. }) => {
-                self.coverage.hit("sense: miscompare");
-                self.settle_once(pending.kind, Once::DidNotRun);
-                self.oracle.done(pending.op, false);
-                return;
-            }
-            (6, asc, ascq) => {
-                self.coverage.hit("sense: unit attention");
-                assert!(pending.kind != Kind::Inquiry, "P3: INQUIRY reports no unit attention");
-                self.conditions.told(unit, asc, ascq, now);
-                ((asc, ascq) == (0x29, 1)).then(|| self.oracle.power_loss_told(unit));
-                self.settle_once(pending.kind, Once::DidNotRun);
-            }
-            (2, 4, 0x0a..=0x0c) => {
-                self.coverage.hit("sense: not ready for the state of a port");
-                if !matches!(pending.kind, Kind::Reserve(_)) {
-                    self.conditions.refused(unit, pending.issued, now);
-                }
-                self.settle_once(pending.kind, Once::DidNotRun);
-            }
-            (3, ..) => {
-                self.coverage.hit("sense: medium error");
-                self.conditions.medium_error();
-                self.settle_once(pending.kind, Once::Unknown);
-            }
-            (0xb, 0x29, 7) => {
-                self.coverage.hit("sense: outcome unknown");
-                let device_type = self.scenario.persona.device_type;
-                let once = pending.naca || pending.kind.runs_once_on(device_type);
-                let given_up = self.was_given_up(&pending);
-                self.conditions.outcome_unknown(unit, once, pending.excused, given_up);
-                match pending.kind {
-                    Kind::ModeSelect => self.conditions.mode_maybe_changed(unit, now),
-                    Kind::Reserve(_) => self.conditions.reservation_unknown(unit),
-                    _ => {}
-                }
-                self.settle_once(pending.kind, Once::Unknown);
-            }
-            (4, 0x0c, 0) if matches!(pending.kind, Kind::Flush) => {
-                self.coverage.hit("sense: what is in the cache of a target that is gone cannot be flushed");
-                self.conditions.flush_failed(unit);
-                self.oracle.flush_failed(pending.op);
-            }
-            (5, 0x26 | 0x24, _) if matches!(pending.kind, Kind::Reserve(_) | Kind::Ask { .. }) => {}
-            other => panic!("P3: sense {other:x?} without a reason, for {:?}", pending.kind),
-        }
-        self.oracle.unknown(pending.op);
-    }
-
-    fn managed(&mut self, answer: &TaskManagementResponse, now: Instant) {
-        let function = self.functions.remove(&answer.itt.0).expect("P5: a function answered twice");
-        if function.clears() {
-            self.conditions.clears((!function.is_for_all()).then_some(function.unit), now);
-        }
-        match answer.response {
-            tmf::COMPLETE => {
-                self.coverage.hit("task management: complete");
-                match function.code {
-                    tmf::LOGICAL_UNIT_RESET => self.conditions.was_reset(Some(function.unit)),
-                    tmf::TARGET_WARM_RESET => self.conditions.was_reset(None),
-                    tmf::TARGET_COLD_RESET => self.cold_reset = Some(true),
-                    _ => {}
-                }
-                for (itt, op) in function.concerned {
-                    if self.pending.get(&itt).is_some_and(|p| p.op == op) {
-                        self.unknown(itt);
-                    }
-                }
-            }
-            tmf::TASK_DOES_NOT_EXIST => {
-                assert_eq!(function.code, tmf::ABORT_TASK, "P3: only a task can be missing");
-                let (task, op) = function.concerned[0];
-                let doomed = self.functions.values().any(|f| f.concerned.contains(&(task, op)));
-                let open = self.pending.get(&task).filter(|p| p.op == op);
-                let excused = open.is_some_and(|p| p.excused);
-                // Some targets lose commands, and it takes an abort to find out.
-                let gone = open.is_some() && (excused || self.scenario.persona.forgets);
-                assert!(open.is_none() || doomed || gone, "R149: a task that exists was said not to");
-                if gone {
-                    self.unknown(task);
-                }
-            }
-            tmf::NOT_SUPPORTED | tmf::REJECTED => {
-                self.coverage.hit("task management: refused");
-            }
-            other => panic!("P3: task management answered {other}"),
-        }
-    }
-}
-
-/// READ(10), WRITE(10), WRITE SAME(10).
-fn block_cdb(opcode: u8, span: Span) -> [u8; 16] {
-    let mut cdb = [0; 16];
-    cdb[0] = opcode;
-    cdb[5] = u8::try_from(span.lba).unwrap();
-    cdb[8] = u8::try_from(span.blocks).unwrap();
-    cdb
-}
-
-fn takes_number(pdu: &Pdu) -> bool {
-    match pdu {
-        Pdu::DataIn(data) => data.has_status,
-        Pdu::NopIn(nop) => nop.itt != Itt::NONE,
-        Pdu::R2t(_) => false,
-        _ => true,
     }
 }

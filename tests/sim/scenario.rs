@@ -233,9 +233,20 @@ pub(crate) struct Scenario {
     pub(crate) inventory: Option<Inventory>,
     /// Portal groups belong to targets of different names.
     pub(crate) heads: Heads,
+    /// The initiator runs at error recovery level 1, and PDUs come spoilt to it and from it.
+    pub(crate) recovers: bool,
 }
 
 impl Scenario {
+    /// In one seed of thirteen; no seed that is kept for something else is among them.
+    pub(crate) fn draw_recovery(&mut self, seed: u64, cut: bool) {
+        self.recovers = matches!(seed % 39, 16 | 26 | 35) && !cut;
+        if self.recovers {
+            // What is sent again must not be taken for another command's.
+            self.reuse_tags = false;
+        }
+    }
+
     /// Draws one.
     pub(crate) fn draw(random: &mut Random) -> Self {
         let order = OrderSetup::draw(random.branch(ORDER));
@@ -285,6 +296,7 @@ impl Scenario {
             faults: Vec::new(),
             inventory: None,
             heads: Heads::default(),
+            recovers: false,
         };
         scenario.faults = scenario.draw_faults(random);
         if random.once_in(4) {

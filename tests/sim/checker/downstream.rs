@@ -1,5 +1,6 @@
 //! Braid as target.
 
+use super::again::{Again, Refusal};
 use super::{Broken, Judge, Judged, Request, Verdict, rejected, request, takes_stat_sn};
 use braid::iscsi::{
     Cid, CmdSn, DataIn, DataOut, Itt, LogoutResponse, Lun, NopIn, Payload, Pdu, R2t, Reject, ScsiCommand,
@@ -48,6 +49,10 @@ struct Task {
     asked: Vec<Ttt>,
     /// Commands that came under the same tag meanwhile.
     again: u32,
+    /// Bytes to write that came without a hole; and whether there is one in the sequence under way, of which the rest is not
+    /// taken. (The RFC would let Braid keep it.)
+    taken: u32,
+    hole: bool,
 }
 
 struct Function {
@@ -113,6 +118,8 @@ pub(crate) struct Downstream {
     /// Longest segment, and what it is about to be (R69).
     segment: usize,
     next_segment: Option<usize>,
+    /// What may be asked for again; none at error recovery level 0.
+    again: Option<Again>,
 }
 
 impl Downstream {
@@ -135,6 +142,7 @@ impl Downstream {
             over: false,
             segment: negotiated.connection.max_send_data_segment as usize,
             next_segment: None,
+            again: (negotiated.session.error_recovery_level > 0).then(Again::default),
         }
     }
 
@@ -148,6 +156,9 @@ impl Downstream {
     /// A PDU from the initiator.
     pub(crate) fn received(&mut self, pdu: &Pdu) {
         self.floor = self.certain;
+        if let Some(again) = &mut self.again {
+            again.received(pdu);
+        }
         let mut doubtful = false;
         if let Some(head) = request(pdu).filter(|h| !h.immediate) {
             let Some(certain) = self.arrive(&head) else { return };
@@ -155,12 +166,19 @@ impl Downstream {
         }
         match pdu {
             Pdu::ScsiCommand(command) => self.command(command, doubtful),
-            Pdu::DataOut(data) => self.data_out(data),
+            Pdu::DataOut(data) => self.data_out(data, true),
             Pdu::TaskManagementRequest(request) => self.function(request),
             Pdu::NopOut(nop) if nop.itt != Itt::NONE => self.other(nop.itt, Kind::Ping(nop.data.clone())),
             Pdu::TextRequest(request) => self.text(request),
             Pdu::LogoutRequest(logout) => self.other(logout.itt, Kind::Logout(logout.reason, logout.cid)),
             _ => {}
+        }
+    }
+
+    /// A PDU from the initiator whose data came spoilt.
+    pub(crate) fn spoilt(&mut self, pdu: &Pdu) {
+        if let Pdu::DataOut(data) = pdu {
+            self.data_out(data, false);
         }
     }
 
@@ -236,12 +254,27 @@ impl Downstream {
             solicited_to: if c.final_ { immediate } else { first_burst },
             asked: Vec::new(),
             again: 0,
+            taken: immediate,
+            hole: false,
         };
         self.tasks.insert(c.itt.0, task);
     }
 
-    fn data_out(&mut self, d: &DataOut) {
+    fn data_out(&mut self, d: &DataOut, whole: bool) {
         let Some(task) = self.tasks.get_mut(&d.itt.0) else { return };
+        if let Some(again) = &mut self.again {
+            if whole && !task.hole && d.buffer_offset == task.taken {
+                task.taken += u32::try_from(d.data.len()).unwrap_or(u32::MAX);
+            } else {
+                task.hole = true;
+            }
+            if d.final_ {
+                again.answered(d.ttt);
+                if std::mem::take(&mut task.hole) {
+                    task.solicited_to = task.taken;
+                }
+            }
+        }
         if d.ttt == Ttt::NONE {
             task.announced &= !d.final_;
         } else if d.final_ {
@@ -345,8 +378,20 @@ impl Downstream {
         let numbers = pdu.target_numbers();
         self.rule(142, numbers.is_some(), "an initiator's PDU was sent to the initiator")?;
         let Some((stat_sn, exp_cmd_sn, max_cmd_sn)) = numbers else { return Ok(()) };
+        if let Some(same) = self.again.as_mut().and_then(|again| again.repeats(pdu)) {
+            self.rule(171, same, "not what was asked for again, as it was")?;
+            self.rule(
+                112,
+                !matches!(pdu, Pdu::R2t(_)) || stat_sn == self.stat_sn,
+                "an old StatSN in an R2T",
+            )?;
+            return self.command_numbers(exp_cmd_sn, max_cmd_sn);
+        }
         self.stat_sn(pdu, stat_sn)?;
         self.command_numbers(exp_cmd_sn, max_cmd_sn)?;
+        if let Some(again) = &mut self.again {
+            again.sent(pdu);
+        }
         let fits = pdu.data().len() <= self.segment.max(self.next_segment.unwrap_or(0));
         match pdu {
             Pdu::TextResponse(_) => self.rule(62, fits, "text longer than the initiator takes")?,
@@ -533,17 +578,22 @@ impl Downstream {
             tmf::TARGET_WARM_RESET | tmf::TARGET_COLD_RESET => true,
             _ => false,
         };
+        let mut ended = Vec::new();
         let open = self.tasks.iter_mut().filter(|(itt, t)| t.life == Life::Open && covers(**itt, t));
-        open.for_each(|(_, task)| {
+        open.for_each(|(itt, task)| {
             let delivered = if f.awaits { self.certain } else { f.delivered };
             let before = task.cmd_sn.is_before(f.cmd_sn) && task.cmd_sn.is_before(delivered);
             if f.is_single() || before && !task.immediate {
                 task.life = Life::Ended;
+                ended.push(Itt(*itt));
             } else {
                 // It came out of turn, or immediately: it may have been taken or not.
                 task.doubtful = true;
             }
         });
+        if let Some(again) = &mut self.again {
+            ended.into_iter().for_each(|itt| again.ended(itt));
+        }
     }
 
     fn nop_in(&mut self, n: &NopIn) -> Verdict {
@@ -629,6 +679,9 @@ impl Downstream {
         self.rule(182, defined, "a reason that is not to be used")?;
         self.rule(181, r.data.len() >= 48, "a Reject without the header it is about")?;
         let Some((code, itt, cmd_sn)) = rejected(&r.data.contiguous()) else { return Ok(()) };
+        if code == opcode::SNACK_REQUEST {
+            return self.snack_refused(itt, r.reason);
+        }
         cmd_sn.map_or(Ok(()), |cmd_sn| self.refuse(cmd_sn))?;
         if code == opcode::SCSI_COMMAND {
             if let Some(task) = self.tasks.get_mut(&itt.0).filter(|t| t.life == Life::Open) {
@@ -643,6 +696,30 @@ impl Downstream {
             self.others.remove(at);
         }
         Ok(())
+    }
+}
+
+impl Downstream {
+    /// At level 0 all are; above it what Braid has no more, and what was never sent or is acknowledged.
+    fn snack_refused(&mut self, itt: Itt, reason: u8) -> Verdict {
+        // A function that ends the task may not be answered yet.
+        let ending = self.others.iter().any(|o| matches!(o.kind, Kind::Function(_)));
+        let life = self.tasks.get(&itt.0).map(|t| t.life);
+        let gone = ending || !matches!(life, Some(Life::Open | Life::Answered));
+        let Some(again) = &mut self.again else {
+            return self.rule(
+                170,
+                reason == reject::NOT_SUPPORTED,
+                "a SNACK at level 0 is refused otherwise",
+            );
+        };
+        let right = match (again.refused(), reason) {
+            (Some(Refusal::Forgotten), reject::SNACK) => true,
+            (Some(Refusal::Due), reject::PROTOCOL_ERROR | reject::SNACK) => true,
+            (Some(_), reject::PROTOCOL_ERROR) => gone,
+            _ => false,
+        };
+        self.rule(172, right, "what was sent and is not acknowledged is refused")
     }
 }
 

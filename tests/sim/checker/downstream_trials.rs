@@ -214,6 +214,7 @@ const REQUESTS: &[(u16, Change)] = &[
     (150, spoil!("query stays", TaskManagementResponse, r => r.response = tmf::COMPLETE)),
     (152, After("was reset", |t| t.tells("still", 0, data_in(10, 0, 0..512, true, false)))),
     (152, After("was reset", |t| t.tells("still", 0, good(10, 0)))),
+    (170, spoil!("refused", Reject, r => r.reason = 4)),
     (181, spoil!("refused", Reject, r => r.data = bytes(47))),
     (181, After("bad refused", |t| t.tells("still", 0, good(20, 0)))),
     (182, spoil!("refused", Reject, r => r.reason = 0x0b)),

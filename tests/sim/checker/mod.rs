@@ -7,6 +7,7 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "the rest of a match is what the rule does not speak of")]
 
+mod again;
 mod downstream;
 mod downstream_trials;
 mod trials;
@@ -113,5 +114,5 @@ fn rejected(header: &[u8]) -> Option<(u8, Itt, Option<CmdSn>)> {
 
 /// Hand-made conversations: sound ones pass, and each rule that they meet can be broken.
 pub(crate) fn trials() -> Vec<(&'static str, fn())> {
-    [upstream_trials::trials(), downstream_trials::trials()].concat()
+    [upstream_trials::trials(), downstream_trials::trials(), again::trials()].concat()
 }

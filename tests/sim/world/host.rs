@@ -8,7 +8,7 @@ use crate::initiator::{BLOCK, FIRST_BURST, MAX_BURST, SEGMENT};
 use crate::net::{Dir, End, Packet, Role, Wire};
 use crate::target::{NAMES, Report};
 use braid::iscsi::text::KeyList;
-use braid::iscsi::{Cid, CmdSn, Isid, Pdu, StatSn, Tsih};
+use braid::iscsi::{Cid, CmdSn, Isid, Pdu, StatSn, Tsih, reject};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::session::mutant::Mutant;
 use braid::session::{
@@ -148,6 +148,13 @@ impl World {
                 } else if self.host.leading.is_none() {
                     self.serve_waiting();
                 }
+            }
+            Packet::Pdu(pdu) if self.host.front == Some(wire) && self.initiator.spoils(&pdu) => {
+                if let Some(checker) = &mut self.host.downstream {
+                    checker.spoilt(&pdu);
+                }
+                let (header, _) = pdu.encode();
+                self.feed(Event::DownstreamRejectable { header, reason: reject::DATA_DIGEST });
             }
             Packet::Pdu(pdu) if self.host.front == Some(wire) => {
                 if let Some(checker) = &mut self.host.downstream {
@@ -326,6 +333,7 @@ impl World {
                 immediate_data: self.scenario.immediate_data,
                 first_burst_length: FIRST_BURST,
                 max_burst_length: MAX_BURST,
+                error_recovery_level: u8::from(self.scenario.recovers),
                 ..SessionParams::default()
             },
             connection: ConnectionParams {
@@ -686,6 +694,12 @@ impl World {
             }
             Notice::TransitionRefused { .. } => "notice: transition refused",
             Notice::Quirk { quirk, .. } => quirk.row().name,
+            // What came spoilt, and what was asked for in vain.
+            Notice::DownstreamProtocol(what)
+                if self.scenario.recovers && what.starts_with("rejected a PDU") =>
+            {
+                "notice: a PDU rejected"
+            }
             Notice::DownstreamProtocol(what) => panic!("P3: a rule kept was called broken: {what}"),
             Notice::AllPathsDown => "notice: all paths down",
             Notice::GaveUp(Exhausted::Busy) => {
@@ -738,10 +752,14 @@ impl World {
             }
             Packet::Pdu(pdu) => {
                 let open = self.initiator.open_commands();
-                self.initiator.receive(pdu, self.now);
+                self.initiator.hear(pdu, self.now);
                 self.note_stall(self.initiator.open_commands() < open);
                 self.judge_claims();
                 self.send_downstream();
+                if self.initiator.wonders() {
+                    let while_ = self.random.between(Duration::ZERO, Duration::from_millis(20));
+                    self.after(while_, Happening::InitiatorWonders { wire });
+                }
                 if self.initiator.logged_out {
                     self.initiator_loses(wire);
                 }

@@ -75,6 +75,10 @@ enum Happening {
     },
     InitiatorTurn,
     InitiatorLogin,
+    /// The initiator asks for what it may have lost.
+    InitiatorWonders {
+        wire: u32,
+    },
     /// A predecessor that does not end is killed.
     KillSession {
         incarnation: u32,
@@ -183,6 +187,7 @@ impl World {
         scenario.draw_twins(seed);
         scenario.draw_orders(seed);
         let cut = scenario.cut(seed);
+        scenario.draw_recovery(seed, cut);
         if trace {
             println!("{scenario:#?}");
         }
@@ -300,6 +305,12 @@ impl World {
             Happening::LeadingStalls { wire } => self.leading_stalls(wire),
             Happening::InitiatorTurn => self.initiator_turn(),
             Happening::InitiatorLogin => self.initiator_login(),
+            Happening::InitiatorWonders { wire } => {
+                if self.front == Some(wire) {
+                    self.initiator.ask_for_all();
+                    self.send_downstream();
+                }
+            }
             Happening::KillSession { incarnation } => self.kill_session(incarnation),
             Happening::BraidStarts => {
                 self.host.running = true;
