@@ -2,10 +2,10 @@
 //!
 //! Each request says `Authorization: Bearer TOKEN`. A token of the level `read` is good for GET, one of the level `control` for
 //! everything; without a token that is known the answer is 401, with one that is not good enough 403. Who guesses waits: a refusal takes
-//! [`PENALTY`]. There is no TLS: tokens and answers go in clear.
+//! `PENALTY`. There is no TLS: tokens and answers go in clear.
 //!
 //! # Bounds
-//! [`MOST_CONNECTIONS`] at a time, each for one request, which has [`PATIENCE`] to come and be answered.
+//! `MOST_CONNECTIONS` at a time, each for one request, which has `PATIENCE` to come and be answered.
 
 use super::control;
 use super::view;
