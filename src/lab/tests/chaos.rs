@@ -156,4 +156,5 @@ fn options_that_make_no_target_are_refused() {
     assert!(refused(&|options| options.limits.first_burst_length = options.limits.max_burst_length + 1));
     assert!(refused(&|options| options.max_recv_data_segment = 1 << 24));
     assert!(refused(&|options| options.limits.error_recovery_level = 1));
+    assert!(!refused(&|options| options.limits.error_recovery_level = 2));
 }

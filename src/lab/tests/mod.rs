@@ -3,6 +3,7 @@
 mod chaos;
 mod cutting;
 mod protocol;
+mod recovery;
 mod transfer;
 mod units;
 mod working;

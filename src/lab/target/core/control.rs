@@ -73,7 +73,7 @@ impl Target {
         let Some(full) = self.full_mut(conn) else { return };
         let tsih = full.tsih;
         if full.ping.is_some() {
-            self.drop_connection(conn, Output::Reset);
+            self.drop_connection(conn, Output::Reset, now);
             return;
         }
         let Some(ttt) = self.sessions.get_mut(&tsih).map(super::session::Session::new_ttt) else { return };
@@ -176,8 +176,12 @@ impl Target {
         }
     }
 
-    /// Logout: 0 the session, 1 a connection, 2 a connection for recovery, which level 0 does not know (R210).
+    /// Logout: 0 the session, 1 a connection, 2 a connection for recovery (R210).
     fn logout(&mut self, at: At, request: &LogoutRequest, now: Instant) {
+        if request.reason == 2 {
+            self.remove_for_recovery(at, request, now);
+            return;
+        }
         let named = self.sessions.get(&at.tsih).and_then(|session| session.conns.get(&request.cid)).copied();
         let (response, closes) = match (request.reason, named) {
             (0, _) => (0, None),
@@ -195,7 +199,7 @@ impl Target {
         self.send(at.conn, Pdu::LogoutResponse(done));
         match closes {
             _ if request.reason == 0 => self.end_session(at.tsih, &Output::Close),
-            Some(conn) if conn == at.conn => self.drop_connection(conn, Output::Close),
+            Some(conn) if conn == at.conn => self.drop_connection(conn, Output::Close, now),
             Some(conn) => self.kick(conn, now),
             None => {}
         }

@@ -3,8 +3,8 @@
 use super::session::{Stage, Task, Transfer};
 use super::unit::fault::{DATA_CRC, Fault, WRONG_DATA_AMOUNT};
 use super::unit::{Reply, TaskRef};
-use super::{At, Connection, Output, Phase, Target};
-use crate::iscsi::{DataIn, DataOut, Itt, Payload, Pdu, R2t, ScsiResponse, Tsih, Ttt, reject};
+use super::{At, ConnId, Connection, Full, Output, Phase, Target};
+use crate::iscsi::{DataIn, DataOut, Itt, Payload, Pdu, R2t, ScsiResponse, StatSn, Tsih, Ttt, reject};
 use crate::scsi::sense::status;
 use std::time::Instant;
 
@@ -99,9 +99,37 @@ impl Target {
     }
 
     /// Sends what a finished task has to say.
-    pub(super) fn respond(&mut self, tsih: Tsih, task: &Task, reply: Reply) {
+    pub(super) fn respond(&mut self, tsih: Tsih, task: Task, reply: Reply) {
+        let said = Said { task, reply, stat_sn: None, cut: None };
+        self.say(tsih, said, 0);
+    }
+
+    /// Says it, but for the read data before `exp_data_sn`, which have arrived; keeps it where it may have to be said again.
+    pub(super) fn say(&mut self, tsih: Tsih, mut said: Said, exp_data_sn: u32) {
         let Some(session) = self.sessions.get(&tsih) else { return };
-        let burst = session.params.max_burst_length;
+        let (burst, keeps) = (session.params.max_burst_length, session.keeps_tasks());
+        let conn = said.task.conn;
+        let segment = self.full(conn).map(|full| full.params.max_send_data_segment);
+        if let Some(segment) = segment {
+            let (from, data_sn) = said.arrived(exp_data_sn, burst);
+            said.cut.get_or_insert(segment);
+            self.send_said(&said, (from, data_sn), burst);
+            said.stat_sn = self.full(conn).map(|full| full.stat_sn.minus(1));
+        }
+        if let Some(session) = self.sessions.get_mut(&tsih).filter(|_| keeps) {
+            session.keep_said(said);
+        }
+    }
+
+    fn full(&self, conn: ConnId) -> Option<&Full> {
+        match self.conns.get(&conn) {
+            Some(Connection { phase: Phase::Full(full), .. }) => Some(full),
+            _ => None,
+        }
+    }
+
+    fn send_said(&mut self, said: &Said, from: (usize, u32), burst: u32) {
+        let (task, reply) = (&said.task, &said.reply);
         let expected = task.command.expected_length;
         let moved = if reply.status == status::CHECK_CONDITION && reply.data.is_empty() {
             u64::from(task.wanted)
@@ -109,10 +137,9 @@ impl Target {
             task.full.max(reply.data.len() as u64)
         };
         let residual = Residual::of(expected, moved);
-        let room = if task.command.read { expected as usize } else { 0 };
-        let data = reply.data.slice(0, room);
-        let collapse = self.options.phase_collapse && reply.status == status::GOOD && !data.is_empty();
-        let sent = self.data_in(task, &data, burst, collapse.then_some(residual));
+        let data = said.data();
+        let collapse = self.options.phase_collapse && reply.status == status::GOOD && from.0 < data.len();
+        let sent = self.data_in(task, &data, from, burst, collapse.then_some(residual));
         if collapse {
             return;
         }
@@ -129,15 +156,23 @@ impl Target {
         self.send(task.conn, Pdu::ScsiResponse(response));
     }
 
-    /// Sends read data, with the status in the last PDU if a residual is given; returns the number of PDUs.
-    fn data_in(&mut self, task: &Task, data: &Payload, burst: u32, status: Option<Residual>) -> u32 {
+    /// Sends read data from an offset and DataSN on, with the status in the last PDU if a residual is given; returns the number
+    /// of PDUs.
+    fn data_in(
+        &mut self,
+        task: &Task,
+        data: &Payload,
+        (mut offset, mut data_sn): (usize, u32),
+        burst: u32,
+        status: Option<Residual>,
+    ) -> u32 {
         let Some(numbers) = self.numbers(task.conn) else { return 0 };
         let Some(Connection { phase: Phase::Full(full), .. }) = self.conns.get_mut(&task.conn) else {
             return 0;
         };
         let segment = full.params.max_send_data_segment as usize;
         let total = data.len();
-        let (mut offset, mut left, mut data_sn) = (0, burst as usize, 0);
+        let mut left = burst as usize - offset % burst as usize;
         while offset < total {
             let length = segment.min(left).min(total - offset);
             left -= length;
@@ -169,6 +204,38 @@ impl Target {
             full.stat_sn = full.stat_sn.next();
         }
         data_sn
+    }
+}
+
+/// What a task has to say, or has said.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub(super) task: Task,
+    reply: Reply,
+    /// The number it was said with, if it was.
+    pub(super) stat_sn: Option<StatSn>,
+    /// Bytes of the segments that its data were first cut into.
+    cut: Option<u32>,
+}
+
+impl Said {
+    /// The read data that the initiator has room for.
+    fn data(&self) -> Payload {
+        let command = &self.task.command;
+        self.reply.data.slice(0, if command.read { command.expected_length as usize } else { 0 })
+    }
+
+    /// How far data have come of which the PDUs before a number have arrived, and that number; a number that was not sent says
+    /// nothing (R191).
+    fn arrived(&self, exp_data_sn: u32, burst: u32) -> (usize, u32) {
+        let (total, burst) = (self.data().len(), burst as usize);
+        let segment = self.cut.map_or(burst, |segment| segment as usize);
+        let (mut offset, mut data_sn) = (0, 0);
+        while data_sn < exp_data_sn && offset < total {
+            offset += segment.min(burst - offset % burst).min(total - offset);
+            data_sn += 1;
+        }
+        if data_sn < exp_data_sn { (0, 0) } else { (offset, data_sn) }
     }
 }
 

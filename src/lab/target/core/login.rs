@@ -29,7 +29,7 @@ impl Target {
             login.handle_other(&pdu)
         };
         if let TargetStep::Decide(intent) = &step {
-            let verdict = self.decide(conn, intent);
+            let verdict = self.decide(conn, intent, now);
             let Some(Connection { phase: Phase::Login(login, place), .. }) = self.conns.get_mut(&conn) else {
                 return;
             };
@@ -44,9 +44,9 @@ impl Target {
         self.login_step(conn, step, now);
     }
 
-    pub(super) fn login_overdue(&mut self, conn: ConnId) {
+    pub(super) fn login_overdue(&mut self, conn: ConnId, now: Instant) {
         if let Some(Connection { phase: Phase::Login(..), .. }) = self.conns.get(&conn) {
-            self.drop_connection(conn, Output::Reset);
+            self.drop_connection(conn, Output::Reset, now);
         }
     }
 
@@ -59,15 +59,15 @@ impl Target {
                     self.send_login(conn, pdus);
                     self.outputs.push_back((conn, Output::FullFeature(params)));
                 } else {
-                    self.drop_connection(conn, Output::Reset);
+                    self.drop_connection(conn, Output::Reset, now);
                 }
             }
             TargetStep::Close(pdus) => {
                 self.send_login(conn, pdus);
-                self.drop_connection(conn, Output::Close);
+                self.drop_connection(conn, Output::Close, now);
             }
             // Never asked twice; if it were, the login could not go on.
-            TargetStep::Decide(_) => self.drop_connection(conn, Output::Reset),
+            TargetStep::Decide(_) => self.drop_connection(conn, Output::Reset, now),
         }
     }
 
@@ -89,7 +89,7 @@ impl Target {
         }
     }
 
-    fn decide(&mut self, conn: ConnId, intent: &Intent) -> Result<(Place, Offer), Refusal> {
+    fn decide(&mut self, conn: ConnId, intent: &Intent, now: Instant) -> Result<(Place, Offer), Refusal> {
         let unnamed = intent.discovery && intent.target_name.is_empty();
         if !unnamed && intent.target_name != self.options.name {
             return Err(TARGET_NOT_FOUND);
@@ -97,7 +97,7 @@ impl Target {
         if intent.tsih == Tsih(0) {
             self.decide_leading(conn, intent)
         } else {
-            self.decide_joining(conn, intent)
+            self.decide_joining(conn, intent, now)
         }
     }
 
@@ -114,7 +114,12 @@ impl Target {
         Ok((place, self.offer(conn, limits, tsih, false)))
     }
 
-    fn decide_joining(&mut self, conn: ConnId, intent: &Intent) -> Result<(Place, Offer), Refusal> {
+    fn decide_joining(
+        &mut self,
+        conn: ConnId,
+        intent: &Intent,
+        now: Instant,
+    ) -> Result<(Place, Offer), Refusal> {
         let tpgt = self.tpgt(conn);
         let session = self.sessions.get_mut(&intent.tsih).filter(|session| {
             session.name == name_of(intent) && session.tpgt == tpgt && session.discovery.is_none()
@@ -127,8 +132,8 @@ impl Target {
         let params = session.params.clone();
         session.conns.insert(intent.cid, conn);
         if let Some(former) = former {
-            // Connection reinstatement: the former connection's tasks end without notice (R193).
-            self.drop_connection(former, Output::Reset);
+            // Connection reinstatement: the former connection's tasks end without notice, or wait to be reassigned (R193).
+            self.drop_connection(former, Output::Reset, now);
         }
         let place = Place { tsih: intent.tsih, cid: intent.cid, joining: true };
         Ok((place, self.offer(conn, params, intent.tsih, true)))
@@ -157,6 +162,7 @@ impl Target {
             if !self.sessions.contains_key(&place.tsih) {
                 return false;
             }
+            self.cid_is_back(place.tsih, place.cid);
         } else {
             self.create_session(conn, place, portal, &negotiated);
         }
@@ -207,15 +213,15 @@ impl Target {
     }
 
     /// Gives up a connection from this side.
-    pub(super) fn drop_connection(&mut self, conn: ConnId, how: Output) {
+    pub(super) fn drop_connection(&mut self, conn: ConnId, how: Output, now: Instant) {
         if self.conns.contains_key(&conn) {
             self.outputs.push_back((conn, how));
-            self.forget_connection(conn);
+            self.forget_connection(conn, now);
         }
     }
 
-    /// A connection is gone: its tasks end, and with the last one its session.
-    pub(super) fn forget_connection(&mut self, conn: ConnId) {
+    /// A connection is gone: its tasks end, unless they are kept, and with the last one its session.
+    pub(super) fn forget_connection(&mut self, conn: ConnId, now: Instant) {
         let Some(connection) = self.conns.remove(&conn) else { return };
         let (tsih, cid) = match connection.phase {
             Phase::Login(_, Some(place)) if place.joining => (place.tsih, place.cid),
@@ -229,6 +235,10 @@ impl Target {
         }
         if session.conns.is_empty() {
             self.end_session(tsih, &Output::Reset);
+            return;
+        }
+        if session.keeps_tasks() {
+            self.keep_tasks(tsih, cid, conn, now);
             return;
         }
         let before = session.max_cmd_sn();

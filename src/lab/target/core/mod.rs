@@ -12,15 +12,16 @@
 //! - `session`: one session: command numbering over all its connections, and its tasks.
 //! - `login`: who may log in; reinstatement of sessions and connections.
 //! - `task`: a SCSI command from arrival to status; `data`: its data both ways.
-//! - `control`: NOP, text, logout; `tmf`: task management.
+//! - `control`: NOP, text, logout; `tmf`: task management; `recovery`: tasks that outlive their connection.
 //!
-//! Connections die as at error recovery level 0: their tasks end with them, the session lives while it has a connection.
+//! Tasks end with their connection, unless error recovery level 2 was agreed; the session lives while it has a connection.
 
 mod control;
 mod data;
 mod login;
 pub mod medium;
 mod options;
+mod recovery;
 mod session;
 mod task;
 mod tmf;
@@ -115,6 +116,8 @@ enum Timer {
     Ping(ConnId),
     /// A login that is not over by now never will be (R47).
     Login(ConnId),
+    /// What was kept of a lost connection has not been asked for.
+    Retained(Tsih, ConnId),
 }
 
 /// The numbers every PDU to the initiator carries.
@@ -172,7 +175,7 @@ impl Target {
     /// A PDU arrived that the framer refused but survived, such as one with a bad data digest.
     pub fn handle_rejectable(&mut self, conn: ConnId, header: [u8; 48], reason: u8, now: Instant) {
         let Some(Connection { phase: Phase::Full(full), .. }) = self.conns.get(&conn) else {
-            self.drop_connection(conn, Output::Reset);
+            self.drop_connection(conn, Output::Reset, now);
             return;
         };
         let at = At { conn, tsih: full.tsih };
@@ -185,7 +188,7 @@ impl Target {
 
     /// A transport connection is gone.
     pub fn closed(&mut self, conn: ConnId, now: Instant) {
-        self.forget_connection(conn);
+        self.forget_connection(conn, now);
         self.run(now);
     }
 
@@ -204,7 +207,8 @@ impl Target {
             match entry.remove() {
                 Timer::Device(task, serial) => self.device_done(task, serial),
                 Timer::Ping(conn) => self.ping(conn, now),
-                Timer::Login(conn) => self.login_overdue(conn),
+                Timer::Login(conn) => self.login_overdue(conn, now),
+                Timer::Retained(tsih, conn) => self.retained(tsih, conn),
             }
         }
         self.run(now);
@@ -233,7 +237,7 @@ impl Target {
 
     /// Drops a connection from the target's side.
     pub fn kick(&mut self, conn: ConnId, now: Instant) {
-        self.drop_connection(conn, Output::Reset);
+        self.drop_connection(conn, Output::Reset, now);
         self.run(now);
     }
 
@@ -249,7 +253,15 @@ impl Target {
         }
     }
 
+    fn keeps_tasks(&self, tsih: Tsih) -> bool {
+        self.sessions.get(&tsih).is_some_and(Session::keeps_tasks)
+    }
+
     fn full_feature(&mut self, at: At, pdu: Pdu, now: Instant) {
+        let acknowledged = exp_stat_sn(&pdu).filter(|_| self.keeps_tasks(at.tsih));
+        if let (Some(exp_stat_sn), Some(session)) = (acknowledged, self.sessions.get_mut(&at.tsih)) {
+            session.acknowledged(at.conn, exp_stat_sn);
+        }
         match pdu {
             Pdu::ScsiCommand(command) => self.scsi_command(at, command, now),
             Pdu::DataOut(data) => self.data_out(at, data, now),
@@ -263,7 +275,8 @@ impl Target {
             Pdu::LogoutRequest(ref logout) => {
                 self.in_order(at, logout.cmd_sn, logout.immediate, Arrival::Control(pdu), now);
             }
-            // SNACK needs error recovery level 1.
+            // Data that have arrived: nothing is kept for them.
+            Pdu::SnackRequest(snack) if snack.kind == DATA_ACK && self.keeps_tasks(at.tsih) => {}
             Pdu::SnackRequest(snack) => {
                 self.reject_pdu(at.conn, reject::SNACK, 0x10, true, snack.itt, snack.lun);
             }
@@ -278,7 +291,7 @@ impl Target {
             | Pdu::LogoutResponse(_)
             | Pdu::R2t(_)
             | Pdu::AsyncMessage(_)
-            | Pdu::Reject(_) => self.drop_connection(at.conn, Output::Reset),
+            | Pdu::Reject(_) => self.drop_connection(at.conn, Output::Reset, now),
         }
     }
 
@@ -346,6 +359,33 @@ impl Target {
             .zip(fields.into_iter().chain([0; 6]).chain(lun.0.to_be_bytes()).chain(itt.0.to_be_bytes()));
         bytes.for_each(|(to, from)| *to = from);
         self.reject(conn, reason, &header);
+    }
+}
+
+/// Kind of a SNACK.
+const DATA_ACK: u8 = 2;
+
+/// What a request acknowledges.
+fn exp_stat_sn(pdu: &Pdu) -> Option<StatSn> {
+    match pdu {
+        Pdu::ScsiCommand(p) => Some(p.exp_stat_sn),
+        Pdu::DataOut(p) => Some(p.exp_stat_sn),
+        Pdu::NopOut(p) => Some(p.exp_stat_sn),
+        Pdu::TaskManagementRequest(p) => Some(p.exp_stat_sn),
+        Pdu::TextRequest(p) => Some(p.exp_stat_sn),
+        Pdu::LogoutRequest(p) => Some(p.exp_stat_sn),
+        Pdu::SnackRequest(p) => Some(p.exp_stat_sn),
+        Pdu::LoginRequest(_)
+        | Pdu::NopIn(_)
+        | Pdu::ScsiResponse(_)
+        | Pdu::TaskManagementResponse(_)
+        | Pdu::LoginResponse(_)
+        | Pdu::TextResponse(_)
+        | Pdu::DataIn(_)
+        | Pdu::LogoutResponse(_)
+        | Pdu::R2t(_)
+        | Pdu::AsyncMessage(_)
+        | Pdu::Reject(_) => None,
     }
 }
 

@@ -36,7 +36,8 @@ pub struct Options {
     pub portals: Vec<PortalAddress>,
     /// Disks, by unit number.
     pub disks: Vec<Disk>,
-    /// Limits of each session key; `max_connections` above 1 allows several connections per session.
+    /// Limits of each session key; `max_connections` above 1 allows several connections per session, and
+    /// `error_recovery_level` 2 keeps the tasks of a lost connection for `default_time2wait` and `default_time2retain`.
     pub limits: SessionParams,
     /// MaxRecvDataSegmentLength declared, in bytes.
     pub max_recv_data_segment: u32,
@@ -131,7 +132,7 @@ impl Options {
         if self.limits.max_outstanding_r2t == 0 || self.limits.max_connections == 0 {
             return Err(OptionsError::Range("number of R2Ts or connections"));
         }
-        if self.limits.error_recovery_level != 0 {
+        if !matches!(self.limits.error_recovery_level, 0 | 2) {
             return Err(OptionsError::Range("error recovery level"));
         }
         Ok(())

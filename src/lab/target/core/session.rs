@@ -1,5 +1,7 @@
 //! One session: command numbering over all its connections, and its tasks.
 
+use super::data::Said;
+use super::recovery::Lost;
 use super::unit::fault::Fault;
 use super::unit::{NexusName, Op};
 use super::{ConnId, SessionInfo};
@@ -55,6 +57,9 @@ pub(super) struct Session {
     pub(super) waiting: Vec<(ConnId, TaskManagementRequest)>,
     next_ttt: u32,
     commands: BTreeMap<Cid, u64>,
+    /// At error recovery level 2: connections that are gone and have tasks, and answers that may not have arrived.
+    pub(super) lost: Vec<Lost>,
+    pub(super) said: Vec<Said>,
 }
 
 impl Session {
@@ -73,6 +78,8 @@ impl Session {
             waiting: Vec::new(),
             next_ttt: 0,
             commands: BTreeMap::new(),
+            lost: Vec::new(),
+            said: Vec::new(),
         }
     }
 

@@ -119,7 +119,7 @@ impl Target {
     /// Ends a task with its status.
     fn finish(&mut self, task: TaskRef, reply: Reply) {
         if let Some(entry) = self.take_task(task) {
-            self.respond(task.tsih, &entry, reply);
+            self.respond(task.tsih, entry, reply);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Task management (R145 to R169), as error recovery level 0 has it: no reassignment, no fast abort.
+//! Task management (R145 to R169), without fast abort; reassignment is in `recovery`.
 
 use super::session::{Session, Stage, Task};
 use super::unit::TaskRef;
@@ -17,6 +17,8 @@ impl Target {
         if session.discovery.is_some() || session.waiting.len() >= MAX_WAITING {
             let (itt, lun) = (request.itt, request.lun);
             self.reject_pdu(at.conn, reject::IMMEDIATE_REJECTED, 0x02, request.immediate, itt, lun);
+        } else if request.function == tmf::TASK_REASSIGN {
+            self.reassign(at, &request, now);
         } else if request.function == tmf::ABORT_TASK {
             let response = self.abort_task(at.tsih, &request);
             self.deliver_held(at.tsih, now);
@@ -35,7 +37,7 @@ impl Target {
         }
     }
 
-    fn conclude(&mut self, conn: ConnId, request: &TaskManagementRequest, response: u8) {
+    pub(super) fn conclude(&mut self, conn: ConnId, request: &TaskManagementRequest, response: u8) {
         let answer =
             TaskManagementResponse { response, itt: request.itt, ..TaskManagementResponse::default() };
         self.send(conn, Pdu::TaskManagementResponse(answer));
@@ -87,7 +89,6 @@ impl Target {
             (tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET | tmf::LOGICAL_UNIT_RESET, None) => {
                 tmf::LUN_DOES_NOT_EXIST
             }
-            (tmf::TASK_REASSIGN, _) => tmf::REASSIGN_UNSUPPORTED,
             (tmf::CLEAR_ACA | tmf::TARGET_COLD_RESET, _) => tmf::NOT_SUPPORTED,
             (tmf::QUERY_TASK..=tmf::QUERY_ASYNC_EVENT, _) => tmf::NOT_SUPPORTED,
             _ => tmf::REJECTED,

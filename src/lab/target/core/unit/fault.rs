@@ -40,6 +40,7 @@ const fn attention(asc: u8, ascq: u8) -> Sense {
 pub(crate) const POWER_ON: Sense = attention(0x29, 0x00);
 pub(crate) const UNIT_RESET: Sense = attention(0x29, 0x03);
 pub(crate) const COMMANDS_CLEARED: Sense = attention(0x2f, 0x00);
+pub(crate) const LOST_COMMANDS_CLEARED: Sense = attention(0x47, 0x7f);
 pub(crate) const RESERVATIONS_PREEMPTED: Sense = attention(0x2a, 0x03);
 pub(crate) const RESERVATIONS_RELEASED: Sense = attention(0x2a, 0x04);
 pub(crate) const REGISTRATIONS_PREEMPTED: Sense = attention(0x2a, 0x05);
