@@ -92,6 +92,8 @@ pub struct Guarantees {
     pub why: String,
     /// How ORDERED commands and flushes are kept in order.
     pub order: String,
+    /// What becomes of a session that loses a connection.
+    pub loss: String,
     /// How it is made sure that nothing of a lost path is carried out late.
     pub fence: String,
 }
@@ -205,11 +207,17 @@ fn guarantees(basis: &Basis, paths: usize) -> Guarantees {
             "the target keeps ORDERED commands and flushes in order within home's session, Braid across sessions"
         }
     };
+    let loss = if basis.keeps_tasks {
+        "home's session goes on without a connection that is cut, and its commands go on over another (ErrorRecoveryLevel 2)"
+    } else {
+        "a session that loses a connection is opened anew, and what was under way in it runs again"
+    };
     let time = humantime::format_duration(basis.fence_time);
     Guarantees {
         fanout: word(basis.fanout).to_owned(),
         why: basis.why.to_owned(),
         order: order.to_owned(),
+        loss: loss.to_owned(),
         fence: format!(
             "writes that were under way on a lost path hold back newer ones to the same blocks until a fence ({}), and for {time} at most",
             basis.fence_word()

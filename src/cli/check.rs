@@ -64,10 +64,11 @@ fn describe_listener(listen: &Listen) -> String {
 /// A target's settings in one line.
 #[must_use]
 pub fn describe_target(target: &Target) -> String {
-    let [mode, policy, barriers, fence, exhausted] = target.words();
+    let [mode, policy, barriers, recovery, fence, exhausted] = target.words();
     let time = |time: Duration| humantime::format_duration(time).to_string();
     format!(
-        "target {}: mode {mode}, policy {policy}, barriers {barriers}, fence {fence} (fence time {}), ping every {} for {}, \
+        "target {}: mode {mode}, policy {policy}, barriers {barriers}, upstream recovery {recovery}, fence {fence} (fence time {}), \
+         ping every {} for {}, \
          all paths down: wait {}, then {exhausted}, window {}, memory {} MiB",
         target.name,
         time(target.fence_time),
@@ -150,7 +151,7 @@ mod tests {
         let shown = describe(&Config::from_toml(text, "t").unwrap());
         for part in [
             "listen 0.0.0.0:3260",
-            "target iqn.a: mode auto, policy service-time, barriers strict, fence auto (fence time 30s)",
+            "target iqn.a: mode auto, policy service-time, barriers strict, upstream recovery reinstate, fence auto (fence time 30s)",
             "initiators any, no chap",
             "path 10.0.0.1:3260, weight 1",
             "path spare: 10.0.0.2:3260 through eth1",

@@ -85,6 +85,7 @@ fn session_lines(facts: &SessionFacts) -> Vec<String> {
     if let Some(guarantees) = &facts.guarantees {
         lines.push(format!("    {} ({})", fanout(&guarantees.fanout), guarantees.why));
         lines.push(format!("    order: {}", guarantees.order));
+        lines.push(format!("    loss: {}", guarantees.loss));
         lines.push(format!("    ghosts: {}", guarantees.fence));
     }
     let Some(standing) = &session.standing else {

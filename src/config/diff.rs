@@ -220,6 +220,7 @@ fn of_target(target: &Target) -> Vec<Setting> {
         mode: _,
         policy: _,
         barriers: _,
+        upstream_recovery: _,
         fence: _,
         fence_time,
         queue_time,
@@ -239,7 +240,7 @@ fn of_target(target: &Target) -> Vec<Setting> {
         max_burst,
         first_burst,
     } = target;
-    let [mode, policy, barriers, fence, exhausted] = target.words();
+    let [mode, policy, barriers, recovery, fence, exhausted] = target.words();
     let discovers = Discover { rules: Vec::new(), credentials: None };
     let Discover { rules, credentials } = discover.as_ref().unwrap_or(&discovers);
     let rules: Vec<_> = rules.iter().map(rule).collect();
@@ -255,6 +256,7 @@ fn of_target(target: &Target) -> Vec<Setting> {
         setting("mode", later, mode),
         setting("policy", now, policy),
         setting("barriers", later, barriers),
+        setting("upstream_recovery", later, recovery),
         setting("fence", later, fence),
         setting("fence_time", later, time(*fence_time)),
         setting("all_paths_down.queue", now, time(*queue_time)),
@@ -402,6 +404,7 @@ mod tests {
         ("target", "mode = \"mcs\"", "mode", Some(false)),
         ("target", "policy = \"failover\"", "policy", Some(true)),
         ("target", "barriers = \"native\"", "barriers", Some(false)),
+        ("target", "upstream_recovery = \"reassign\"", "upstream_recovery", Some(false)),
         ("target", "fence = \"time\"", "fence", Some(false)),
         ("target", "fence_time = \"9s\"", "fence_time", Some(false)),
         ("target", "all_paths_down.queue = \"9s\"", "all_paths_down.queue", Some(true)),

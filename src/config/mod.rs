@@ -227,6 +227,8 @@ pub struct Target {
     pub policy: Policy,
     /// Who keeps ORDERED commands and flushes in order.
     pub barriers: Barriers,
+    /// How a session of several connections goes on that loses one.
+    pub upstream_recovery: Recovery,
     /// How ghosts of a lost nexus are fenced.
     pub fence: FenceMethod,
     /// See [`crate::session::SessionPlan::fence_time`].
@@ -332,6 +334,17 @@ pub enum Mode {
     Sessions,
 }
 
+/// How a session of several connections goes on that loses one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Recovery {
+    /// It is opened anew, and what was under way in it runs again.
+    #[default]
+    Reinstate,
+    /// ErrorRecoveryLevel 2 is proposed, on the operator's word that the target masters it. Where the target agrees, the session
+    /// goes on, and what was under way over the lost connection goes on over another.
+    Reassign,
+}
+
 /// What to offer for a digest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Digest {
@@ -350,13 +363,14 @@ impl Target {
         self.paths.iter().filter(|path| path.target == self.name).map(|path| path.portal)
     }
 
-    /// The words for mode, policy, barriers, fence and what follows an outage, as the configuration writes them.
+    /// The words for mode, policy, barriers, recovery, fence and what follows an outage, as the configuration writes them.
     #[must_use]
-    pub fn words(&self) -> [&'static str; 5] {
+    pub fn words(&self) -> [&'static str; 6] {
         [
             value::name_of(value::MODES, &self.mode),
             value::name_of(value::POLICIES, &self.policy),
             value::name_of(value::BARRIERS, &self.barriers),
+            value::name_of(value::RECOVERIES, &self.upstream_recovery),
             value::name_of(value::FENCES, &self.fence),
             value::name_of(value::EXHAUSTED, &self.exhausted),
         ]

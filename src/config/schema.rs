@@ -7,7 +7,9 @@ use super::listener;
 use super::problem::{Place, Problem};
 use super::remote;
 use super::value::{self, Read};
-use super::{Allow, Chap, Config, ControlSocket, Digest, Limits, Local, LogFormat, Mode, PathConfig, Target};
+use super::{
+    Allow, Chap, Config, ControlSocket, Digest, Limits, Local, LogFormat, Mode, PathConfig, Recovery, Target,
+};
 use crate::path::select::Policy;
 use crate::session::{Barriers, Exhausted, FenceMethod};
 use std::collections::BTreeMap;
@@ -67,6 +69,8 @@ fn number(mut targets: Vec<Target>) -> Vec<Target> {
 const MISSING_TARGET: &str = "no target is given; add a table [[target]] with name = \"iqn...\" and paths = [\"ADDRESS:PORT\", ...] \
      (on the command line: --target IQN --path ADDRESS:PORT)";
 
+const REASSIGN_NEEDS_MCS: &str = "is \"reassign\", which needs a session of several connections; say mode = \"mcs\" or \"auto\", or leave it out";
+
 fn default_admin() -> Option<SocketAddr> {
     Config::DEFAULT_ADMIN.parse().ok()
 }
@@ -109,6 +113,11 @@ fn target(item: &Placed, problems: &mut Vec<Problem>) -> Option<Target> {
     keys.reject_unknown();
     check_paths(section, &mut target, problems);
     discover::check(section.get("paths"), &target, problems);
+    if target.mode == Mode::Sessions && target.upstream_recovery == Recovery::Reassign {
+        let place = section.get("upstream_recovery").map_or(&section.place, |placed| &placed.place).clone();
+        let message = REASSIGN_NEEDS_MCS.to_owned();
+        problems.push(Problem { place, key: "target.upstream_recovery".to_owned(), message });
+    }
     if target.first_burst > target.max_burst {
         let message = format!(
             "{} bytes is more than max_burst ({}); lower it, or raise max_burst",
@@ -133,6 +142,7 @@ fn defaults(name: String, paths: Vec<PathConfig>) -> Target {
         mode: Mode::default(),
         policy: Policy::default(),
         barriers: Barriers::default(),
+        upstream_recovery: Recovery::default(),
         fence: FenceMethod::Auto,
         fence_time: S(30),
         queue_time: S(60),
@@ -158,6 +168,7 @@ fn read_behaviour(keys: &mut Keys<'_>, target: &mut Target) {
     target.mode = keys.or("mode", target.mode, value::mode);
     target.policy = keys.or("policy", target.policy, value::policy);
     target.barriers = keys.or("barriers", target.barriers, value::barriers);
+    target.upstream_recovery = keys.or("upstream_recovery", target.upstream_recovery, value::recovery);
     target.fence = keys.or("fence", target.fence, value::fence);
     target.fence_time =
         keys.or("fence_time", target.fence_time, |v| value::duration(v, Duration::ZERO, HOUR));

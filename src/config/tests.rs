@@ -75,6 +75,16 @@ fn keys_of_a_target() {
     assert_eq!(target_with("policy = \"failover\"").policy, Policy::Failover);
     assert_eq!(target_with("barriers = \"strict\"").barriers, Barriers::Strict);
     assert_eq!(target_with("barriers = \"native\"").barriers, Barriers::Native);
+    assert_eq!(
+        target_with("upstream_recovery = \"reinstate\"").upstream_recovery,
+        target_with("").upstream_recovery
+    );
+    assert_eq!(target_with("upstream_recovery = \"reassign\"").upstream_recovery, Recovery::Reassign);
+    assert!(problem_of("upstream_recovery = \"reasign\"").contains("did you mean \"reassign\""));
+    assert!(
+        problem_of("mode = \"sessions\"\nupstream_recovery = \"reassign\"")
+            .starts_with("5:21: target.upstream_recovery: is \"reassign\", which needs")
+    );
     assert_eq!(target_with("fence = \"ordered\"").fence, FenceMethod::Ordered);
     assert_eq!(target_with("fence = \"reinstate\"").fence, FenceMethod::Reinstate);
     assert_eq!(target_with("fence = \"time\"").fence, FenceMethod::Time);

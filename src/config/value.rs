@@ -4,7 +4,7 @@
 //! carry is always text, so readers of numbers take text too.
 
 use super::draft::Value;
-use super::{Config, ControlSocket, Digest, Intercept, Level, LogFormat, Mode};
+use super::{Config, ControlSocket, Digest, Intercept, Level, LogFormat, Mode, Recovery};
 use crate::path::select::Policy;
 use crate::session::{Barriers, Exhausted, FenceMethod};
 use std::net::{IpAddr, SocketAddr};
@@ -216,6 +216,10 @@ pub(super) const POLICIES: &[(&str, Policy)] = &[
 pub(super) const BARRIERS: &[(&str, Barriers)] =
     &[("strict", Barriers::Strict), ("native", Barriers::Native)];
 
+/// Words for [`Recovery`].
+pub(super) const RECOVERIES: &[(&str, Recovery)] =
+    &[("reinstate", Recovery::Reinstate), ("reassign", Recovery::Reassign)];
+
 /// Words for [`Exhausted`].
 pub(super) const EXHAUSTED: &[(&str, Exhausted)] = &[("close", Exhausted::Close), ("busy", Exhausted::Busy)];
 
@@ -248,6 +252,10 @@ pub(super) fn policy(value: &Value) -> Read<Policy> {
 
 pub(super) fn barriers(value: &Value) -> Read<Barriers> {
     word(value, BARRIERS)
+}
+
+pub(super) fn recovery(value: &Value) -> Read<Recovery> {
+    word(value, RECOVERIES)
 }
 
 pub(super) fn exhausted(value: &Value) -> Read<Exhausted> {

@@ -103,6 +103,7 @@ struct Families {
     commands: IntCounterVec,
     in_flight: IntGaugeVec,
     moved: IntCounterVec,
+    reassigned: IntCounterVec,
     suspect: IntGaugeVec,
     suspicions: IntCounterVec,
     evaded: IntCounterVec,
@@ -161,6 +162,7 @@ impl Families {
             commands: counter("braid_path_commands_total", "Commands completed, by the path that carried them last.", PATH),
             in_flight: gauge("braid_path_commands_in_flight", "Commands under way now.", PATH),
             moved: counter("braid_path_commands_moved_total", "Commands moved to other paths because this one was lost.", PATH),
+            reassigned: counter("braid_path_commands_reassigned_total", "Commands that go on over another connection of their session because this path was lost.", PATH),
             suspect: gauge("braid_path_suspect", "Sessions for which the path is suspect now: they use others.", PATH),
             suspicions: counter("braid_path_suspicions_total", "Times that a connection became suspect, by cause.", &["target", "path", "cause"]),
             evaded: counter("braid_path_commands_evaded_total", "Commands asked again over other paths because this one was suspect.", PATH),
@@ -357,6 +359,7 @@ struct PathSeries {
     written: IntCounter,
     commands: IntCounter,
     moved: IntCounter,
+    reassigned: IntCounter,
     suspect: Contribution,
     suspicions: [IntCounter; DOUBTS.len()],
     evaded: IntCounter,
@@ -370,6 +373,10 @@ struct PathSeries {
     transitions_refused: IntCounter,
     absorbed: IntCounter,
     duration: [Histogram; DIRECTIONS.len()],
+}
+
+fn add(counter: &IntCounter, commands: usize) {
+    counter.inc_by(u64::try_from(commands).unwrap_or(u64::MAX));
 }
 
 impl PathSeries {
@@ -388,6 +395,7 @@ impl PathSeries {
             written: families.written.with_label_values(labels),
             commands: families.commands.with_label_values(labels),
             moved: families.moved.with_label_values(labels),
+            reassigned: families.reassigned.with_label_values(labels),
             suspect: Contribution::new(families.suspect.with_label_values(labels)),
             suspicions: DOUBTS.map(|cause| families.suspicions.with_label_values(&[target, path, cause])),
             evaded: families.evaded.with_label_values(labels),
@@ -456,6 +464,7 @@ impl SessionMetrics {
             Notice::PathUp { path, .. }
             | Notice::PathDown { path, .. }
             | Notice::Moved { path, .. }
+            | Notice::Reassigned { path, .. }
             | Notice::PathSuspect { path, .. }
             | Notice::PathTrusted { path }
             | Notice::Evaded { path, .. }
@@ -542,11 +551,10 @@ impl PathSeries {
                     .into_iter()
                     .for_each(|label| count(&self.connect_failures, &CAUSES, label));
             }
-            Notice::Moved { commands, .. } => self.moved.inc_by(u64::try_from(*commands).unwrap_or(u64::MAX)),
+            Notice::Moved { commands, .. } => add(&self.moved, *commands),
+            Notice::Reassigned { commands, .. } => add(&self.reassigned, *commands),
             Notice::PathSuspect { doubt, .. } => count(&self.suspicions, &DOUBTS, doubt_label(*doubt)),
-            Notice::Evaded { commands, .. } => {
-                self.evaded.inc_by(u64::try_from(*commands).unwrap_or(u64::MAX))
-            }
+            Notice::Evaded { commands, .. } => add(&self.evaded, *commands),
             Notice::Fenced { method, took, .. } => {
                 count(&self.fences, &FENCES, fence_label(*method));
                 self.fence_seconds.inc_by(took.as_secs_f64());

@@ -114,10 +114,12 @@ fn commands_are_counted_by_path() {
     session.note(&Notice::Completed { path: B, read: 4096, written: 0, took });
     session.note(&Notice::Completed { path: B, read: 0, written: 512, took });
     session.note(&Notice::Moved { path: A, commands: 7 });
+    session.note(&Notice::Reassigned { path: A, commands: 3 });
     assert_eq!(value(&metrics, &on("braid_path_commands_total", "b")), 2.0);
     assert_eq!(value(&metrics, &on("braid_path_read_bytes_total", "b")), 4096.0);
     assert_eq!(value(&metrics, &on("braid_path_written_bytes_total", "b")), 512.0);
     assert_eq!(value(&metrics, &on("braid_path_commands_moved_total", "a")), 7.0);
+    assert_eq!(value(&metrics, &on("braid_path_commands_reassigned_total", "a")), 3.0);
     let bucket = |le: &str| {
         format!(
             "braid_command_duration_seconds_bucket{{direction=\"read\",path=\"b\",target=\"{IQN}\",le=\"{le}\"}}"

@@ -103,6 +103,9 @@ fn event(notice: &Notice) -> Option<(Kind, Option<PathId>, String)> {
         Notice::Moved { path, commands } => {
             (Kind::CommandsMoved, path, format!("{commands} commands run again over other paths"))
         }
+        Notice::Reassigned { path, commands } => {
+            (Kind::CommandsMoved, path, format!("{commands} commands go on over another connection"))
+        }
         Notice::Evaded { path, commands } => {
             (Kind::CommandsMoved, path, format!("{commands} commands asked again over other paths"))
         }
@@ -159,6 +162,10 @@ fn event(notice: &Notice) -> Option<(Kind, Option<PathId>, String)> {
     Some((kind, Some(*path), text))
 }
 
+fn log_moved(path: &str, commands: usize, how: &str) {
+    tracing::info!(path, commands, "{how}");
+}
+
 /// Logs a notice.
 fn log(paths: &[String], notice: &Notice) {
     let name = |path: &PathId| paths.get(path.0).map_or("?", String::as_str);
@@ -173,14 +180,13 @@ fn log(paths: &[String], notice: &Notice) {
         Notice::PathDown { path, was_up: false, cause } => {
             tracing::info!(path = name(path), ?cause, "path still down");
         }
-        Notice::Moved { path, commands } => {
-            tracing::info!(path = name(path), commands, "commands moved to other paths");
+        Notice::Moved { path, commands } => log_moved(name(path), *commands, "commands moved to other paths"),
+        Notice::Reassigned { path, commands } => {
+            log_moved(name(path), *commands, "commands reassigned to another connection");
         }
         Notice::PathSuspect { path, doubt } => tracing::warn!(path = name(path), ?doubt, "path suspect"),
         Notice::PathTrusted { path } => tracing::info!(path = name(path), "path trusted again"),
-        Notice::Evaded { path, commands } => {
-            tracing::info!(path = name(path), commands, "asked again elsewhere")
-        }
+        Notice::Evaded { path, commands } => log_moved(name(path), *commands, "asked again elsewhere"),
         Notice::Fenced { path, method, took } => {
             tracing::info!(path = name(path), ?method, ?took, "lost nexus fenced");
         }

@@ -13,6 +13,7 @@ use super::reload::Terms;
 use super::{Shared, clock};
 use crate::config::{Source, Target};
 use crate::iscsi::Tsih;
+use crate::login::SessionParams;
 use crate::metrics::{Carried, Metrics};
 use crate::session::{Barriers, Control, Fanout, FenceMethod, PathId, PathState, Status, UnitStatus};
 use std::fmt;
@@ -148,14 +149,22 @@ pub struct Basis {
     pub fence: FenceMethod,
     /// How long they are feared at most.
     pub fence_time: Duration,
+    /// The target keeps the tasks of a connection that is lost.
+    pub keeps_tasks: bool,
 }
 
 impl Basis {
-    /// Of a session of this target.
-    pub(super) fn of(target: &Target, (fanout, why): (Fanout, &'static str), alone: bool) -> Self {
+    /// Of a session of this target, of which this was agreed.
+    pub(super) fn of(
+        target: &Target,
+        (fanout, why): (Fanout, &'static str),
+        alone: bool,
+        agreed: &SessionParams,
+    ) -> Self {
         let Target { table, barriers, fence, fence_time, .. } = target;
         let (barriers, fence, fence_time) = (*barriers, *fence, *fence_time);
-        Self { table: table.clone(), alone, fanout, why, barriers, fence, fence_time }
+        let keeps_tasks = agreed.error_recovery_level >= 2;
+        Self { table: table.clone(), alone, fanout, why, barriers, fence, fence_time, keeps_tasks }
     }
 }
 
@@ -179,7 +188,8 @@ impl fmt::Display for Basis {
         };
         let fence = self.fence_word();
         let time = humantime::format_duration(self.fence_time);
-        write!(f, "{fanout} ({}); barriers {barriers}, fence {fence} (fence time {time})", self.why)
+        let kept = if self.keeps_tasks { ", tasks of a lost connection are reassigned" } else { "" };
+        write!(f, "{fanout} ({}); barriers {barriers}, fence {fence} (fence time {time}){kept}", self.why)
     }
 }
 

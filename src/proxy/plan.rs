@@ -2,7 +2,7 @@
 
 use super::Shared;
 use super::dial::{RequiredDigests, Route, Timing, Way};
-use crate::config::{Digest, PathConfig, Target};
+use crate::config::{Digest, PathConfig, Recovery, Target};
 use crate::iscsi::text::KeyList;
 use crate::iscsi::{Cid, CmdSn, Tsih};
 use crate::login::{ConnectionParams, Intent, LoginKind, LoginPlan, Negotiated, Offer, SessionParams};
@@ -45,7 +45,7 @@ pub(super) fn login_plan(target: &Target, fanout: Fanout, intent: &Intent) -> Lo
         isid: intent.isid,
         cid: Cid(0),
         cmd_sn: CmdSn(1),
-        offer: SessionParams { max_connections: connections, ..limits(target) },
+        offer: SessionParams { max_connections: connections, ..recovery(target, fanout) },
         connection: ConnectionParams {
             header_digest: target.header_digest != Digest::None,
             data_digest: target.data_digest != Digest::None,
@@ -66,6 +66,16 @@ fn limits(target: &Target) -> SessionParams {
         max_outstanding_r2t: 1,
         error_recovery_level: 0,
         ..SessionParams::default()
+    }
+}
+
+/// What is offered to the target. Where tasks may outlive their connection there is no reason to wait before they go on.
+fn recovery(target: &Target, fanout: Fanout) -> SessionParams {
+    match (fanout, target.upstream_recovery) {
+        (Fanout::Mcs, Recovery::Reassign) => {
+            SessionParams { error_recovery_level: 2, default_time2wait: 0, ..limits(target) }
+        }
+        (Fanout::Mcs | Fanout::Sessions, _) => limits(target),
     }
 }
 

@@ -419,7 +419,7 @@ async fn run(
     let Footing { mut target, mut claim, seat, mut ways, chosen, plan, leading, alone } = footing;
     let names: Vec<String> = target.paths.iter().map(|path| path.name.clone()).collect();
     let peer = conn.peer().map(|peer| peer.ip());
-    let basis = Basis::of(&target, chosen, alone);
+    let basis = Basis::of(&target, chosen, alone, &leading.agreed.session);
     shared.events.tell(Kind::SessionBegun, about.clone(), &basis.to_string());
     let (desk, asked) = Desk::open(&names, peer, basis);
     claim.has_desk(desk.clone());

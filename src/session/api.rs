@@ -322,6 +322,13 @@ pub enum Notice {
         /// Number of commands.
         commands: usize,
     },
+    /// A session lost a connection and kept its tasks: commands go on over another connection.
+    Reassigned {
+        /// Path lost.
+        path: PathId,
+        /// Number of commands.
+        commands: usize,
+    },
     /// A connection is suspect: no new commands go there as long as another one is trusted.
     PathSuspect {
         /// Path.

@@ -524,10 +524,15 @@ impl Session {
         if !self.attentions(lun).is_some_and(|unit| unit.doubts.iter().any(covers)) {
             return;
         }
-        let runs =
-            self.tasks.iter().filter(|(_, t)| t.lun == lun).filter_map(|(_, t)| Some(t.run.as_ref()?.conn));
+        let runs = || {
+            self.tasks.iter().filter(|(_, t)| t.lun == lun).filter_map(|(_, t)| Some(t.run.as_ref()?.conn))
+        };
+        if runs().any(|over| self.is_being_recovered(over)) {
+            // What it said over a connection that is lost is to be said again: home is asked once more.
+            return;
+        }
         let mut others: Vec<ConnId> = Vec::new();
-        for over in runs.chain(self.stale_runs_of(lun)) {
+        for over in runs().chain(self.stale_runs_of(lun)) {
             let of_home = over != conn && self.conn(over).is_some_and(|c| c.nexus == HOME);
             if of_home && !others.contains(&over) {
                 others.push(over);
@@ -538,6 +543,12 @@ impl Session {
             unit.asked.push(Asked { sent_at, echoes });
             unit.resolve_asked(now);
         }
+    }
+
+    /// Whether what home may have said over a connection is still to come in.
+    pub(super) fn awaits_echo(&self, id: ConnId) -> bool {
+        let awaited = |a: &Asked| a.echoes.iter().any(|(conn, _)| *conn == id);
+        self.units.values().any(|unit| unit.attentions().asked.iter().any(awaited))
     }
 
     /// Connections that are gone have nothing more to say.

@@ -5,8 +5,9 @@ use super::Session;
 use super::api::{Cause, ConnId, Notice, Output};
 use super::nexus::{Conn, ConnState, HOME};
 use super::upstream::Fault;
+use crate::iscsi::pdu::opcode;
 use crate::iscsi::quirk::Quirk;
-use crate::iscsi::{AsyncMessage, Itt, NopIn, NopOut, Payload, Pdu, Reject, Ttt, tmf};
+use crate::iscsi::{AsyncMessage, Itt, NopIn, NopOut, Payload, Pdu, Reject, Ttt, reject, tmf};
 use std::time::{Duration, Instant};
 
 impl Session {
@@ -73,7 +74,7 @@ impl Session {
             2 => {
                 let dropped = self.conns.iter().find(|c| c.nexus == nexus && c.cid.0 == cid).map(|c| c.id);
                 if let Some(dropped) = dropped {
-                    self.fail_conn(dropped, Cause::Protocol("the target dropped the connection".into()), now);
+                    self.fail_conn(dropped, Cause::Tcp("the target dropped the connection".into()), now);
                 }
             }
             3 => return Err("the target drops the session"),
@@ -98,11 +99,21 @@ impl Session {
             self.note_quirk(id, Quirk::PingRejected);
             return Ok(());
         }
-        if self.tmf_answered(id, itt, tmf::REJECTED, now) {
+        if self.reassigned(id, itt, tmf::REJECTED, now) || self.tmf_answered(id, itt, tmf::REJECTED, now) {
+            return Ok(());
+        }
+        if reject.reason == reject::DATA_DIGEST && self.asks_for_data_again(id, &header) {
             return Ok(());
         }
         // A rejected command leaves a hole in CmdSN (R105): the session starts anew, the command runs again.
         Err("the target rejected a command")
+    }
+
+    /// Whether what came broken were write data that a target asks for again: it does above error recovery level 0 (R177).
+    fn asks_for_data_again(&self, id: ConnId, header: &[u8]) -> bool {
+        let data = header.first().is_some_and(|byte| byte & 0x3f == opcode::DATA_OUT);
+        let nexus = self.conn(id).and_then(|c| self.nexus(c.nexus));
+        data && nexus.is_some_and(|n| n.params.error_recovery_level > 0)
     }
 
     /// Its target has shown one.

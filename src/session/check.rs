@@ -21,7 +21,7 @@ impl Session {
             if task.run.is_some() && (task.queued || task.blockers > 0) {
                 return Err(format!("task {key} runs although it is queued or held back"));
             }
-            if let Some(run) = &task.run {
+            if let Some(run) = task.run.as_ref().filter(|r| !self.is_being_recovered(r.conn)) {
                 let conn = self
                     .conn(run.conn)
                     .ok_or_else(|| format!("task {key} runs on a connection that is gone"))?;

@@ -29,6 +29,7 @@ impl Session {
         self.changed = true;
         self.outputs.push_back(Output::CloseDownstream);
         self.finishing = Some(Finishing { drain_until: now + DRAIN, told: false });
+        self.abandon_recovery(now);
         self.end_functions();
         self.leave_predecessor();
         self.checks.clear();

@@ -28,7 +28,7 @@ impl Session {
                     let busy = self.tasks.iter().any(|(_, t)| runs(t)) || owes;
                     let idle = !busy || broken!(self.rules, LeavesWithCommands);
                     let window = self.nexus(conn.nexus).map(|n| n.window);
-                    let later = self.closes_session_later(id);
+                    let later = self.closes_session_later(id) || self.is_recovering(conn.nexus);
                     if idle && !later && window.is_some_and(|w| w.admits() || w.all_acknowledged()) {
                         self.log_out(id, now);
                     } else if now >= until {
@@ -76,7 +76,7 @@ impl Session {
         if let Some(conn) = self.conn_mut(id) {
             conn.state = ConnState::LoggingOut(now + LOGOUT_PATIENCE);
         }
-        self.outputs.push_back(Output::ToTarget(id, Pdu::LogoutRequest(logout)));
+        self.send_numbered(id, nexus, (cmd_sn, immediate), Pdu::LogoutRequest(logout));
         if alone {
             self.call_off_logins(nexus, now);
         }

@@ -26,8 +26,8 @@
 //! - `stuck`: commands that a living connection does not answer. `cleared`: those that somebody else has cleared.
 //!   `stale`: runs left to themselves, and answers that come too late.
 //! - `caches`: what a flush must reach where there are several targets. `power`: those that lost power.
-//! - `outage`: home is lost, and commands wait for it. `recover`: a nexus is lost: moved commands, ghosts. `fence`: what makes sure
-//!   that these have ended. `recognise`: whether they are of the right unit. `predecessor`: ghosts of an earlier session.
+//! - `outage`: home is lost, and commands wait for it. `reassign`: a session of several connections that keeps its tasks when it
+//!   loses one. `recover`: a nexus is lost: moved commands, ghosts. `fence`: what makes sure that these have ended. `recognise`: whether they are of the right unit. `predecessor`: ghosts of an earlier session.
 //! - `operator`: what an operator does to the session, and is shown of it. `finish`: the end.
 //!
 //! # One WRITE
@@ -64,6 +64,7 @@ mod outage;
 mod own;
 mod power;
 mod predecessor;
+mod reassign;
 mod recognise;
 mod recover;
 mod replay;
@@ -136,6 +137,7 @@ pub struct Session {
     /// What further nexuses show.
     inventories: BTreeMap<nexus::NexusId, unit::Inventory>,
     caches: caches::Caches,
+    recovery: Option<reassign::Recovery>,
     ghosts: Vec<recover::Ghost>,
     fences: Vec<fence::Fence>,
     /// When unanswered commands are looked at next; set while there may be some.
@@ -211,6 +213,7 @@ impl Session {
             checks: Vec::new(),
             inventories: BTreeMap::new(),
             caches: caches::Caches::new(plan.has_twins()),
+            recovery: None,
             ghosts: Vec::new(),
             fences: Vec::new(),
             stuck_check_at: None,
@@ -285,6 +288,7 @@ impl Session {
         self.looked = now;
         self.expire_ghosts(now);
         self.expire_functions(now);
+        self.expire_recovery(now);
         self.settle_questions(now);
         self.watch(now);
         self.check_health(now);
@@ -329,6 +333,7 @@ impl Session {
             self.finish_deadline(),
             self.registration_deadline(),
             self.function_deadline(),
+            self.recovery_deadline(),
             self.question_deadline(),
             self.access_deadline(),
             self.caches_deadline(),
@@ -357,6 +362,7 @@ impl Session {
             conn.last_heard = now;
         }
         self.restart_functions_patience(now);
+        self.restart_recovery_patience(now);
     }
 
     /// Sends to the initiator, unless its connection is being closed.

@@ -288,6 +288,10 @@ mutants! {
     LogoutRequestIgnored = "logout-request-ignored",
     /// A connection logs out with commands still under way on it (P4, R212).
     LeavesWithCommands = "leaves-with-commands",
+    /// Tasks of a lost connection are reassigned before it was logged out (R166, R189).
+    ReassignedBeforeLogout = "reassigned-before-logout",
+    /// What the target dropped with a lost connection is not sent again: holes stay in the command numbers (P4, R106).
+    HolesLeftOpen = "holes-left-open",
     /// A logout names another connection than the one it is sent over, which healthy targets take down (P4).
     LogoutNamesAnother = "logout-names-another",
     /// The last connections of a session leave as connections, side by side: nobody closes the session (R210).

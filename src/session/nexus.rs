@@ -8,6 +8,7 @@
 use super::Session;
 use super::api::{Cause, ConnId, Fanout, How, Notice, Output, PathId};
 use super::group::{Group, TargetId};
+use super::reassign::Unacknowledged;
 use super::sequence::{StatusNumbers, UpstreamWindow};
 use super::tasks::CONTROL_TAG;
 use super::watch::Quiet;
@@ -15,6 +16,7 @@ use crate::iscsi::{Cid, CmdSn, Isid, Itt, StatSn, Tsih};
 use crate::login::{LoginKind, LoginPlan, Negotiated, SessionParams};
 use crate::path::backoff::Backoff;
 use crate::path::health::Health;
+use std::collections::VecDeque;
 use std::time::Instant;
 
 /// Index into [`Session::nexuses`].
@@ -52,6 +54,9 @@ pub(super) struct Nexus {
     next_cid: u16,
     /// When it may next be reinstated only to fence it.
     pub(super) fence_retry_at: Option<Instant>,
+    /// Where tasks outlive their connection ([`super::reassign`]): requests not acknowledged yet, by CmdSN. Never more than the
+    /// target's window admits.
+    pub(super) unacknowledged: VecDeque<Unacknowledged>,
 }
 
 impl Nexus {
@@ -68,6 +73,7 @@ impl Nexus {
             login_began: now,
             writes_before: 0,
             next_cid: 0,
+            unacknowledged: VecDeque::new(),
         }
     }
 }
@@ -287,7 +293,7 @@ impl Session {
         let room = self.conns.iter().filter(|c| c.nexus == HOME).count()
             < self.nexus(HOME).map_or(0, |n| usize::from(n.params.max_connections));
         if joins && room {
-            if self.home_state() == NexusState::Up && !self.home_leaves() {
+            if self.home_state() == NexusState::Up && !self.home_leaves() && !self.is_recovering(HOME) {
                 self.open(path, HOME, Role::Joining, now);
             }
             return;
@@ -394,6 +400,7 @@ impl Session {
                 let max_cmd_sn =
                     if broken!(self.rules, FirstWindowIgnored) { wide } else { negotiated.max_cmd_sn };
                 target.window = UpstreamWindow::new(negotiated.cmd_sn, max_cmd_sn);
+                target.unacknowledged.clear();
                 target.writes_before = writes;
                 target.params = negotiated.session.clone();
                 target.tsih = negotiated.tsih;
@@ -419,8 +426,10 @@ impl Session {
     /// A connection could not be made or was lost.
     pub(super) fn disconnected(&mut self, id: ConnId, cause: Cause, now: Instant) {
         let Some(conn) = self.conn(id) else { return };
-        let (path, nexus, role, state) = (conn.path, conn.nexus, conn.role, conn.state);
+        let (path, nexus, role, state, cid) = (conn.path, conn.nexus, conn.role, conn.state, conn.cid);
         self.changed = true;
+        let carried = matches!(state, ConnState::Up | ConnState::Draining(_));
+        let cut = carried && matches!(cause, Cause::Tcp(_));
         if matches!(state, ConnState::LoggedOut(_)) {
             self.close_conn(id, How::Graceful, now);
             return;
@@ -435,6 +444,9 @@ impl Session {
         self.conns.retain(|c| c.id != id);
         self.note(Notice::PathDown { path, was_up: was_up && role != Role::Fencing, cause });
         self.path_failed(path, now);
+        if cut && self.begin_recovery((id, cid, path), nexus, now) {
+            return;
+        }
         let others = self.conns.iter().any(|c| c.nexus == nexus && c.state != ConnState::Opening);
         let whole = !others || self.nexus(nexus).is_none_or(|n| n.window.all_acknowledged());
         if matches!(state, ConnState::LoggingOut(_)) && whole {
@@ -555,7 +567,7 @@ fn login_plan(home: &LoginPlan, nexus: &Nexus, role: Role, id: NexusId, cid: Cid
         Role::Leading | Role::Fencing => {
             plan.kind = LoginKind::Leading;
             if id != HOME {
-                plan.offer.max_connections = 1;
+                (plan.offer.max_connections, plan.offer.error_recovery_level) = (1, 0);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What to do when a nexus is lost (DESIGN: failure and recovery), in its safe form.
 //!
 //! A nexus is lost with any of its connections: what targets do with an MC/S session that lost one differs too much
-//! (TARGETS section 3) to build on. Then:
+//! (TARGETS section 3) to build on, unless the operator says otherwise ([`super::reassign`]). Then:
 //! 1. its other connections are reset;
 //! 2. each unanswered command that may run twice goes back to its place in the queue; for the others the initiator is
 //!    told that the outcome is unknown (P5);
@@ -48,6 +48,7 @@ const MOST_LOSSES: u32 = 16;
 impl Session {
     /// A nexus lost a connection that was up: everything it carried is given up.
     pub(super) fn nexus_lost(&mut self, nexus: NexusId, path: PathId, now: Instant) {
+        self.recovery.take_if(|r| r.is_of(nexus));
         let others: Vec<_> =
             self.conns.iter().filter(|c| c.nexus == nexus).map(|c| (c.id, c.path, c.state)).collect();
         for (id, other, state) in others {

@@ -135,7 +135,8 @@ impl Session {
         for key in waiting {
             let nexus = self.tasks.get(key).and_then(|t| t.only_nexus);
             let Some(nexus) = nexus else { continue };
-            let open = self.nexus(nexus).is_some_and(|n| n.window.admits());
+            let open =
+                self.nexus(nexus).is_some_and(|n| n.window.admits()) && !self.is_logging_out_lost(nexus);
             let conn = self.conns.iter().find(|c| c.nexus == nexus && c.state == ConnState::Up).map(|c| c.id);
             match conn.filter(|_| open) {
                 Some(conn) => self.send(key, conn, now),
@@ -147,6 +148,7 @@ impl Session {
     fn takes_commands(&self, conn: &Conn, nexus: NexusId) -> bool {
         conn.nexus == nexus
             && conn.state == ConnState::Up
+            && !self.is_logging_out_lost(nexus)
             && !(broken!(self.rules, LastPathEjected) && self.standing(conn) == Standing::Suspect)
             && self.nexus(nexus).is_some_and(|n| {
                 let settling = n.state == NexusState::Settling && nexus == HOME;
@@ -268,7 +270,9 @@ impl Session {
         if let Some(path) = self.loads.get_mut(conn.path.0) {
             path.started(load);
         }
-        self.outputs.push_back(Output::ToTarget(conn.id, Pdu::ScsiCommand(command)));
+        let command = Pdu::ScsiCommand(command);
+        nexus.keep(conn.id, cmd_sn, &command);
+        self.outputs.push_back(Output::ToTarget(conn.id, command));
         if unsolicited {
             let range = Transfer { ttt: Ttt::NONE, lun, from: immediate, to: burst, end: burst, data_sn: 0 };
             send_data(&mut self.outputs, conn, itt, &task.inbound, range);
@@ -302,7 +306,7 @@ impl Session {
             let data_sn = send_data(&mut self.outputs, conn, itt, &task.inbound, range);
             let Some(run) = task.run.as_mut() else { return };
             if let Some(asked) = run.solicited.front_mut() {
-                run.data_sent += to - asked.next;
+                run.data_sent = run.data_sent.max(to);
                 asked.next = to;
                 asked.data_sn = if broken!(self.rules, DataSnRestarts) { 0 } else { data_sn };
                 if to == asked.end {

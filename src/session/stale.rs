@@ -100,6 +100,11 @@ impl Session {
         self.stale_runs.iter().any(|r| r.moved && r.conn == id)
     }
 
+    /// Whether a run over a connection was left to itself, and may still be answered.
+    pub(super) fn has_stale_runs(&self, id: ConnId) -> bool {
+        self.stale_runs.iter().any(|r| r.conn == id)
+    }
+
     /// Connections over which runs of a unit's commands may still be answered.
     pub(super) fn stale_runs_of(&self, lun: Lun) -> impl Iterator<Item = ConnId> {
         self.stale_runs.iter().filter(move |r| r.lun == lun).map(|r| r.conn)

@@ -66,7 +66,7 @@ impl Session {
             Some(Arrival::InTime) | None => {}
         }
         if let Some(nexus) = self.nexuses.get_mut(nexus) {
-            nexus.window.update(exp_cmd_sn, max_cmd_sn);
+            nexus.take_window(exp_cmd_sn, max_cmd_sn);
         }
         Ok(true)
     }
@@ -86,11 +86,15 @@ impl Session {
             Pdu::R2t(r2t) => self.r2t(id, r2t),
             Pdu::NopIn(nop) => self.nop_in(id, nop, now),
             Pdu::TaskManagementResponse(response) => {
-                self.tmf_answered(id, response.itt, response.response, now);
+                if !self.reassigned(id, response.itt, response.response, now) {
+                    self.tmf_answered(id, response.itt, response.response, now);
+                }
                 Ok(())
             }
-            Pdu::LogoutResponse(_) => {
-                self.logged_out(id, now);
+            Pdu::LogoutResponse(response) => {
+                if !self.lost_logged_out(id, &response, now) {
+                    self.logged_out(id, now);
+                }
                 Ok(())
             }
             Pdu::AsyncMessage(message) => self.async_message(id, &message, now),
@@ -109,6 +113,7 @@ impl Session {
     }
 
     fn data_in(&mut self, id: ConnId, mut pdu: DataIn, now: Instant) -> Result<(), Fault> {
+        self.acknowledge_data(id, &pdu);
         let Some((key, task)) = self.tasks.running(id, pdu.itt) else {
             if pdu.has_status {
                 let response = ScsiResponse { itt: pdu.itt, status: pdu.status, ..ScsiResponse::default() };

@@ -287,8 +287,8 @@ impl Session {
         let conn = self.conn_mut(id)?;
         conn.ping = Some((itt, now));
         let exp_stat_sn = conn.statuses.expected();
-        let nop = NopOut { immediate, itt, cmd_sn, exp_stat_sn, ..NopOut::default() };
-        self.outputs.push_back(Output::ToTarget(id, Pdu::NopOut(nop)));
+        let (nexus, nop) = (conn.nexus, NopOut { immediate, itt, cmd_sn, exp_stat_sn, ..NopOut::default() });
+        self.send_numbered(id, nexus, (cmd_sn, immediate), Pdu::NopOut(nop));
         Some(itt)
     }
 }

@@ -25,7 +25,11 @@ pub(crate) struct Links {
 
 impl Links {
     pub(crate) async fn new(paths: usize, settings: &str) -> Self {
-        let mut options = TargetOptions::loopback(paths);
+        Self::to(TargetOptions::loopback(paths), settings).await
+    }
+
+    /// To a target of one's own.
+    async fn to(mut options: TargetOptions, settings: &str) -> Self {
         options.target.disks[0].blocks = 8192;
         let target = RamTarget::start(options).await.unwrap();
         let mut links = Vec::new();
@@ -100,6 +104,43 @@ async fn a_path_of_several_sessions_may_be_cut() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_path_of_one_session_with_many_connections_may_be_cut() {
     bounded(every_cut("mode = \"mcs\"")).await;
+}
+
+/// A session whose target keeps the tasks of a lost connection: commands go on over another, and none of them goes wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_outlive_their_connection_r185_r189() {
+    bounded(async {
+        let mut options = TargetOptions::loopback(2);
+        options.target.delay = Duration::from_millis(50);
+        let limits = &mut options.target.limits;
+        (limits.error_recovery_level, limits.default_time2wait, limits.default_time2retain) = (2, 0, 20);
+        let rig = Links::to(options, "mode = \"mcs\"\nupstream_recovery = \"reassign\"").await;
+        let mut options = InitiatorOptions::new(rig.proxy.addresses()[0].to_string(), TARGET);
+        options.queue_depth = 16;
+        let mut initiator = Initiator::connect(&options).await.unwrap();
+        let region = Some((0, 1024));
+        let mut workload =
+            Workload::new(WorkloadOptions { region, ..WorkloadOptions::default() }, &initiator).unwrap();
+        assert!(workload.prepare(&mut initiator).await.is_clean());
+        let progress = workload.progress();
+        let cuts = async {
+            for link in rig.links.iter().cycle() {
+                rig.until_up(2).await;
+                link.cut_reset().await;
+                rig.until_up(1).await;
+                link.heal().await;
+                if counted(&rig.metrics, "braid_path_commands_reassigned_total") >= 8 {
+                    break;
+                }
+            }
+            progress.stop();
+        };
+        let (report, ()) =
+            tokio::join!(workload.run(&mut initiator, Limit::Time(Duration::from_secs(60))), cuts);
+        assert!(report.is_clean(), "{report:?}");
+        assert!(workload.verify(&mut initiator).await.is_clean());
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -86,6 +86,7 @@ pub(crate) fn notice(notice: &Notice) -> String {
             format!("path {} {what}: {}", path.0, self::cause(cause))
         }
         Notice::Moved { path, commands } => format!("{commands} commands moved off path {}", path.0),
+        Notice::Reassigned { path, commands } => format!("{commands} commands of path {} go on", path.0),
         Notice::PathSuspect { path, doubt } => format!("path {} suspect: {doubt:?}", path.0),
         Notice::PathTrusted { path } => format!("path {} trusted again", path.0),
         Notice::Evaded { path, commands } => format!("{commands} commands evaded path {}", path.0),

@@ -6,7 +6,7 @@ use crate::setup::TARGET_WINDOW;
 use crate::words::{Words, hex};
 use braid::iscsi::{
     AsyncMessage, CmdSn, DataIn, Itt, LogoutResponse, NopIn, Payload, Pdu, R2t, Reject, ScsiCommand,
-    ScsiResponse, StatSn, TaskAttribute, TaskManagementResponse, Ttt,
+    ScsiResponse, StatSn, TaskAttribute, TaskManagementResponse, Ttt, tmf,
 };
 use braid::login::{LoginKind, LoginPlan};
 use braid::scsi::Sense;
@@ -23,6 +23,8 @@ struct Line {
 
 pub(crate) struct Targets {
     lines: BTreeMap<u32, Line>,
+    /// Those that are closed: what came over them may be sent again, or reassigned.
+    closed: Vec<Line>,
     /// ExpCmdSN of each session.
     expected: BTreeMap<u32, CmdSn>,
     /// Commands that a session may have beyond ExpCmdSN.
@@ -40,7 +42,8 @@ type Numbers = (StatSn, CmdSn, CmdSn);
 impl Targets {
     pub(crate) fn new() -> Self {
         let (lines, expected) = (BTreeMap::new(), BTreeMap::new());
-        Self { lines, expected, window: TARGET_WINDOW, vendor: "IET".into(), device_type: 0, control: None }
+        let (closed, window, vendor) = (Vec::new(), TARGET_WINDOW, "IET".into());
+        Self { lines, closed, expected, window, vendor, device_type: 0, control: None }
     }
 
     pub(crate) fn is_open(&self, conn: u32) -> bool {
@@ -63,7 +66,7 @@ impl Targets {
     }
 
     pub(crate) fn close(&mut self, conn: u32) {
-        self.lines.remove(&conn);
+        self.closed.extend(self.lines.remove(&conn));
     }
 
     /// Braid sends a PDU; returns where the data of its task stands.
@@ -77,12 +80,21 @@ impl Targets {
             Pdu::LogoutRequest(p) => Some((p.immediate, p.cmd_sn)),
             _ => None,
         };
+        let mut lost = self.closed.iter().filter(|closed| closed.session == line.session);
+        if let Pdu::TaskManagementRequest(function) = pdu
+            && function.function == tmf::TASK_REASSIGN
+        {
+            let task = lost.clone().find_map(|closed| closed.seen.get(&function.referenced_itt));
+            line.seen.extend(task.map(|task| (function.referenced_itt, task.clone())));
+        }
         if let Some((immediate, cmd_sn)) = number {
             let expected = self.expected.entry(line.session).or_insert(cmd_sn);
-            if cmd_sn != *expected {
+            let again =
+                lost.any(|closed| closed.seen.contains_key(&pdu.itt())) && cmd_sn.is_before(*expected);
+            if cmd_sn != *expected && !again {
                 return Err(format!("R93: CmdSN is not {expected}: {pdu}"));
             }
-            if !immediate {
+            if !immediate && !again {
                 *expected = cmd_sn.next();
             }
             line.seen.insert(pdu.itt(), pdu.clone());
@@ -151,9 +163,13 @@ impl Targets {
             return Ok(Pdu::TaskManagementResponse(answer));
         }
         if words.begin("Logout Response") {
+            let response = words.number_or("response", 0)?;
+            let (time2wait, time2retain) =
+                (words.number_or("time2wait", 0)?, words.number_or("time2retain", 0)?);
             let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.numbers(conn, true, words)?;
-            let answer = LogoutResponse { itt, stat_sn, exp_cmd_sn, max_cmd_sn, ..LogoutResponse::default() };
-            return Ok(Pdu::LogoutResponse(answer));
+            let numbers =
+                LogoutResponse { itt, stat_sn, exp_cmd_sn, max_cmd_sn, ..LogoutResponse::default() };
+            return Ok(Pdu::LogoutResponse(LogoutResponse { response, time2wait, time2retain, ..numbers }));
         }
         if words.begin("Async Message") {
             return self.async_message(conn, words);

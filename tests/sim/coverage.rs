@@ -54,6 +54,7 @@ const WANTED: &[&str] = &[
     "notice: path suspect, target silent",
     "notice: path trusted again",
     "notice: path up",
+    "notice: session recovered with its tasks",
     "notice: transition asked for",
     "notice: transition refused",
     "notice: unit attention absorbed",
@@ -110,12 +111,14 @@ const WANTED: &[&str] = &[
     "target: NOP-In asked",
     "target: ORDERED command waited",
     "target: abort took a task out",
+    "target: answer given again after a reassignment",
     "target: abort waited for the device",
     "target: command forgotten while clearing up",
     "target: command held by an ORDERED one",
     "target: command held until a CmdSN arrived",
     "target: connection dropped with notice",
     "target: connection joined a session",
+    "target: connection removed for recovery",
     "target: all sessions ended by a reset",
     "target: function never answered",
     "target: function not supported",
@@ -148,6 +151,8 @@ const WANTED: &[&str] = &[
     "target: target process restarted",
     "target: task dropped by a reinstatement",
     "target: task finished by a restart",
+    "target: task reassigned",
+    "target: task reassigned that waits for data",
     "target: task to abort not found",
     "target: unflushed write lost by a power cut",
     "target: unflushed write survived a power cut",
@@ -181,8 +186,8 @@ const FORBIDDEN: &[&str] = &[
 const JUDGED: &[usize] = &[
     3, 5, 8, 15, 21, 31, 32, 34, 35, 41, 42, 66, 75, 92, 93, 94, 95, 96, 97, 99, 100, 103, 106, 107, 108,
     111, 112, 115, 116, 118, 119, 120, 121, 122, 123, 124, 125, 126, 127, 128, 130, 131, 133, 134, 135, 136,
-    138, 141, 142, 147, 148, 149, 151, 152, 154, 155, 181, 195, 210, 211, 213, 214, 216, 218, 219, 224, 225,
-    226, 229,
+    138, 141, 142, 147, 148, 149, 151, 152, 154, 155, 166, 181, 187, 189, 191, 195, 210, 211, 213, 214, 216,
+    218, 219, 224, 225, 226, 229,
 ];
 
 /// Counts by name, and by requirement.

@@ -23,6 +23,7 @@ mod kernel;
 mod net;
 mod oracle;
 mod orders;
+mod outliving;
 mod random;
 mod runner;
 mod scenario;

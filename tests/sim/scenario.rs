@@ -235,6 +235,8 @@ pub(crate) struct Scenario {
     pub(crate) heads: Heads,
     /// The initiator runs at error recovery level 1, and PDUs come spoilt to it and from it.
     pub(crate) recovers: bool,
+    /// Braid is to have sessions of several connections keep their tasks.
+    pub(crate) reassigns: bool,
 }
 
 impl Scenario {
@@ -297,6 +299,7 @@ impl Scenario {
             inventory: None,
             heads: Heads::default(),
             recovers: false,
+            reassigns: false,
         };
         scenario.faults = scenario.draw_faults(random);
         if random.once_in(4) {

@@ -24,7 +24,7 @@ mod met;
 mod patience;
 
 use super::Session;
-use super::api::{Cause, ConnId, Output};
+use super::api::{Cause, ConnId};
 use super::deed::Deed;
 use super::nexus::{ConnState, HOME, NexusId};
 use super::tasks::{Origin, Task, TaskKey};
@@ -150,6 +150,8 @@ impl Session {
             self.early_functions.push(request.clone());
             return;
         }
+        // What it concerns may be at no connection just now.
+        self.abandon_recovery(now);
         match request.function {
             tmf::ABORT_TASK => self.abort_task(request, now),
             tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET | tmf::LOGICAL_UNIT_RESET => {
@@ -322,7 +324,7 @@ impl Session {
         function.asked_of.push(nexus);
         function.asked_at = self.now;
         let request = TaskManagementRequest { immediate, itt, cmd_sn, exp_stat_sn, ..request };
-        self.outputs.push_back(Output::ToTarget(id, Pdu::TaskManagementRequest(request)));
+        self.send_numbered(id, nexus, (cmd_sn, immediate), Pdu::TaskManagementRequest(request));
     }
 
     /// An answer with a control tag came; returns whether a function waited for it.

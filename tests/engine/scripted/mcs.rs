@@ -115,3 +115,20 @@ fn a_ping_goes_alone_among_several_connections() {
     rig.sent_ping(1 - conn);
     rig.quiet();
 }
+
+#[test]
+fn read_data_are_acknowledged_where_the_target_asks_r130_r173() {
+    let mut plan = plan(Fanout::Mcs, 2);
+    plan.home.session.error_recovery_level = 2;
+    let mut rig = Rig::new(plan);
+    rig.settle();
+    rig.read(0, 2);
+    let (conn, command) = rig.next_command();
+    let (itt, ttt, data) = (command.itt, Ttt(77), Payload::from(pattern(0, 512)));
+    rig.data_in(conn, DataIn { acknowledge: true, itt, ttt, lun: command.lun, data, ..DataIn::default() });
+    let Pdu::SnackRequest(snack) = rig.sent(conn) else { panic!() };
+    let wanted = (snack.kind, snack.itt, snack.ttt, snack.lun, snack.begin_run, snack.run_length);
+    assert_eq!(wanted, (2, Itt::NONE, ttt, command.lun, 1, 0));
+    assert!(matches!(rig.told(), Pdu::DataIn(data) if data.buffer_offset == 0));
+    rig.quiet();
+}

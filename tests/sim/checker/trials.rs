@@ -74,7 +74,7 @@ impl Talk {
             stat_sn: StatSn(u32::MAX - 1),
             quirks: Default::default(),
         };
-        let (stat_sn, cmd_sn) = (vec![negotiated.stat_sn; 4], login.cmd_sn);
+        let (stat_sn, cmd_sn) = (vec![negotiated.stat_sn; 5], login.cmd_sn);
         Self {
             login,
             negotiated,

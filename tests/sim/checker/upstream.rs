@@ -60,6 +60,8 @@ struct Task {
     length: u32,
     burst: Option<Burst>,
     asked: Vec<Asked>,
+    /// Data-In PDUs that have come.
+    data_ins: u32,
 }
 
 /// A numbered request that is not acknowledged.
@@ -382,6 +384,7 @@ impl Sight<'_> {
             self.acknowledges(head.exp_stat_sn)?;
             self.standing(pdu)?;
             if self.number(&head, content)? {
+                self.again(pdu);
                 return Ok(());
             }
             if head.itt != Itt::NONE || !matches!(pdu, Pdu::NopOut(_)) {
@@ -454,6 +457,22 @@ impl Sight<'_> {
         let (cmd_sn, itt, conn) = (head.cmd_sn, head.itt, self.conn.id);
         self.session.unacknowledged.push_back(Unacknowledged { cmd_sn, itt, conn, content });
         Ok(false)
+    }
+
+    /// A request is sent again, perhaps over another connection.
+    fn again(&mut self, pdu: &Pdu) {
+        let (id, cid) = (self.conn.id, self.conn.cid);
+        let again = |u: &&mut Unacknowledged| u.itt == pdu.itt();
+        self.session.unacknowledged.iter_mut().filter(again).for_each(|u| u.conn = id);
+        let Some(task) = self.session.tasks.get_mut(&pdu.itt().0) else { return };
+        (task.conn, task.cid) = (id, cid);
+        if let Pdu::ScsiCommand(c) = pdu
+            && !c.final_
+        {
+            let end = self.session.params.first_burst_length.min(task.length);
+            task.burst = Some(Burst { next: length(&c.data), end, data_sn: 0 });
+            self.conn.bursts.push_back(c.itt);
+        }
     }
 
     fn tag(&mut self, pdu: &Pdu, head: &Request, content: u64) -> Verdict {
@@ -557,6 +576,7 @@ impl Sight<'_> {
             return Ok(());
         };
         let (lun, conn, cid, alive) = (task.lun, task.conn, task.cid, task.life == Life::Alive);
+        let (command, data_ins) = (task.kind.is_command(), task.data_ins);
         let number = if task.immediate { t.cmd_sn } else { task.cmd_sn };
         if !alive {
             return Ok(());
@@ -569,8 +589,11 @@ impl Sight<'_> {
             return self.rule(147, place, "an abort away from the task's connection");
         }
         let able = self.session.params.error_recovery_level >= 2;
-        let ready = t.immediate && able && !lives && !failed;
-        self.rule(166, ready, "a task is reassigned that cannot be")
+        let ready = t.immediate && able && command && !lives;
+        self.rule(166, ready, "a task is reassigned that cannot be")?;
+        self.rule(189, !failed, "a task is reassigned whose connection has not been logged out")?;
+        // The RFC would have less acknowledged too; Braid has no use for data that it has.
+        self.rule(191, t.exp_data_sn == data_ins, "a reassignment does not say which data have come")
     }
 
     fn nop(&mut self, n: &NopOut) -> Verdict {
@@ -642,6 +665,7 @@ impl Sight<'_> {
             length,
             burst,
             asked: Vec::new(),
+            data_ins: 0,
         };
         self.session.tasks.insert(head.itt.0, task);
     }
@@ -779,7 +803,10 @@ impl Session {
     fn take(&mut self, conn: &mut Conn, pdu: &Pdu) {
         match pdu {
             Pdu::R2t(r2t) => self.asked(conn, r2t),
-            Pdu::DataIn(data) if !data.has_status => {}
+            Pdu::DataIn(data) if !data.has_status => {
+                let task = self.tasks.get_mut(&data.itt.0).filter(|t| t.conn == conn.id);
+                task.into_iter().for_each(|t| t.data_ins += 1);
+            }
             Pdu::ScsiResponse(_) | Pdu::DataIn(_) => self.ended(conn, pdu.itt()),
             Pdu::NopIn(nop) => {
                 if nop.ttt != Ttt::NONE {
@@ -835,7 +862,12 @@ impl Session {
     fn concluded(&mut self, conn: ConnId, itt: Itt) {
         let Some(function) = self.tasks.get(&itt.0) else { return };
         let Kind::Function(code, referenced) = function.kind else { return };
-        let (lun, before) = (function.lun, function.cmd_sn);
+        let (lun, before, cid) = (function.lun, function.cmd_sn, function.cid);
+        if let Some(task) = self.tasks.get_mut(&referenced.0).filter(|_| code == tmf::TASK_REASSIGN) {
+            (task.conn, task.cid) = (conn, cid);
+            // Transfers that were under way are lost with their connection (R205).
+            (task.burst, task.asked) = (None, Vec::new());
+        }
         let covers = |tag: u32, task: &Task| match code {
             tmf::ABORT_TASK => tag == referenced.0,
             tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET | tmf::LOGICAL_UNIT_RESET => task.lun == lun,
@@ -852,14 +884,16 @@ impl Session {
     /// A connection is out of the session; what it had sent and was not taken leaves holes (R106).
     fn logged_out(&mut self, conn: &mut Conn, response: &LogoutResponse) {
         let logout = self.tasks.get(&response.itt.0).map(|t| t.kind);
-        if let Some(Kind::Logout(1 | 2, cid)) = logout
+        if let Some(Kind::Logout(reason @ (1 | 2), cid)) = logout
             && response.response == 0
         {
             self.failed.retain(|c| *c != cid);
             let own = |itt: Itt| self.tasks.get(&itt.0).is_some_and(|t| t.cid == cid);
             let lost = self.unacknowledged.iter().filter(|u| u.itt != response.itt && own(u.itt));
             self.holes.extend(lost.map(|u| u.cmd_sn));
-            self.tasks.retain(|_, t| t.cid != cid);
+            // For recovery commands stay, to be reassigned or sent again; so does what left a hole.
+            let open = |tag: u32| self.unacknowledged.iter().any(|u| u.itt.0 == tag);
+            self.tasks.retain(|tag, t| t.cid != cid || reason == 2 && (t.kind.is_command() || open(*tag)));
         }
         self.ended(conn, response.itt);
     }

@@ -94,6 +94,7 @@ fn build(talk: &mut Talk) {
     let left = LogoutResponse { itt: Itt(CONTROL + 30), ..LogoutResponse::default() };
     talk.tells("left", 1, Pdu::LogoutResponse(left));
     talk.step("away", Step::Closed(1));
+    recovery(talk);
     talk.asks("alone", 0, Pdu::ScsiCommand(plain(5)));
     talk.tells("word", 0, event(0, 0));
     talk.step("lost", Step::Closed(0));
@@ -102,6 +103,50 @@ fn build(talk: &mut Talk) {
     joined(talk, "anew", 2);
     talk.cmd_sn = talk.login.cmd_sn;
     talk.asks("read anew", 2, Pdu::ScsiCommand(read(1, 512)));
+}
+
+fn reassign(itt: u32, referenced: u32, exp_data_sn: u32) -> Pdu {
+    Pdu::TaskManagementRequest(TaskManagementRequest {
+        immediate: true,
+        function: tmf::TASK_REASSIGN,
+        itt: Itt(CONTROL + itt),
+        referenced_itt: Itt(referenced),
+        exp_data_sn,
+        ..TaskManagementRequest::default()
+    })
+}
+
+/// A connection is lost with two commands, of which one had come.
+fn recovery(talk: &mut Talk) {
+    join(talk, "join for a while", 4, 10);
+    joined(talk, "joined for a while", 4);
+    talk.asks("kept read", 4, Pdu::ScsiCommand(read(11, 1024)));
+    talk.tells("half", 4, data_in(11, 0, 0..512, false, false));
+    talk.asks("dropped", 4, Pdu::ScsiCommand(plain(12)));
+    talk.step("cut", Step::Closed(4));
+    let hole = talk.cmd_sn.minus(1);
+    talk.asks(
+        "remove",
+        0,
+        Pdu::LogoutRequest(LogoutRequest {
+            immediate: true,
+            reason: 2,
+            itt: Itt(CONTROL + 31),
+            cid: Cid(10),
+            ..LogoutRequest::default()
+        }),
+    );
+    let removed = LogoutResponse { itt: Itt(CONTROL + 31), ..LogoutResponse::default() };
+    talk.tells("removed", 0, Pdu::LogoutResponse(removed));
+    if let Pdu::LogoutResponse(removed) = talk.pdu("removed") {
+        removed.exp_cmd_sn = hole;
+    }
+    talk.asks("reassign", 0, reassign(32, 11, 1));
+    talk.again("dropped", 0, |_| {});
+    let reassigned = TaskManagementResponse { itt: Itt(CONTROL + 32), ..TaskManagementResponse::default() };
+    talk.tells("reassigned", 0, Pdu::TaskManagementResponse(reassigned));
+    talk.tells("other half", 0, data_in(11, 1, 512..1024, true, true));
+    talk.tells("not dropped", 0, good(12, 0));
 }
 
 /// A window that must be ignored, because it ends before it begins.
@@ -220,7 +265,14 @@ const NUMBERS: &[(u16, Change)] = &[
 
 const TASKS: &[(u16, Change)] = &[
     (142, Edit(|t| *t.pdu("ping") = Pdu::NopIn(NopIn::default()))),
-    (170, After("echo", |t| t.asks("snack", 0, Pdu::SnackRequest(SnackRequest::default())))),
+    (
+        170,
+        First(|t| {
+            t.negotiated.session.error_recovery_level = 0;
+            let snack = |t: &mut Talk| t.asks("snack", 0, Pdu::SnackRequest(SnackRequest::default()));
+            t.more = Some(("echo", snack));
+        }),
+    ),
     (131, spoil!("read", ScsiCommand, c => c.final_ = false)),
     (131, spoil!("read", ScsiCommand, c => c.read = false)),
     (131, spoil!("read", ScsiCommand, c => c.data = bytes(1))),
@@ -255,6 +307,8 @@ const TASKS: &[(u16, Change)] = &[
     (151, spoil!("abort", TaskManagementRequest, f => f.function = tmf::LOGICAL_UNIT_RESET)),
     (154, After("aborted", |t| t.asks("more", 1, data_out(3, Ttt(1), 0, 0..1, true)))),
     (166, spoil!("abort", TaskManagementRequest, f => f.function = tmf::TASK_REASSIGN)),
+    (189, spoil!("removed", LogoutResponse, r => r.response = 1)),
+    (191, spoil!("reassign", TaskManagementRequest, f => f.exp_data_sn = 0)),
 ];
 
 const SOUND: &[Change] = &[
@@ -280,6 +334,7 @@ pub(super) fn trials() -> Vec<(&'static str, fn())> {
             first_burst_length: 1024,
             max_burst_length: 1024,
             max_outstanding_r2t: 2,
+            error_recovery_level: 2,
             ..SessionParams::default()
         };
         Trial { session, upstream: true, build, spoiled: &[LOGINS, NUMBERS, TASKS], sound: SOUND }.run();

@@ -10,6 +10,7 @@ use braid::scsi::Sense;
 use braid::scsi::sense::key;
 
 /// How a command ended.
+#[derive(Clone)]
 pub(super) enum Outcome {
     Good,
     /// GOOD, with read data.

@@ -118,7 +118,7 @@ impl Target {
     }
 
     /// Asks for what is missing, or hands a command that has all to the device.
-    fn collect(&mut self, at: usize) {
+    pub(super) fn collect(&mut self, at: usize) {
         let burst = self.sessions[self.tasks[at].session].params.max_burst_length as usize;
         let ttt = self.new_ttt();
         let task = &mut self.tasks[at];
@@ -149,8 +149,14 @@ impl Target {
         self.kill_session(session);
     }
 
-    /// Read data, if any, and status.
-    pub(super) fn respond(&mut self, conn: u32, command: &ScsiCommand, r2ts: u32, outcome: Outcome) {
+    /// Read data, if any, from a DataSN on, and status.
+    pub(super) fn say(
+        &mut self,
+        conn: u32,
+        command: &ScsiCommand,
+        (r2ts, exp_data_sn): (u32, u32),
+        outcome: Outcome,
+    ) {
         let (code, data, sense) = match outcome {
             Outcome::Good => (status::GOOD, Vec::new(), Payload::new()),
             Outcome::Data(data) => (status::GOOD, data, Payload::new()),
@@ -181,7 +187,7 @@ impl Target {
             data: sense,
             ..ScsiResponse::default()
         };
-        let count = self.data_in(conn, &Payload::from(data), length, &ending, collapse);
+        let count = self.data_in(conn, &Payload::from(data), (length, exp_data_sn), &ending, collapse);
         if collapse {
             self.count(Trigger::Collapsed);
             return;
@@ -192,12 +198,12 @@ impl Target {
         });
     }
 
-    /// Sends read data, with the status in its last PDU if wanted; returns the number of PDUs.
+    /// Sends read data from a DataSN on, with the status in its last PDU if wanted; returns the number of PDUs.
     fn data_in(
         &mut self,
         conn: u32,
         data: &Payload,
-        length: usize,
+        (length, exp_data_sn): (usize, u32),
         ending: &ScsiResponse,
         collapse: bool,
     ) -> u32 {
@@ -209,6 +215,11 @@ impl Target {
             let last = at + size == length;
             let status = (last && collapse).then_some(ending);
             let piece = data.slice(at, size);
+            if data_sn < exp_data_sn {
+                assert!(status.is_none(), "R191: data acknowledged that had the status, and the status not");
+                (at, data_sn) = (at + size, data_sn + 1);
+                continue;
+            }
             self.reply(conn, status.is_some(), |stat_sn, exp_cmd_sn, max_cmd_sn| {
                 Pdu::DataIn(DataIn {
                     final_: last || (at + size).is_multiple_of(burst),
@@ -229,6 +240,7 @@ impl Target {
             at += size;
             data_sn += 1;
         }
+        assert!(exp_data_sn <= data_sn, "R191: {exp_data_sn} PDUs of data acknowledged, {data_sn} sent");
         data_sn
     }
 }

@@ -240,6 +240,7 @@ impl Target {
             max_burst_length,
             first_burst_length: offer.first_burst_length.min(own.first_burst).min(max_burst_length),
             max_outstanding_r2t: 1,
+            default_time2wait: offer.default_time2wait.max(own.recovery_logout.1),
             error_recovery_level: offer.error_recovery_level.min(own.error_recovery_level),
             ..offer.clone()
         }

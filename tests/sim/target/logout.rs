@@ -7,6 +7,9 @@ use braid::iscsi::{LogoutRequest, LogoutResponse, Pdu};
 impl Target {
     pub(super) fn logout(&mut self, conn: u32, session: usize, request: &LogoutRequest) {
         let Some(own) = self.conn(conn).map(|c| c.cid) else { return };
+        if request.reason == 2 && self.remove_for_recovery(conn, session, request) {
+            return;
+        }
         let named = self.conns.iter().find(|c| c.session == session && c.cid == request.cid);
         let named = named.map(|c| c.id);
         if self.tasks.iter().any(|t| t.session == session) {
@@ -19,7 +22,7 @@ impl Target {
         let (response, closed) = match (request.reason, named) {
             (0, _) if whole => (0, self.conns_of(session).to_vec()),
             (0, _) => (0, vec![conn]),
-            (2, _) if self.persona.recovery_logout != 0 => (self.persona.recovery_logout, Vec::new()),
+            (2, _) if self.persona.recovery_logout.0 != 0 => (self.persona.recovery_logout.0, Vec::new()),
             (_, Some(named)) if request.cid == own => (0, vec![named]),
             (_, named) => match (self.persona.other_cid, named) {
                 (OtherCid::Obeyed, Some(named)) => (0, vec![named]),

@@ -184,7 +184,7 @@ impl Target {
     }
 }
 
-fn exp_stat_sn(pdu: &Pdu) -> Option<StatSn> {
+pub(super) fn exp_stat_sn(pdu: &Pdu) -> Option<StatSn> {
     match pdu {
         Pdu::ScsiCommand(p) => Some(p.exp_stat_sn),
         Pdu::DataOut(p) => Some(p.exp_stat_sn),

@@ -19,6 +19,7 @@ mod logout;
 mod luns;
 mod medium;
 mod persona;
+mod recovery;
 mod reservations;
 mod sequence;
 mod session;
@@ -87,6 +88,9 @@ pub(crate) struct Target {
     /// Never shortened: a session's place here makes its TSIH.
     sessions: Vec<session::Session>,
     conns: Vec<session::Conn>,
+    /// Where error recovery level 2 was agreed: connections that are gone, and answers that may not have arrived.
+    lost: Vec<recovery::Lost>,
+    said: Vec<recovery::Said>,
     /// When commands were sent that may still come, by connection and task tag.
     sent: BTreeMap<(u32, u32), Instant>,
     /// In order of arrival.
@@ -128,6 +132,8 @@ impl Target {
             heads: Heads::default(),
             sessions: Vec::new(),
             conns: Vec::new(),
+            lost: Vec::new(),
+            said: Vec::new(),
             sent: BTreeMap::new(),
             tasks: Vec::new(),
             asymmetry: None,

@@ -143,13 +143,14 @@ pub(crate) struct Persona {
     pub(crate) other_cid: OtherCid,
     /// Section 3: logout with reason 0 closes all connections.
     pub(crate) session_logout_closes_all: bool,
-    /// Answer to a logout for recovery (reason 2).
-    pub(crate) recovery_logout: u8,
+    /// Answer to a logout for recovery (reason 2), and seconds to wait after it.
+    pub(crate) recovery_logout: (u8, u16),
     /// Section 5: a non-immediate Logout leaves a CmdSN hole for the other connections (istgt).
     pub(crate) logout_leaves_hole: bool,
 
-    /// Answer to TASK REASSIGN (section 3).
+    /// Answer to TASK REASSIGN (section 3). With error recovery level 2, tasks outlive their connection if it is "complete".
     pub(crate) reassign: u8,
+
     pub(crate) abort_task: Abort,
     pub(crate) abort_task_set: Abort,
     pub(crate) clear_task_set: Abort,
@@ -239,7 +240,7 @@ impl Persona {
             data_patience: None,
             other_cid: OtherCid::Obeyed,
             session_logout_closes_all: true,
-            recovery_logout: 2,
+            recovery_logout: (2, 0),
             logout_leaves_hole: false,
             reassign: tmf::REASSIGN_UNSUPPORTED,
             abort_task: Abort::TakesOut,
@@ -285,7 +286,7 @@ impl Persona {
             duplicate: Duplicate::Closes,
             other_cid: OtherCid::ClosesItsOwn,
             session_logout_closes_all: false,
-            recovery_logout: 0,
+            recovery_logout: (0, 0),
             reassign: tmf::NOT_SUPPORTED,
             abort_task: Abort::Waits,
             abort_task_set: Abort::Waits,
@@ -329,7 +330,7 @@ impl Persona {
             forgets: true,
             other_cid: OtherCid::ClosesItsOwn,
             session_logout_closes_all: false,
-            recovery_logout: 0,
+            recovery_logout: (0, 0),
             logout_leaves_hole: true,
             reassign: tmf::COMPLETE,
             abort_task: Abort::Waits,
@@ -395,7 +396,7 @@ impl Persona {
             immediate_must_be_expected: true,
             other_cid: OtherCid::NotFound,
             session_logout_closes_all: false,
-            recovery_logout: 1,
+            recovery_logout: (1, 0),
             abort_task: Abort::Unsupported,
             abort_task_set: Abort::Unsupported,
             clear_task_set: Abort::Unsupported,

@@ -44,6 +44,7 @@ impl Target {
         let session = self.conns[at].session;
         self.conns[at].heard(now);
         self.acknowledged(conn, session, &pdu);
+        self.forget_said(conn, &pdu);
         if self.sessions[session].mute {
             return;
         }

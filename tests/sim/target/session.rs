@@ -205,8 +205,10 @@ impl Target {
     pub(super) fn lose_conn(&mut self, conn: u32) {
         let Some(at) = self.conns.iter().position(|c| c.id == conn) else { return };
         let Conn { session, cid, .. } = self.conns.remove(at);
-        self.sent.retain(|(to, _), _| *to != conn);
-        self.drop_commands(conn, session);
+        if !self.keep_lost(conn, session, cid) {
+            self.sent.retain(|(to, _), _| *to != conn);
+            self.drop_commands(conn, session);
+        }
         if self.conns_of(session).is_empty() {
             self.end_session(session);
         } else if let Some(patience) = self.persona.dies_with_connection {
@@ -253,6 +255,7 @@ impl Target {
         let ended = &mut self.sessions[session];
         ended.alive = false;
         ended.early.clear();
+        self.end_kept(session);
         for unit in &mut self.units {
             unit.reservations.session_ended(session);
         }

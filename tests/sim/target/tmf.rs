@@ -40,6 +40,12 @@ impl Target {
         }
         let waits = match (function, unit) {
             (tmf::ABORT_TASK, _) => Ok(self.abort_task(session, request)),
+            (tmf::TASK_REASSIGN, _) if self.keeps_tasks(session) => {
+                match self.judge_reassignment(session, request) {
+                    tmf::COMPLETE => Ok((tmf::COMPLETE, SmallVec::new())),
+                    refusal => Err(refusal),
+                }
+            }
             (tmf::TASK_REASSIGN, _) => Err(self.persona.reassign),
             (tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET | tmf::LOGICAL_UNIT_RESET, None) => {
                 Err(tmf::LUN_DOES_NOT_EXIST)
@@ -76,9 +82,13 @@ impl Target {
             }
         }
         let cold = function == tmf::TARGET_COLD_RESET && response == tmf::COMPLETE;
+        let reassigned = function == tmf::TASK_REASSIGN && response == tmf::COMPLETE;
         let function = Function { conn, itt: request.itt, response, waits, at, cold };
         if function.waits.is_empty() {
             self.answer(&function);
+            if reassigned && self.keeps_tasks(session) {
+                self.resume(conn, session, request);
+            }
         } else {
             self.functions.push(function);
         }

@@ -3,8 +3,8 @@
 use super::{BLOCK, Disk, Effect, NAMES, Persona, Target, block};
 use crate::random::Random;
 use braid::iscsi::{
-    Cdb, Cid, CmdSn, DataIn, DataOut, Isid, Itt, Lun, Payload, Pdu, ScsiCommand, TaskAttribute,
-    TaskManagementRequest, tmf,
+    Cdb, Cid, CmdSn, DataIn, DataOut, Isid, Itt, LogoutRequest, Lun, Payload, Pdu, ScsiCommand,
+    TaskAttribute, TaskManagementRequest, tmf,
 };
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::scsi::Sense;
@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<(&'static str, fn())> {
         ("target::numbers_order_connections", numbers_order_connections),
         ("target::aborted_early_command_never_runs", aborted_early_command_never_runs),
         ("target::closed_window_is_announced", closed_window_is_announced),
+        ("target::tasks_outlive_their_connection", tasks_outlive_their_connection),
         ("target::misnumbering_is_caught", misnumbering_is_caught),
         ("target::torn_writes_are_caught", torn_writes_are_caught),
     ]
@@ -31,6 +32,7 @@ pub(crate) fn trials() -> Vec<(&'static str, fn())> {
 struct Bench {
     target: Target,
     now: Instant,
+    offer: SessionParams,
     cmd_sn: CmdSn,
     itt: u32,
     /// What the target sent, with the connection.
@@ -59,6 +61,7 @@ impl Bench {
         Self {
             target: Target::new(persona, disks, Random::new(seed)),
             now: Instant::now(),
+            offer: SessionParams { max_connections: 4, ..SessionParams::default() },
             cmd_sn: CmdSn(u32::MAX - 1),
             itt: 0,
             got: Vec::new(),
@@ -75,7 +78,7 @@ impl Bench {
             isid: Isid([0x80, 0, 0, 0, 0, isid]),
             cid: Cid(u16::try_from(conn).unwrap()),
             cmd_sn: self.cmd_sn,
-            offer: SessionParams { max_connections: 4, ..SessionParams::default() },
+            offer: self.offer.clone(),
             connection: ConnectionParams::default(),
         };
         self.target.login(conn, 1, &plan, (self.now, self.now));
@@ -293,6 +296,59 @@ fn login_waits_on_istgt() {
         waited += bench.count("login waited for the device");
     }
     assert!(waited > 0);
+}
+
+/// At error recovery level 2 the tasks of a lost connection go on over another, once it is logged out.
+fn tasks_outlive_their_connection() {
+    let persona = Persona {
+        error_recovery_level: 2,
+        recovery_logout: (0, 0),
+        reassign: tmf::COMPLETE,
+        tells_drops: false,
+        ..plain(Persona::lab())
+    };
+    let mut bench = Bench::new(persona, 1);
+    bench.offer.error_recovery_level = 2;
+    let session = bench.lead(0, 1);
+    bench.login(1, 1, LoginKind::Joining { session: session.session.clone(), tsih: session.tsih });
+    bench.pass(Duration::from_secs(1));
+    let write = bench.write(1, 7);
+    let read = bench.command(&[0x28, 0, 0, 0, 0, 3, 0, 0, 1, 0], &[], 512);
+    let (first, second) = (write.itt, read.itt);
+    bench.send(1, Pdu::ScsiCommand(write));
+    bench.send(1, Pdu::ScsiCommand(read));
+    bench.pass(Duration::from_secs(30));
+    bench.got.clear();
+    bench.target.closed(1, bench.now);
+    let reassign = |bench: &mut Bench, task: Itt| {
+        bench.send(
+            0,
+            Pdu::TaskManagementRequest(TaskManagementRequest {
+                immediate: true,
+                function: tmf::TASK_REASSIGN,
+                itt: Itt(900),
+                referenced_itt: task,
+                cmd_sn: bench.cmd_sn,
+                ..TaskManagementRequest::default()
+            }),
+        );
+        let answer = bench.got.iter().rev().find_map(|(_, pdu)| match pdu {
+            Pdu::TaskManagementResponse(answer) => Some(answer.response),
+            _ => None,
+        });
+        answer.expect("an answer")
+    };
+    assert_eq!(reassign(&mut bench, first), tmf::TASK_STILL_ALLEGIANT);
+    let logout = LogoutRequest { immediate: true, reason: 2, cid: Cid(1), ..LogoutRequest::default() };
+    bench.send(0, Pdu::LogoutRequest(LogoutRequest { cmd_sn: bench.cmd_sn, ..logout }));
+    assert_eq!(reassign(&mut bench, Itt(77)), tmf::TASK_DOES_NOT_EXIST);
+    for task in [first, second] {
+        assert_eq!(reassign(&mut bench, task), tmf::COMPLETE);
+    }
+    bench.pass(Duration::from_secs(30));
+    assert_eq!((bench.answer(first), bench.answer(second)), (Some(good()), Some(Answer::Good(vec![0]))));
+    assert_eq!(bench.target.block(0, 1), 7);
+    assert_eq!(bench.count("answer given again after a reassignment"), 2);
 }
 
 /// Of several unflushed values any may be left, but never one older than the last flush.

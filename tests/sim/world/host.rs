@@ -12,8 +12,8 @@ use braid::iscsi::{Cid, CmdSn, Isid, Pdu, StatSn, Tsih, reject};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::session::mutant::Mutant;
 use braid::session::{
-    Cause, ConnId, Doubt, Event, Exhausted, Fanout, How, Notice, Output, PathId, PathPlan, Session,
-    SessionPlan, Tuning, Unwashed,
+    Cause, ConnId, Doubt, Event, Exhausted, Fanout, FenceMethod, How, Notice, Output, PathId, PathPlan,
+    Session, SessionPlan, Tuning, Unwashed,
 };
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -107,6 +107,14 @@ fn judged(result: Result<(), Broken>) {
     }
 }
 
+fn fenced(method: FenceMethod) -> &'static str {
+    match method {
+        FenceMethod::Reinstate => "notice: fenced by reinstatement",
+        FenceMethod::Ordered => "notice: fenced by an ordered command",
+        _ => "notice: fenced by time",
+    }
+}
+
 fn suspect(doubt: Doubt) -> &'static str {
     match doubt {
         Doubt::Unacknowledged => "notice: path suspect, nothing acknowledged",
@@ -185,6 +193,8 @@ impl World {
         plan.offer = SessionParams {
             max_connections: if self.scenario.fanout == Fanout::Mcs { paths } else { 1 },
             initial_r2t: false,
+            default_time2wait: if self.scenario.reassigns { 0 } else { 2 },
+            error_recovery_level: if self.scenario.reassigns { 2 } else { 0 },
             ..SessionParams::default()
         };
         plan.target_name = self.scenario.target_of(0);
@@ -670,14 +680,11 @@ impl World {
                 "notice: path down"
             }
             Notice::Moved { .. } => "notice: commands moved",
+            Notice::Reassigned { .. } => "notice: session recovered with its tasks",
             Notice::PathSuspect { doubt, .. } => suspect(*doubt),
             Notice::PathTrusted { .. } => "notice: path trusted again",
             Notice::Evaded { .. } => "notice: commands asked again elsewhere",
-            Notice::Fenced { method, .. } => match method {
-                braid::session::FenceMethod::Reinstate => "notice: fenced by reinstatement",
-                braid::session::FenceMethod::Ordered => "notice: fenced by an ordered command",
-                _ => "notice: fenced by time",
-            },
+            Notice::Fenced { method, .. } => fenced(*method),
             Notice::OutcomeUnknown { .. } => "notice: outcome unknown",
             Notice::IdentityMismatch { what, .. } => {
                 self.host.ends_for_cause |= what.starts_with("home");
@@ -724,6 +731,7 @@ impl World {
             Notice::PathDown { cause: Cause::Logout, .. } => self.scenario.fanout != Fanout::Mcs,
             Notice::PathDown { .. }
             | Notice::Moved { .. }
+            | Notice::Reassigned { .. }
             | Notice::OutcomeUnknown { .. }
             | Notice::GaveUp(_) => true,
             _ => false,

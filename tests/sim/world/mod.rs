@@ -188,6 +188,7 @@ impl World {
         scenario.draw_orders(seed);
         let cut = scenario.cut(seed);
         scenario.draw_recovery(seed, cut);
+        scenario.draw_reassignment(seed, cut);
         if trace {
             println!("{scenario:#?}");
         }
