@@ -11,6 +11,7 @@
 //! | `GET /v1/targets/TARGET/explain` | why things are as they are with a target ([`super::explain::Explanation`]) |
 //! | `POST /v1/reload` | reads the configuration again and changes to it; takes a [`view::ReloadOrder`] |
 //! | `GET /v1/events?after=NUMBER&wait=SECONDS` | what happened after that event; waits for it if need be ([`view::News`]) |
+//! | `GET /v1/capture?target=TARGET&initiator=INITIATOR` | the latest PDU headers, as a pcapng file; here alone |
 //! | `GET /v1/openapi.json` | all this for machines |
 //!
 //! What only reads is on the admin address too (`page`). Orders about paths take a [`view::Order`] as JSON, or nothing, and answer with [`view::Done`] or, with 404 (no such target or path),
@@ -100,6 +101,7 @@ pub(super) fn router(operator: Operator) -> Router {
         .route("/v1/targets/{target}/paths/{path}/{order}", post(order_path))
         .route("/v1/targets/{target}/give-up", post(give_up))
         .route("/v1/reload", post(reload))
+        .route("/v1/capture", get(capture))
         .layer(DefaultBodyLimit::max(LONGEST_ORDER))
         .with_state(operator)
 }
@@ -156,6 +158,16 @@ async fn tell_events(
 ) -> Json<view::News> {
     let patience = Duration::from_secs(asked.wait).min(LONGEST_WAIT);
     Json(operator.events().wait_after(asked.after, patience).await.into())
+}
+
+async fn capture(State(operator): State<Operator>, Query(asked): Query<view::WhichCapture>) -> Response {
+    match operator.capture(asked.target.as_deref(), asked.initiator.as_deref()).await {
+        Some(file) => ([(header::CONTENT_TYPE, "application/vnd.tcpdump.pcap")], file).into_response(),
+        None => {
+            let why = "no headers are kept: `memory` in [black_box] is 0; change that, and start Braid again";
+            refusal(StatusCode::NOT_FOUND, why.to_owned())
+        }
+    }
 }
 
 async fn reload(State(operator): State<Operator>, asked: Option<Json<view::ReloadOrder>>) -> Response {

@@ -199,6 +199,16 @@ pub struct WhichNews {
     pub wait: u64,
 }
 
+/// The query of `GET /v1/capture`.
+#[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]
+#[serde(default, deny_unknown_fields)]
+pub struct WhichCapture {
+    /// Of this target alone.
+    pub target: Option<String>,
+    /// Of this initiator alone.
+    pub initiator: Option<String>,
+}
+
 /// What happened.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct News {

@@ -213,7 +213,7 @@ mod tests {
         let full = std::fs::read_to_string(folder.join("full.toml")).unwrap();
         let mut full = Config::from_toml(&full, "full.toml").unwrap();
         let mut minimal = Config::load(&folder.join("minimal.toml")).unwrap();
-        assert!(full.state_file.take().is_some());
+        assert!(full.state_file.take().is_some() && full.black_box.incidents.take().is_some());
         let usual = ControlSocket::At(Config::DEFAULT_CONTROL.into());
         assert_eq!(std::mem::take(&mut full.control), usual);
         minimal.targets[0].paths.clone_from(&full.targets[0].paths);

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 /// Given to an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of an answer, at most.
-const LONGEST_ANSWER: usize = 64 << 20;
+const LONGEST_ANSWER: usize = 1 << 30;
 
 /// The target that is named, or the only one there is.
 pub(super) fn one_target(running: &Running, named: Option<&str>) -> Result<String, Failure> {

@@ -114,6 +114,15 @@ different sessions; then they are counted.")]
 Braid keeps the latest 1792 events, and beside them 256 logins that were refused. Times are UTC. With --json each event is one
 line; {\"missed\": N} is said where a follower was too slow.")]
     Events(Events),
+    /// Write the latest PDU headers of a running Braid's connections to a file that Wireshark reads; data is not among them.
+    #[command(after_help = "Examples:
+  braid capture /tmp/braid.pcapng
+  braid capture --initiator iqn.1993-08.org.debian:host7 - | tshark -r - -Y 'iscsi.opcode == 0x01'
+
+Each connection is an interface of the file, named after its path. Data segments are cut off, TCP's sequence numbers are
+made up. Braid keeps the last 1100 PDUs of a connection, fewer if there are many (`black_box` in the configuration). With
+`incidents` there it writes such a file whenever a path is lost.")]
+    Capture(Capture),
     /// Say why things are as they are with a target: which fan-out, what is guaranteed, what each path may do and why no more.
     #[command(after_help = "Examples:
   braid explain iqn.2003-01.org.example:disk
@@ -259,6 +268,23 @@ pub struct Top {
     /// Seconds between two tables.
     #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub interval: u32,
+    /// Which Braid.
+    #[command(flatten)]
+    pub running: Running,
+}
+
+/// Settings of `capture`.
+#[derive(Args, Debug)]
+pub struct Capture {
+    /// Where to; - for standard output.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Of this target alone.
+    #[arg(long, value_name = "IQN")]
+    pub target: Option<String>,
+    /// Of this initiator alone.
+    #[arg(long, value_name = "IQN")]
+    pub initiator: Option<String>,
     /// Which Braid.
     #[command(flatten)]
     pub running: Running,

@@ -8,6 +8,7 @@
 //! - [`control`]: how a running Braid stands, and orders for it.
 //! - [`intercept`]: the rules that bring connections here.
 //! - [`events`]: what happened in a running Braid.
+//! - [`capture`]: the latest PDU headers of a running Braid.
 //! - [`explain`]: why things are as they are with a target.
 //! - [`reload`]: a running Braid changes to another configuration.
 //! - [`demo`]: a link is cut, and nothing is lost.
@@ -25,6 +26,7 @@
 )]
 
 pub mod ask;
+pub mod capture;
 pub mod check;
 mod client;
 pub mod control;
@@ -86,6 +88,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Status(asked) => control::status(&asked).map(|text| print!("{text}")),
         Command::Path(asked) => control::path(&asked.order).map(|text| print!("{text}")),
         Command::Events(asked) => events::events(&asked),
+        Command::Capture(asked) => capture::capture(&asked),
         Command::Explain(asked) => explain::explain(&asked).map(|text| print!("{text}")),
         Command::Top(asked) => top::top(&asked),
         Command::Reload(asked) => reload::reload(&asked).map(|text| print!("{text}")),

@@ -7,11 +7,12 @@
 //! Tables of targets are matched by [`Target::table`]. One that is new, or gone, is one change; so is a path.
 
 use super::{
-    Allow, Chap, Config, ControlSocket, Digest, Discover, Limits, Listen, Local, LogFormat, PathConfig,
-    PathRule, RemoteControl, Target, Token,
+    Allow, BlackBox, Chap, Config, ControlSocket, Digest, Discover, Limits, Listen, Local, LogFormat,
+    PathConfig, PathRule, RemoteControl, Target, Token,
 };
 use crate::login::chap::{Accounts, Credentials};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -160,10 +161,15 @@ fn of_config(config: &Config) -> Vec<Setting> {
         log,
         log_format,
         limits,
+        black_box,
         discovery_chap,
         targets: _,
         warnings: _,
     } = config;
+    let BlackBox { memory, incidents, files, bytes } = black_box;
+    let place = |path: &Option<PathBuf>| {
+        path.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string())
+    };
     let Limits { max_sessions, login_timeout, login_rate } = limits;
     let listener = |Listen { address, intercept, balancers }: &Listen| match intercept {
         Some(how) => format!("{address} ({})", how.word()),
@@ -195,16 +201,16 @@ fn of_config(config: &Config) -> Vec<Setting> {
             value: Value::Remote(remote_control.clone()),
             effect: at_start,
         },
-        setting(
-            "state_file",
-            at_start,
-            state_file.as_ref().map_or_else(|| "none".to_owned(), |file| file.display().to_string()),
-        ),
+        setting("state_file", at_start, place(state_file)),
         setting("log", Effect::Now, log),
         setting("log_format", at_start, format),
         setting("limits.max_sessions", Effect::Now, max_sessions),
         setting("limits.login_timeout", Effect::Now, time(*login_timeout)),
         setting("limits.login_rate", Effect::Now, login_rate),
+        setting("black_box.memory", at_start, memory),
+        setting("black_box.incidents", at_start, place(incidents)),
+        setting("black_box.files", at_start, files),
+        setting("black_box.bytes", at_start, bytes),
         chap("discovery.chap", discovery_chap),
     ]
 }
@@ -398,6 +404,10 @@ mod tests {
         ("", "limits.max_sessions = 1", "limits.max_sessions", Some(true)),
         ("", "limits.login_timeout = \"1s\"", "limits.login_timeout", Some(true)),
         ("", "limits.login_rate = 1", "limits.login_rate", Some(true)),
+        ("", "black_box.memory = 0", "black_box.memory", None),
+        ("", "black_box.incidents = \"/var/other\"", "black_box.incidents", None),
+        ("", "black_box.files = 1", "black_box.files", None),
+        ("", "black_box.bytes = \"1MiB\"", "black_box.bytes", None),
         ("target", "allow.names = [\"iqn.x\"]", "allow.names", Some(false)),
         ("target", "allow.addresses = [\"10.0.0.0/8\"]", "allow.addresses", Some(false)),
         ("target", "chap = \"relay\"", "chap", Some(false)),
@@ -463,8 +473,8 @@ mod tests {
         let elsewhere = ["name", "paths", "discover", "path_rules", "upstream_chap", "#"];
         for line in full.lines().filter(|line| line.contains(" = ") && !line.starts_with(' ')) {
             let key = line.split([' ', '.']).next().unwrap();
-            let in_limits = KEYS.iter().any(|(_, line, ..)| line.starts_with(&format!("limits.{key}")));
-            assert!(known(key) || in_limits || elsewhere.contains(&key), "{key} is not tried here");
+            let in_table = ["limits", "black_box"].iter().any(|table| known(&format!("{table}.{key}")));
+            assert!(known(key) || in_table || elsewhere.contains(&key), "{key} is not tried here");
         }
     }
 

@@ -68,6 +68,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Limits that protect Braid from its clients.
     pub limits: Limits,
+    /// What is kept of the headers of PDUs.
+    pub black_box: BlackBox,
     /// How initiators prove themselves in discovery sessions that name no target; never [`Chap::Relay`].
     pub discovery_chap: Chap,
     /// Targets served, in the order written.
@@ -152,6 +154,19 @@ pub enum LogFormat {
     Human,
     /// One JSON object per line.
     Json,
+}
+
+/// What is kept of the headers of PDUs, and written when a path is lost.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BlackBox {
+    /// Memory for it in bytes, beside 4 KiB per connection; 0: nothing is kept.
+    pub memory: u64,
+    /// Directory for a file when a path is lost.
+    pub incidents: Option<PathBuf>,
+    /// Files in there at most.
+    pub files: u32,
+    /// Bytes in there at most.
+    pub bytes: u64,
 }
 
 /// Limits that protect Braid from its clients.

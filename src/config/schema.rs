@@ -8,7 +8,8 @@ use super::problem::{Place, Problem};
 use super::remote;
 use super::value::{self, Read};
 use super::{
-    Allow, Chap, Config, ControlSocket, Digest, Limits, Local, LogFormat, Mode, PathConfig, Recovery, Target,
+    Allow, BlackBox, Chap, Config, ControlSocket, Digest, Limits, Local, LogFormat, Mode, PathConfig,
+    Recovery, Target,
 };
 use crate::path::select::Policy;
 use crate::session::{Barriers, Exhausted, FenceMethod};
@@ -37,6 +38,7 @@ pub(super) fn config(section: &Section, problems: &mut Vec<Problem>) -> Config {
         log: keys.or("log", "info".to_owned(), value::log_filter),
         log_format: keys.or("log_format", LogFormat::default(), value::log_format),
         limits: keys.table("limits", limits),
+        black_box: keys.table("black_box", black_box),
         discovery_chap: keys.table("discovery", |keys| auth::chap(keys, false)),
         targets: number(keys.list("target", target).unwrap_or_default()),
         warnings: Vec::new(),
@@ -80,6 +82,15 @@ fn limits(keys: &mut Keys<'_>) -> Limits {
         max_sessions: keys.or("max_sessions", 256, |value| value::number(value, 1, 65_536)),
         login_timeout: keys.or("login_timeout", S(15), |value| value::duration(value, MS(100), HOUR)),
         login_rate: keys.or("login_rate", 100, |value| value::number(value, 1, 1_000_000)),
+    }
+}
+
+fn black_box(keys: &mut Keys<'_>) -> BlackBox {
+    BlackBox {
+        memory: keys.or("memory", 16 << 20, |value| value::size(value, 0, 256 << 20)),
+        incidents: keys.optional("incidents", |value| value::text(value).map(PathBuf::from)),
+        files: keys.or("files", 20, |value| value::number(value, 1, 10_000)),
+        bytes: keys.or("bytes", 64 << 20, |value| value::size(value, 1 << 20, 1 << 40)),
     }
 }
 

@@ -69,6 +69,8 @@ pub struct Framer {
     retired: BytesMut,
     /// The PDU whose header has been taken and whose data segment has not.
     segment: Option<Segment>,
+    /// Header of the PDU that was found last.
+    latest: ([u8; BHS_LEN], Ahs),
     /// Set once the stream is lost.
     lost: Option<WireError>,
     reads: Reads,
@@ -134,6 +136,7 @@ impl Framer {
             buffer: BytesMut::new(),
             retired: BytesMut::new(),
             segment: None,
+            latest: ([0; BHS_LEN], Ahs::new()),
             lost: None,
             reads: Reads::default(),
         }
@@ -214,7 +217,14 @@ impl Framer {
         let Some(segment) = self.segment.take_if(|segment| segment.rest() <= self.buffer.len()) else {
             return Ok(None);
         };
+        self.latest = (segment.header, segment.ahs.clone());
         segment.finish(&mut self.buffer, self.receiver).map(Some)
+    }
+
+    /// Basic header segment and additional ones of the latest PDU that [`Framer::next_pdu`] found, rejectable or not, as received.
+    #[must_use]
+    pub fn latest_header(&self) -> (&[u8; BHS_LEN], &[u8]) {
+        (&self.latest.0, &self.latest.1)
     }
 
     /// Takes basic header, AHS and header digest out of the buffer once all of them are there.

@@ -6,7 +6,7 @@
 //!
 //! The queue has no limit of its own: the driver stops pushing when [`SendQueue::len`] says so. Nothing here panics.
 
-use super::pdu::padding;
+use super::pdu::{Ahs, BHS_LEN, padding};
 use super::{Payload, Pdu};
 use bytes::{Buf, Bytes, BytesMut};
 use crc32c::{crc32c, crc32c_append};
@@ -53,8 +53,8 @@ impl SendQueue {
         self.data_digest = data;
     }
 
-    /// Encodes a PDU to the end of the queue; its payload is shared, not copied, unless it is short.
-    pub fn push(&mut self, pdu: &Pdu) {
+    /// Encodes a PDU to the end of the queue; its payload is shared, not copied, unless it is short. Gives its header segments.
+    pub fn push(&mut self, pdu: &Pdu) -> ([u8; BHS_LEN], Ahs) {
         let (header, ahs) = pdu.encode();
         self.copy(&header);
         self.copy(&ahs);
@@ -65,6 +65,7 @@ impl SendQueue {
         if !data.is_empty() {
             self.push_data(data);
         }
+        (header, ahs)
     }
 
     fn push_data(&mut self, data: &Payload) {

@@ -11,6 +11,7 @@
 //! takes; what it does not take waits, and the owner decides by [`Conn::queued`] when to stop producing.
 
 use super::kernel;
+use super::tape::{BlackBox, Label, Recording, Tape, Way};
 use crate::iscsi::framer::{Framer, FramerLimits, Receiver};
 use crate::iscsi::{FrameError, Pdu, SendQueue};
 use crate::login::ConnectionParams;
@@ -19,8 +20,9 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -64,6 +66,7 @@ pub struct Conn {
     told: Option<Ends>,
     framer: Framer,
     out: SendQueue,
+    tape: Option<Tape>,
 }
 
 impl Conn {
@@ -76,7 +79,7 @@ impl Conn {
     /// Takes a connected socket over, in the login phase.
     #[must_use]
     pub fn new(stream: TcpStream, receiver: Receiver) -> Self {
-        Self { stream, told: None, framer: Framer::new(receiver), out: SendQueue::new() }
+        Self { stream, told: None, framer: Framer::new(receiver), out: SendQueue::new(), tape: None }
     }
 
     /// The same where these bytes have been read already, and somebody has told whose it is.
@@ -85,6 +88,30 @@ impl Conn {
         let mut conn = Self { told, ..Self::new(stream, receiver) };
         conn.framer.buffer().extend_from_slice(read);
         conn
+    }
+
+    /// Keeps the headers of its PDUs from now on.
+    pub(super) fn record(&mut self, black_box: &Arc<BlackBox>, label: Label) {
+        if let (Ok(local), Ok(peer)) = (self.stream.local_addr(), self.stream.peer_addr()) {
+            self.tape = Some(black_box.tape(label, local, peer));
+        }
+    }
+
+    /// Tells the time for the headers that are kept from now on.
+    pub(super) fn tick(&mut self, now: Instant) {
+        if let Some(tape) = &mut self.tape {
+            tape.tick(now);
+        }
+    }
+
+    /// What was kept.
+    pub(super) fn recording(&self) -> Option<Recording> {
+        self.tape.as_ref().map(Tape::recording)
+    }
+
+    /// The same, and keeps nothing any more.
+    pub(super) fn take_tape(&mut self) -> Option<Tape> {
+        self.tape.take()
     }
 
     /// The socket, for options and addresses.
@@ -132,12 +159,20 @@ impl Conn {
     /// # Errors
     /// As [`Framer::next_pdu`].
     pub fn next_pdu(&mut self) -> Result<Option<Pdu>, FrameError> {
-        self.framer.next_pdu()
+        let next = self.framer.next_pdu();
+        if let (Some(tape), Ok(Some(_)) | Err(FrameError::Rejectable { .. })) = (&mut self.tape, &next) {
+            let (header, ahs) = self.framer.latest_header();
+            tape.note(Way::Received, header, ahs);
+        }
+        next
     }
 
     /// Encodes a PDU behind those already waiting.
     pub fn queue(&mut self, pdu: &Pdu) {
-        self.out.push(pdu);
+        let (header, ahs) = self.out.push(pdu);
+        if let Some(tape) = &mut self.tape {
+            tape.note(Way::Sent, &header, &ahs);
+        }
     }
 
     /// Bytes that wait to be written.

@@ -19,7 +19,7 @@
 //!    came back in time, or on the order to stop (reinstatement, or the whole of Braid stopping).
 //!
 //! Beside that, `catalogue` says which targets there are, `told` remembers what portals tell of them, `tags` what
-//! initiators were told, [`probe`] finds out how a target treats several connections in one session ([`verdict`]), on which `auto`
+//! initiators were told, `tape` is the black box, which `capture` and `incident` write as `pcapng`, [`probe`] finds out how a target treats several connections in one session ([`verdict`]), on which `auto`
 //! rests its choice, [`discover`] asks a portal for its targets, and `links` tells sessions when a link of this machine
 //! comes up.
 //!
@@ -30,6 +30,7 @@
 mod access;
 pub mod auto;
 mod balancer;
+mod capture;
 pub mod catalogue;
 pub mod clock;
 pub mod conn;
@@ -39,6 +40,7 @@ mod discovery;
 mod errand;
 pub mod events;
 pub mod explain;
+mod incident;
 mod intercept;
 mod kernel;
 mod leading;
@@ -50,20 +52,23 @@ mod notice;
 mod oddities;
 pub mod operator;
 mod orders;
+mod pcapng;
 mod plan;
 pub mod probe;
 mod rate;
+mod recorder;
 mod registry;
 mod relay;
 pub mod reload;
 mod room;
 mod session;
 mod tags;
+mod tape;
 pub mod told;
 pub mod verdict;
 mod welcome;
 
-use crate::config::{Config, Intercept, Listen, PathConfig, Target};
+use crate::config::{self, Config, Intercept, Listen, PathConfig, Target};
 use crate::login::Refusal;
 use crate::login::discovery::TargetRecord;
 use crate::metrics::Metrics;
@@ -82,6 +87,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tags::Tags;
+use tape::BlackBox;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -166,6 +172,8 @@ struct Shared {
     started: Instant,
     orders: Orders,
     events: Arc<Events>,
+    /// None if nothing is kept.
+    black_box: Option<Arc<BlackBox>>,
 }
 
 /// A running proxy. Dropping it closes everything at once.
@@ -174,6 +182,7 @@ pub struct Proxy {
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     listeners: JoinSet<JoinSet<()>>,
+    _writer: JoinSet<()>,
 }
 
 impl Proxy {
@@ -194,6 +203,8 @@ impl Proxy {
         let verdicts = Verdicts::new(Arc::clone(&state));
         verdicts.ask_all(&config);
         let oddities = Arc::new(Oddities::new(Arc::clone(&metrics)));
+        let mut writer = JoinSet::new();
+        let black_box = black_box(&config.black_box, &mut writer);
         let shared = Arc::new(Shared {
             config: ArcSwap::new(config),
             reloads: (tokio::sync::Mutex::new(()), watch::Sender::new(())),
@@ -201,6 +212,7 @@ impl Proxy {
             started: clock::now(),
             orders: Orders::default(),
             events: Arc::default(),
+            black_box,
             metrics,
             portals: bound.iter().map(|(_, listen)| listen.address).collect(),
             public: bound
@@ -228,7 +240,7 @@ impl Proxy {
             tracing::info!(address = %listen.address, intercept, proxy_protocol, "listening");
             listeners.spawn(listener::run(Arc::clone(&shared), (listener, listen), stopped.clone()));
         }
-        Ok(Self { shared, stop, listeners })
+        Ok(Self { shared, stop, listeners, _writer: writer })
     }
 
     /// The addresses listened on, in the order of the configuration, with the real ports.
@@ -312,6 +324,20 @@ impl Shared {
         let portals = portals.iter().map(|address| (address.to_string(), tpgt)).collect();
         TargetRecord { name: target.to_owned(), portals }
     }
+}
+
+/// The black box, if it is wanted; what writes its incidents runs in `writer`.
+fn black_box(settings: &config::BlackBox, writer: &mut JoinSet<()>) -> Option<Arc<BlackBox>> {
+    let room = usize::try_from(settings.memory).unwrap_or(usize::MAX);
+    if room == 0 {
+        return None;
+    }
+    let (incidents, pen) = incident::channel(settings).unzip();
+    let black_box = BlackBox::new(room, incidents);
+    if let Some(pen) = pen {
+        writer.spawn(pen.run(&black_box));
+    }
+    Some(black_box)
 }
 
 /// Opens all listeners; each comes with its address as it was given out.

@@ -10,6 +10,7 @@
 use super::events::{About, Events, Kind};
 use super::registry::Key;
 use super::reload::Terms;
+use super::tape::Recording;
 use super::{Shared, clock};
 use crate::config::{Source, Target};
 use crate::iscsi::Tsih;
@@ -200,6 +201,8 @@ pub(super) enum Asked {
     Status(oneshot::Sender<Status>),
     /// What its units may do over which path.
     Units(oneshot::Sender<Vec<UnitStatus>>),
+    /// The latest headers of its PDUs.
+    Recordings(oneshot::Sender<Vec<Recording>>),
     /// An order.
     Control(Control),
     /// The configuration has changed.
@@ -233,7 +236,7 @@ impl Desk {
         self.ask(Asked::Units).await.unwrap_or_default()
     }
 
-    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Asked) -> Option<T> {
+    pub(super) async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Asked) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         let asked = async {
             self.sender.send(question(answer)).await.ok()?;

@@ -24,6 +24,7 @@ use super::conn::{Conn, ConnError};
 use super::dial::{DialError, Way, dial_way};
 use super::notice::Observer;
 use super::operator::Asked;
+use super::recorder::Recorder;
 use super::reload::{PathTerms, Terms};
 use crate::iscsi::FrameError;
 use crate::iscsi::quirk::Side;
@@ -103,6 +104,8 @@ pub(super) struct Beside {
     pub(super) links: watch::Receiver<u64>,
     /// Where the operator asks and orders.
     pub(super) asked: mpsc::Receiver<Asked>,
+    /// What keeps the headers of PDUs.
+    pub(super) recorder: Recorder,
 }
 
 /// Ends when the operator asks something; never once nobody can.
@@ -139,7 +142,7 @@ pub(super) struct Driver {
     downstream: Option<Conn>,
     upstream: Vec<Upstream>,
     errands: JoinSet<Errand>,
-    dialling: Vec<(ConnId, AbortHandle)>,
+    dialling: Vec<(ConnId, PathId, AbortHandle)>,
     /// Connections of which the engine wants a sample.
     to_sample: SmallVec<[ConnId; 8]>,
     closing: JoinSet<()>,
@@ -147,6 +150,7 @@ pub(super) struct Driver {
     paused: bool,
     end: Option<Ending>,
     observer: Observer,
+    recorder: Recorder,
 }
 
 impl Driver {
@@ -155,13 +159,15 @@ impl Driver {
     pub(super) fn new(
         engine: Session,
         ways: Vec<Way>,
-        downstream: Conn,
-        home: (ConnId, Conn),
+        mut downstream: Conn,
+        home: (ConnId, PathId, Conn),
         (stop, kill): (impl Future<Output = ()> + Send + 'static, impl Future<Output = ()> + Send + 'static),
         beside: Beside,
         observer: Observer,
     ) -> Self {
-        let (id, conn) = home;
+        let (id, path, mut conn) = home;
+        beside.recorder.begin(&mut downstream, None);
+        beside.recorder.begin(&mut conn, Some(path));
         let mut errands = JoinSet::new();
         errands.spawn(async move {
             stop.await;
@@ -187,6 +193,7 @@ impl Driver {
             paused: false,
             end: None,
             observer,
+            recorder: beside.recorder,
         }
     }
 
@@ -294,6 +301,10 @@ impl Driver {
     fn apply(&mut self, ready: Ready, now: Instant) {
         // Asked before the engine is told the new time: after that it looks ahead only.
         let due = self.engine.next_deadline().is_some_and(|deadline| deadline <= now);
+        self.downstream
+            .iter_mut()
+            .chain(self.upstream.iter_mut().map(|up| &mut up.conn))
+            .for_each(|conn| conn.tick(now));
 
         for (id, result) in ready.upstream {
             match result {
@@ -319,6 +330,9 @@ impl Driver {
                     // Whoever asked may have lost patience.
                     Asked::Status(answer) => drop(answer.send(self.engine.status(now))),
                     Asked::Units(answer) => drop(answer.send(self.engine.units())),
+                    Asked::Recordings(answer) => {
+                        drop(answer.send(self.recorder.recordings(self.open_conns())))
+                    }
                     Asked::Control(control) => self.feed(Event::Control(control), now),
                     Asked::Retune(terms) => self.retune(&terms, now),
                 }
@@ -377,9 +391,16 @@ impl Driver {
                 Output::Close(id, how) => self.close_upstream(id, how),
                 Output::CloseDownstream => self.close_downstream(),
                 Output::Finished(unwashed) => self.end = Some(Ending::InOrder(unwashed)),
-                Output::Note(notice) => self.observer.note(&notice),
+                Output::Note(notice) => {
+                    self.observer.note(&notice);
+                    self.recorder.note(&notice, self.open_conns());
+                }
             }
         }
+    }
+
+    fn open_conns(&self) -> impl Iterator<Item = &Conn> {
+        self.downstream.iter().chain(self.upstream.iter().map(|up| &up.conn))
     }
 
     /// Tells the engine what the kernel knows of the connections that it asked for.
@@ -440,9 +461,8 @@ impl Driver {
     }
 
     fn lose_upstream(&mut self, id: ConnId, cause: Cause, now: Instant) {
-        let before = self.upstream.len();
-        self.upstream.retain(|up| up.id != id);
-        if self.upstream.len() < before {
+        if let Some(at) = self.upstream.iter().position(|up| up.id == id) {
+            self.recorder.keep(&mut self.upstream.remove(at).conn);
             self.feed(Event::Disconnected(id, cause), now);
         }
     }
@@ -450,16 +470,18 @@ impl Driver {
     fn open(&mut self, id: ConnId, path: PathId, plan: Box<LoginPlan>) {
         let Some(way) = self.ways.get(path.0).cloned() else { return };
         let dial = async move { Errand::Dial(id, Box::new(dial_way(&way, &plan).await)) };
-        self.dialling.push((id, self.errands.spawn(dial)));
+        self.dialling.push((id, path, self.errands.spawn(dial)));
     }
 
     fn dialled(&mut self, id: ConnId, result: Dialled, now: Instant) {
-        let before = self.dialling.len();
-        self.dialling.retain(|(dialling, _)| *dialling != id);
+        let at = self.dialling.iter().position(|(dialling, ..)| *dialling == id);
+        let path = at.map(|at| self.dialling.swap_remove(at).1);
         match result {
             // The engine gave it up while it was being made.
-            Ok((conn, _)) if self.dialling.len() == before => conn.reset(),
-            Ok((conn, agreed)) => {
+            Ok((conn, _)) if path.is_none() => conn.reset(),
+            Ok((mut conn, agreed)) => {
+                self.recorder.begin(&mut conn, path);
+                conn.tick(now);
                 self.upstream.push(Upstream { id, conn });
                 self.feed(Event::Connected(id, Box::new(agreed)), now);
                 self.pump_upstream(id, now);
@@ -469,11 +491,12 @@ impl Driver {
     }
 
     fn close_upstream(&mut self, id: ConnId, how: How) {
-        if let Some(at) = self.dialling.iter().position(|(dialling, _)| *dialling == id) {
-            self.dialling.swap_remove(at).1.abort();
+        if let Some(at) = self.dialling.iter().position(|(dialling, ..)| *dialling == id) {
+            self.dialling.swap_remove(at).2.abort();
         }
         let Some(at) = self.upstream.iter().position(|up| up.id == id) else { return };
-        let conn = self.upstream.swap_remove(at).conn;
+        let mut conn = self.upstream.swap_remove(at).conn;
+        self.recorder.keep(&mut conn);
         match how {
             How::Graceful => self.close_in_order(conn),
             How::Reset => conn.reset(),

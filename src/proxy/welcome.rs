@@ -9,6 +9,7 @@ use super::leading::{self, Leading};
 use super::notice::Observer;
 use super::operator::{Basis, Desk};
 use super::plan::{login_plan, offer, session_plan, ways};
+use super::recorder::Recorder;
 use super::registry::{Claim, Key};
 use super::room::Seat;
 use super::session::{Beside, Driver, Ending};
@@ -452,10 +453,11 @@ async fn run(
     let plan = session_plan((&target, &ways), fanout, (agreed, portals), home_login, claim.left_behind());
     let worst = if plan.has_twins() { Unwashed::everything() } else { Unwashed::default() };
     let engine = Session::new(plan, clock::now());
-    let home = (SessionPlan::HOME_CONN, leading.conn);
+    let recorder = Recorder::new(shared.black_box.clone(), &about, names.clone());
+    let home = (SessionPlan::HOME_CONN, home, leading.conn);
     let orders = (claim.stopped(), claim.killed());
     let links = shared.links.watch();
-    let beside = Beside { links, asked };
+    let beside = Beside { links, asked, recorder };
     let observer = Observer::new(
         metrics,
         Arc::clone(&shared.oddities),

@@ -155,9 +155,9 @@ impl Braid {
     ) -> Self {
         let first = target.endpoints().first().expect("a target has a portal");
         let paths: Vec<String> = target.endpoints().iter().map(|endpoint| endpoint.portal.clone()).collect();
-        let state = state_file(dir.path());
+        let (state, control) = (state_file(dir.path()), control_socket(dir.path()));
         let text = format!(
-            "listen = {listen}\nadmin = {admin:?}\ncontrol = \"off\"\nstate_file = {state:?}\n[[target]]\n{table}"
+            "listen = {listen}\nadmin = {admin:?}\ncontrol = {control:?}\nstate_file = {state:?}\n[[target]]\n{table}"
         );
         let file = dir.path().join("braid.toml");
         fs::write(&file, text).expect("configuration");
@@ -268,6 +268,15 @@ impl Braid {
         told.ok()
     }
 
+    /// The headers that it has kept, in a file of its own; of one with a configuration file.
+    pub(crate) fn capture(&self) -> PathBuf {
+        let (socket, file) = (control_socket(self.dir.path()), self.dir.path().join("capture.pcapng"));
+        let [socket, name] = [&socket, &file].map(|path| path.display().to_string());
+        let line = words(&[env!("CARGO_BIN_EXE_braid"), "capture", "--socket", &socket, &name]);
+        run(command(None, &line), PATIENCE).expect_ok();
+        file
+    }
+
     /// Memory of its own that is not paged out, in bytes.
     pub(crate) fn resident(&self) -> u64 {
         self.daemon.resident()
@@ -312,6 +321,10 @@ fn guarded_config(
     let file = dir.join("braid.toml");
     fs::write(&file, text).expect("configuration");
     file.display().to_string()
+}
+
+fn control_socket(dir: &Path) -> PathBuf {
+    dir.join("control")
 }
 
 fn state_file(dir: &Path) -> PathBuf {

@@ -13,6 +13,7 @@
 //! - [`sg`]: sg3-utils on the kernel's initiator ([`initiator`]); through Braid must equal direct, line by line.
 //! - [`chap`]: authentication, ended by Braid or relayed to the target.
 //! - [`watched`]: Prometheus, with the rules and panels of `dashboards/`.
+//! - [`capture`]: the black box, read by Wireshark.
 //! - [`page`]: the status page in Chromium ([`browser`]).
 //! - [`discover`]: targets that the configuration does not write out, with dead portals among those told of.
 //! - [`intercept`]: initiators that go to the target's own addresses, and are carried by Braid on the way.
@@ -33,6 +34,7 @@ mod balancer;
 mod boot;
 mod braid;
 mod browser;
+mod capture;
 mod chap;
 mod crossed;
 mod cuts;

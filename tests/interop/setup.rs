@@ -15,10 +15,11 @@ use crate::process::run;
 /// Packages whose programs are called by name.
 const PACKAGES: &str = "tgt istgt libiscsi-bin iproute2 nftables user-mode-linux kmod dmsetup \
      open-iscsi sg3-utils fio prometheus qemu-system-x86 ipxe-qemu e2fsprogs systemd haproxy \
-     chromium fonts-dejavu-core";
+     chromium fonts-dejavu-core tshark";
 /// One program of each package, to see what is there without asking dpkg.
-const PROGRAMS: [&str; 24] = [
+const PROGRAMS: [&str; 25] = [
     "chromium",
+    "tshark",
     "haproxy",
     "systemd-analyze",
     "tgtd",
