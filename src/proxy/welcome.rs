@@ -48,8 +48,8 @@ pub(super) struct Greeting {
     about: About,
     /// The target's portal that the initiator wanted to reach, if the connection was intercepted.
     wanted: Option<SocketAddr>,
-    /// Held until the login is over.
-    _permit: OwnedSemaphorePermit,
+    /// Counts it among the logins under way.
+    permit: OwnedSemaphorePermit,
 }
 
 /// Where a login's conversation comes to a halt.
@@ -104,7 +104,7 @@ pub(super) async fn serve(
     let conn = Conn::resumed(stream, Receiver::Target, &read, ends);
     let config = shared.config();
     let (login, about) = (TargetLogin::new(), About::default());
-    let mut greeting = Greeting { shared, config, conn, login, about, wanted, _permit: permit };
+    let mut greeting = Greeting { shared, config, conn, login, about, wanted, permit };
     match greeting.talk(None).await {
         Ok(Halt::Decide(intent)) => {
             let span = tracing::info_span!(
@@ -254,7 +254,7 @@ impl Greeting {
                 targets.iter().map(|target| self.shared.record(&target.name, &self.conn)).collect()
             }
         };
-        let Self { conn, _permit: permit, .. } = self;
+        let Self { conn, permit, .. } = self;
         drop(permit);
         tokio::select! {
             result = discovery::run(conn, &agreed, targets) => {
@@ -270,7 +270,8 @@ impl Greeting {
         match self.grant(intent, target).await {
             Ok(granted) => {
                 self.shared.metrics.login(LoginResult::Accepted);
-                let Self { shared, config, conn, about, wanted, .. } = self;
+                let Self { shared, config, conn, about, wanted, login: _, permit } = self;
+                drop(permit);
                 run(&shared, &config, (conn, about), wanted, granted).await;
             }
             Err(end) => self.ended(end).await,

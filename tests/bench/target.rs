@@ -55,6 +55,7 @@ pub(crate) fn serve_lab(portals: &[SocketAddr]) -> Result<()> {
         ..TargetOptions::default()
     };
     options.target.name = NAME.to_owned();
+    options.target.max_sessions = 1 << 16;
     options.target.disks =
         vec![Disk { blocks: SIZE / u64::from(BLOCK), block_size: BLOCK, serial: "BENCH".to_owned() }];
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {

@@ -49,6 +49,24 @@ async fn the_target_sees_the_initiators_own_name_and_isid_r6_r12() {
     .await;
 }
 
+/// As many as may be configured can run, however many may be logging in at a time.
+#[tokio::test]
+async fn sessions_that_run_are_no_logins_under_way() {
+    const SESSIONS: usize = 257;
+    bounded(async {
+        let mut options = TargetOptions::loopback(1);
+        options.target.max_sessions = SESSIONS;
+        let rig = Rig::with(options, "limits = { max_sessions = 300, login_rate = 10000 }", "").await;
+        let mut clients = Vec::new();
+        for number in 0..SESSIONS {
+            let plan = LoginPlan { initiator_name: format!("iqn.2026-11.example:host{number}"), ..plan(1) };
+            clients.push(Client::login_as(rig.address(), plan).await.unwrap());
+        }
+        assert_eq!(rig.proxy.sessions(), SESSIONS);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn r239_discovery_shows_braids_own_portal() {
     bounded(async {
