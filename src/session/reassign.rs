@@ -227,7 +227,9 @@ impl Session {
     /// The lost connection has no claim to its tasks any more. Returns whether what did not arrive could be sent again.
     fn begin_reassigning(&mut self, now: Instant) -> bool {
         let Some(Recovery { nexus, lost, over, .. }) = self.recovery else { return false };
-        if !self.plug(nexus, lost, over) {
+        // One that the target has asked to leave meanwhile takes no command any more (R218).
+        let stays = self.conn(over).is_some_and(|c| c.state == ConnState::Up);
+        if !stays || !self.plug(nexus, lost, over) {
             return false;
         }
         let tag = |key: &TaskKey| Some((*key, self.tasks.get(*key)?.run.as_ref()?.itt));

@@ -532,7 +532,8 @@ impl Sight<'_> {
         let serves =
             |o: &&Conn| Some(o.id) == last && o.state == State::Up && o.closing.is_none() && !o.unwanted;
         // One that the operator drains is left once it carries nothing of the unit.
-        let carries = |t: &Task| Some(t.conn) == last && t.lun == c.lun && t.kind.is_command();
+        let carries =
+            |t: &Task| Some(t.conn) == last && t.lun == c.lun && t.kind.is_command() && t.life == Life::Alive;
         let serves = |o: &&Conn| serves(o) && self.session.tasks.values().any(carries);
         let left = !self.others.iter().copied().flatten().any(|o| serves(&o));
         self.rule(162, left, "commands of a unit with NACA were spread over connections")
