@@ -244,9 +244,16 @@ fn words_of(path: &PathStatus, trouble: Option<&Event>) -> String {
             let why = match path.doubt {
                 Some(Doubt::Resending) => "the kernel sends again and again",
                 Some(Doubt::TargetSilent) => "the target does not answer",
+                Some(Doubt::NoCarrier) => "its link has no carrier",
                 Some(Doubt::Unacknowledged) | None => "what was sent is not acknowledged",
             };
             format!("{why}; nothing new is sent as long as another path is trusted")
+        }
+        PathState::Marginal => {
+            let calm = path.calm_in.unwrap_or_default().as_secs_f64();
+            and(&format!(
+                "kept for emergencies: nothing new is sent as long as another path is better, for {calm:.0} s more if all is well"
+            ))
         }
         PathState::Up if path.home => "carries everything: it is home".to_owned(),
         PathState::Up => "carries reads and writes of the units below".to_owned(),

@@ -104,7 +104,7 @@ pub struct Standing {
 pub struct Path {
     /// Name.
     pub name: String,
-    /// `up`, `suspect`, `draining`, `opening`, `down` or `out`.
+    /// `up`, `marginal`, `suspect`, `draining`, `opening`, `down` or `out`.
     pub state: String,
     /// Whether it is home: what only one path may carry goes over it.
     pub home: bool,
@@ -120,6 +120,8 @@ pub struct Path {
     pub group: Option<u16>,
     /// When it is tried again, if it is down.
     pub retry_seconds: Option<f64>,
+    /// When it is used like any other again, if it is marginal and all goes well.
+    pub calm_seconds: Option<f64>,
 }
 
 /// The body of an order.
@@ -336,6 +338,7 @@ fn standing(names: &[String], status: &session::Status) -> Standing {
 fn path_of(name: &str, path: &session::PathStatus) -> Path {
     let state = match path.state {
         session::PathState::Up => "up",
+        session::PathState::Marginal => "marginal",
         session::PathState::Suspect => "suspect",
         session::PathState::Draining => "draining",
         session::PathState::Opening => "opening",
@@ -352,5 +355,6 @@ fn path_of(name: &str, path: &session::PathStatus) -> Path {
         weight: path.weight,
         group: path.group,
         retry_seconds: path.retry_in.map(|time| time.as_secs_f64()),
+        calm_seconds: path.calm_in.map(|time| time.as_secs_f64()),
     }
 }

@@ -253,6 +253,7 @@ mod tests {
             weight: 1,
             group: None,
             retry_seconds: None,
+            calm_seconds: None,
         }
     }
 

@@ -6,11 +6,13 @@
 //! # Tables
 //! Tables of targets are matched by [`Target::table`]. One that is new, or gone, is one change; so is a path.
 
+use super::value::percent;
 use super::{
     Allow, BlackBox, Chap, Config, ControlSocket, Digest, Discover, Limits, Listen, Local, LogFormat,
     PathConfig, PathRule, RemoteControl, Target, Token,
 };
 use crate::login::chap::{Accounts, Credentials};
+use crate::session::{Hedge, Marginal};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -238,6 +240,8 @@ fn of_target(target: &Target) -> Vec<Setting> {
         connect_timeout,
         login_timeout,
         reconnect: (first, longest),
+        marginal,
+        hedge,
         window,
         memory,
         header_digest,
@@ -249,12 +253,11 @@ fn of_target(target: &Target) -> Vec<Setting> {
     let [mode, policy, barriers, recovery, fence, exhausted] = target.words();
     let discovers = Discover { rules: Vec::new(), credentials: None };
     let Discover { rules, credentials } = discover.as_ref().unwrap_or(&discovers);
-    let rules: Vec<_> = rules.iter().map(rule).collect();
     let upstream = Value::Credentials(credentials.clone());
     let (now, later) = (Effect::Now, Effect::NewSessions);
     vec![
         setting("discover", later, discover.is_some()),
-        setting("path_rules", later, list(&rules)),
+        setting("path_rules", later, list(&rules.iter().map(rule).collect::<Vec<_>>())),
         setting("allow.names", later, list(names)),
         setting("allow.addresses", later, list(addresses)),
         chap("chap", proof),
@@ -275,6 +278,8 @@ fn of_target(target: &Target) -> Vec<Setting> {
         setting("login_timeout", now, time(*login_timeout)),
         setting("reconnect.first", now, time(*first)),
         setting("reconnect.longest", now, time(*longest)),
+        setting("marginal", now, often(*marginal)),
+        setting("hedged_reads", now, hedged(*hedge)),
         setting("window", now, window),
         setting("memory", now, memory),
         setting("header_digest", later, digest(*header_digest)),
@@ -283,6 +288,15 @@ fn of_target(target: &Target) -> Vec<Setting> {
         setting("max_burst", later, max_burst),
         setting("first_burst", later, first_burst),
     ]
+}
+
+fn hedged(hedge: Option<Hedge>) -> String {
+    let words = |Hedge { late, most }| format!("later than {}, {} at most", percent(late), percent(most));
+    hedge.map_or_else(|| "off".to_owned(), words)
+}
+
+fn often(Marginal { losses, within, calm }: Marginal) -> String {
+    format!("{losses} losses in {}, until {} without", time(within), time(calm))
 }
 
 const fn digest(digest: Digest) -> &'static str {
@@ -427,6 +441,10 @@ mod tests {
         ("target", "login_timeout = \"9s\"", "login_timeout", Some(true)),
         ("target", "reconnect.first = \"1s\"", "reconnect.first", Some(true)),
         ("target", "reconnect.longest = \"1h\"", "reconnect.longest", Some(true)),
+        ("target", "marginal.losses = 0", "marginal", Some(true)),
+        ("target", "marginal.within = \"9s\"", "marginal", Some(true)),
+        ("target", "marginal.calm = \"9s\"", "marginal", Some(true)),
+        ("target", "hedged_reads.late = \"99%\"", "hedged_reads", Some(true)),
         ("target", "window = 9", "window", Some(true)),
         ("target", "memory = \"9MiB\"", "memory", Some(true)),
         ("target", "header_digest = \"prefer\"", "header_digest", Some(false)),

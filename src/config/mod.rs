@@ -37,7 +37,7 @@ pub use source::{Source, Written};
 
 use crate::login::chap::{Accounts, Credentials};
 use crate::path::select::Policy;
-use crate::session::{Barriers, Exhausted, FenceMethod};
+use crate::session::{Barriers, Exhausted, FenceMethod, Hedge, Marginal};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -266,6 +266,10 @@ pub struct Target {
     pub login_timeout: Duration,
     /// First and longest delay between attempts to bring a path back.
     pub reconnect: (Duration, Duration),
+    /// When a path that comes and goes is kept for emergencies.
+    pub marginal: Marginal,
+    /// Which reads are asked again over another path because they are late.
+    pub hedge: Option<Hedge>,
     /// Most commands admitted at a time per downstream session.
     pub window: u32,
     /// Most bytes of write data held per downstream session.

@@ -12,7 +12,7 @@ use super::{
     Recovery, Target,
 };
 use crate::path::select::Policy;
-use crate::session::{Barriers, Exhausted, FenceMethod};
+use crate::session::{Barriers, Exhausted, FenceMethod, Hedge, Marginal};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +22,8 @@ use std::time::Duration;
 const MS: fn(u64) -> Duration = Duration::from_millis;
 const S: fn(u64) -> Duration = Duration::from_secs;
 const HOUR: Duration = Duration::from_secs(3600);
+/// Reads asked again at most, in thousandths.
+const MOST_HEDGED: u16 = 50;
 
 /// Settings of the whole. What is wrong goes to `problems`; the result is then a stand-in not to be used.
 pub(super) fn config(section: &Section, problems: &mut Vec<Problem>) -> Config {
@@ -165,6 +167,8 @@ fn defaults(name: String, paths: Vec<PathConfig>) -> Target {
         connect_timeout: S(3),
         login_timeout: S(15),
         reconnect: (MS(500), S(10)),
+        marginal: Marginal { losses: 5, within: S(60), calm: S(10) },
+        hedge: None,
         window: 128,
         memory: 64 << 20,
         header_digest: Digest::default(),
@@ -187,6 +191,17 @@ fn read_behaviour(keys: &mut Keys<'_>, target: &mut Target) {
     (target.queue_time, target.exhausted) = keys.table("all_paths_down", |keys| {
         let queue = keys.or("queue", queue_time, |value| value::duration(value, Duration::ZERO, 24 * HOUR));
         (queue, keys.or("then", exhausted, value::exhausted))
+    });
+    let Marginal { losses, within, calm } = target.marginal;
+    target.marginal = keys.table("marginal", |keys| Marginal {
+        losses: keys.or("losses", losses, |value| value::number(value, 0, 100)),
+        within: keys.or("within", within, |value| value::duration(value, S(1), HOUR)),
+        calm: keys.or("calm", calm, |value| value::duration(value, S(1), HOUR)),
+    });
+    target.hedge = keys.table("hedged_reads", |keys| {
+        let late = keys.or("late", None, value::late);
+        let most = keys.or("most", MOST_HEDGED, |value| value::thousandths(value, 1, 1000));
+        late.map(|late| Hedge { late, most })
     });
     target.header_digest = keys.or("header_digest", target.header_digest, value::digest);
     target.data_digest = keys.or("data_digest", target.data_digest, value::digest);

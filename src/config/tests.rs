@@ -98,6 +98,24 @@ fn keys_of_a_target() {
 }
 
 #[test]
+fn reads_that_are_late() {
+    assert_eq!(target_with("hedged_reads.most = \"5%\"").hedge, None);
+    let hedge = target_with("hedged_reads = { late = \"99.5%\" }").hedge;
+    assert_eq!(hedge, Some(Hedge { late: 995, most: 50 }));
+    assert_eq!(target_with("hedged_reads = { late = \"off\", most = \"100%\" }").hedge, None);
+    for wrong in ["late = \"100%\"", "late = \"49%\"", "late = \"99.95%\"", "late = \"99\"", "late = 99"] {
+        let problem = problem_of(&format!("hedged_reads = {{ {wrong} }}"));
+        assert!(
+            problem.contains("target.hedged_reads.late: must be a share") && problem.contains("or \"off\"")
+        );
+    }
+    for wrong in ["\"0%\"", "\"101%\"", "\"-1%\"", "\"1.%\"", "5"] {
+        let problem = problem_of(&format!("hedged_reads.most = {wrong}"));
+        assert!(problem.contains("from \"0.1%\" to \"100%\""), "{problem}");
+    }
+}
+
+#[test]
 fn durations_of_a_target() {
     let ms = Duration::from_millis(300);
     assert_eq!(target_with("fence_time = \"300ms\"").fence_time, ms);
@@ -109,6 +127,9 @@ fn durations_of_a_target() {
     assert_eq!(target_with("silence_timeout = \"300ms\"").silence_timeout, ms);
     assert_eq!(target_with("connect_timeout = \"300ms\"").connect_timeout, ms);
     assert_eq!(target_with("login_timeout = \"300ms\"").login_timeout, ms);
+    let marginal = target_with("marginal = { losses = 3, within = \"1h\", calm = \"1min\" }").marginal;
+    let (within, calm) = (Duration::from_secs(3600), Duration::from_secs(60));
+    assert_eq!(marginal, Marginal { losses: 3, within, calm });
     let reconnect = target_with("reconnect = { first = \"300ms\", longest = \"1min\" }").reconnect;
     assert_eq!(reconnect, (ms, Duration::from_secs(60)));
     assert!(

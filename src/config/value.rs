@@ -97,6 +97,41 @@ fn parse_size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
+/// A share such as `"5%"` or `"99.9%"`, from `low` to `high`, in thousandths.
+pub(super) fn thousandths(value: &Value, low: u16, high: u16) -> Read<u16> {
+    let typed = match value {
+        Value::Text(text) => text.trim().strip_suffix('%').and_then(parse_thousandths),
+        Value::Integer(_) | Value::Boolean(_) | Value::List(_) | Value::Table(_) | Value::Other(_) => None,
+    };
+    let range = || format!("from \"{}\" to \"{}\"", percent(low), percent(high));
+    typed.filter(|typed| (low..=high).contains(typed)).ok_or_else(|| {
+        format!("must be a share in quotes, with at most one decimal, such as \"5%\", {}", range())
+    })
+}
+
+fn parse_thousandths(text: &str) -> Option<u16> {
+    let text = text.trim();
+    let (whole, tenths) = text.split_once('.').unwrap_or((text, "0"));
+    let tenths = Some(tenths).filter(|tenths| tenths.len() == 1)?;
+    whole.parse::<u16>().ok()?.checked_mul(10)?.checked_add(tenths.parse().ok()?)
+}
+
+/// Thousandths as they are written.
+pub(super) fn percent(thousandths: u16) -> String {
+    match (thousandths / 10, thousandths % 10) {
+        (whole, 0) => format!("{whole}%"),
+        (whole, tenths) => format!("{whole}.{tenths}%"),
+    }
+}
+
+/// How many reads in a thousand are not late; none if none is.
+pub(super) fn late(value: &Value) -> Read<Option<u16>> {
+    if *value == Value::Text("off".to_owned()) {
+        return Ok(None);
+    }
+    thousandths(value, 500, 999).map(Some).map_err(|problem| format!("{problem}; or \"off\""))
+}
+
 /// An address, with the iSCSI port if none is written.
 pub(super) fn address(text: &str) -> Read<SocketAddr> {
     let text = text.trim();

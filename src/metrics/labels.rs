@@ -4,7 +4,7 @@ use crate::session::{Cause, Doubt, FenceMethod};
 
 pub(super) const CAUSES: [&str; 3] = ["tcp", "login", "protocol"];
 pub(super) const DIRECTIONS: [&str; 3] = ["read", "write", "none"];
-pub(super) const DOUBTS: [&str; 3] = ["unacknowledged", "resending", "target_silent"];
+pub(super) const DOUBTS: [&str; 4] = ["unacknowledged", "resending", "target_silent", "no_carrier"];
 pub(super) const FENCES: [&str; 3] = ["reinstate", "ordered", "time"];
 
 /// The label for a cause; none if nothing was wrong.
@@ -24,6 +24,7 @@ pub(super) fn doubt_label(doubt: Doubt) -> &'static str {
         Doubt::Unacknowledged => "unacknowledged",
         Doubt::Resending => "resending",
         Doubt::TargetSilent => "target_silent",
+        Doubt::NoCarrier => "no_carrier",
     }
 }
 

@@ -17,6 +17,7 @@ mod carried;
 mod health;
 mod labels;
 mod login;
+mod path;
 mod stall;
 mod target;
 
@@ -27,11 +28,11 @@ pub use target::Terms;
 
 use crate::iscsi::quirk::{self, Quirk, Side};
 use crate::session::{Fanout, Notice, PathId, Session};
-use labels::{CAUSES, DIRECTIONS, DOUBTS, FENCES, cause_label, doubt_label, fence_label};
+use path::PathSeries;
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, process_collector::ProcessCollector,
+    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder, process_collector::ProcessCollector,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -106,7 +107,11 @@ struct Families {
     reassigned: IntCounterVec,
     suspect: IntGaugeVec,
     suspicions: IntCounterVec,
+    marginal: IntGaugeVec,
+    demotions: IntCounterVec,
     evaded: IntCounterVec,
+    hedged: IntCounterVec,
+    hedges_won: IntCounterVec,
     unknown: IntCounterVec,
     fences: IntCounterVec,
     fence_seconds: CounterVec,
@@ -165,7 +170,11 @@ impl Families {
             reassigned: counter("braid_path_commands_reassigned_total", "Commands that go on over another connection of their session because this path was lost.", PATH),
             suspect: gauge("braid_path_suspect", "Sessions for which the path is suspect now: they use others.", PATH),
             suspicions: counter("braid_path_suspicions_total", "Times that a connection became suspect, by cause.", &["target", "path", "cause"]),
+            marginal: gauge("braid_path_marginal", "Sessions for which the path is marginal now: lost too often of late, and kept for emergencies.", PATH),
+            demotions: counter("braid_path_demotions_total", "Times that a path became marginal for a session.", PATH),
             evaded: counter("braid_path_commands_evaded_total", "Commands asked again over other paths because this one was suspect.", PATH),
+            hedged: counter("braid_path_reads_hedged_total", "Reads that were late on this path and were asked again over another.", PATH),
+            hedges_won: counter("braid_path_hedges_won_total", "Such reads that the other path answered first.", PATH),
             unknown: counter("braid_path_outcomes_unknown_total", "Commands answered with ABORTED COMMAND because their path was lost and they must not run twice.", PATH),
             fences: counter("braid_fences_total", "Fences of lost nexuses, by method.", &["target", "path", "method"]),
             fence_seconds: seconds("braid_fence_seconds_total", "Time that fences of lost nexuses took.", PATH),
@@ -346,73 +355,6 @@ impl Metrics {
     }
 }
 
-/// Series of one path.
-#[derive(Debug)]
-struct PathSeries {
-    connections: Contribution,
-    down: Contribution,
-    in_flight: Contribution,
-    connects: IntCounter,
-    losses: [IntCounter; CAUSES.len()],
-    connect_failures: [IntCounter; CAUSES.len()],
-    read: IntCounter,
-    written: IntCounter,
-    commands: IntCounter,
-    moved: IntCounter,
-    reassigned: IntCounter,
-    suspect: Contribution,
-    suspicions: [IntCounter; DOUBTS.len()],
-    evaded: IntCounter,
-    unknown: IntCounter,
-    fences: [IntCounter; FENCES.len()],
-    fence_seconds: Counter,
-    identity_proofs: IntCounter,
-    identity_mismatches: IntCounter,
-    access_changes: IntCounter,
-    transitions: IntCounter,
-    transitions_refused: IntCounter,
-    absorbed: IntCounter,
-    duration: [Histogram; DIRECTIONS.len()],
-}
-
-fn add(counter: &IntCounter, commands: usize) {
-    counter.inc_by(u64::try_from(commands).unwrap_or(u64::MAX));
-}
-
-impl PathSeries {
-    fn new(families: &Families, target: &str, path: &str) -> Self {
-        let labels = &[target, path];
-        let by_cause =
-            |family: &IntCounterVec| CAUSES.map(|cause| family.with_label_values(&[target, path, cause]));
-        Self {
-            connections: Contribution::new(families.connections.with_label_values(labels)),
-            down: Contribution::new(families.down.with_label_values(labels)),
-            in_flight: Contribution::new(families.in_flight.with_label_values(labels)),
-            connects: families.connects.with_label_values(labels),
-            losses: by_cause(&families.losses),
-            connect_failures: by_cause(&families.connect_failures),
-            read: families.read.with_label_values(labels),
-            written: families.written.with_label_values(labels),
-            commands: families.commands.with_label_values(labels),
-            moved: families.moved.with_label_values(labels),
-            reassigned: families.reassigned.with_label_values(labels),
-            suspect: Contribution::new(families.suspect.with_label_values(labels)),
-            suspicions: DOUBTS.map(|cause| families.suspicions.with_label_values(&[target, path, cause])),
-            evaded: families.evaded.with_label_values(labels),
-            unknown: families.unknown.with_label_values(labels),
-            fences: FENCES.map(|method| families.fences.with_label_values(&[target, path, method])),
-            fence_seconds: families.fence_seconds.with_label_values(labels),
-            identity_proofs: families.identity_proofs.with_label_values(labels),
-            identity_mismatches: families.identity_mismatches.with_label_values(labels),
-            access_changes: families.access_changes.with_label_values(labels),
-            transitions: families.transitions.with_label_values(labels),
-            transitions_refused: families.transitions_refused.with_label_values(labels),
-            absorbed: families.absorbed.with_label_values(labels),
-            duration: DIRECTIONS.map(|to| families.duration.with_label_values(&[target, path, to])),
-        }
-    }
-}
-
 /// What one session adds to a gauge shared by many; taken back on drop.
 #[derive(Debug)]
 struct Contribution {
@@ -467,7 +409,11 @@ impl SessionMetrics {
             | Notice::Reassigned { path, .. }
             | Notice::PathSuspect { path, .. }
             | Notice::PathTrusted { path }
+            | Notice::PathMarginal { path }
+            | Notice::PathCalm { path }
             | Notice::Evaded { path, .. }
+            | Notice::Hedged { path }
+            | Notice::HedgeWon { path }
             | Notice::Fenced { path, .. }
             | Notice::IdentityMismatch { path, .. }
             | Notice::IdentityProved { path, .. }
@@ -517,6 +463,13 @@ impl SessionMetrics {
         }
     }
 
+    /// Tells whether a path is marginal.
+    pub fn marginal(&mut self, path: PathId, marginal: bool) {
+        if let Some(series) = self.paths.get_mut(path.0) {
+            series.marginal.set(i64::from(marginal));
+        }
+    }
+
     /// Tells how many commands are under way on a path.
     pub fn in_flight(&mut self, path: PathId, commands: usize) {
         if let Some(series) = self.paths.get_mut(path.0) {
@@ -532,69 +485,6 @@ impl SessionMetrics {
     /// Tells how many bytes of write data are held.
     pub fn memory(&mut self, bytes: u64) {
         self.target.memory.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-    }
-}
-
-impl PathSeries {
-    fn note(&mut self, notice: &Notice) {
-        match notice {
-            Notice::PathUp { .. } => {
-                self.connects.inc();
-                self.connections.add(1);
-            }
-            Notice::PathDown { was_up: true, cause, .. } => {
-                self.connections.add(-1);
-                cause_label(cause).into_iter().for_each(|label| count(&self.losses, &CAUSES, label));
-            }
-            Notice::PathDown { was_up: false, cause, .. } => {
-                cause_label(cause)
-                    .into_iter()
-                    .for_each(|label| count(&self.connect_failures, &CAUSES, label));
-            }
-            Notice::Moved { commands, .. } => add(&self.moved, *commands),
-            Notice::Reassigned { commands, .. } => add(&self.reassigned, *commands),
-            Notice::PathSuspect { doubt, .. } => count(&self.suspicions, &DOUBTS, doubt_label(*doubt)),
-            Notice::Evaded { commands, .. } => add(&self.evaded, *commands),
-            Notice::Fenced { method, took, .. } => {
-                count(&self.fences, &FENCES, fence_label(*method));
-                self.fence_seconds.inc_by(took.as_secs_f64());
-            }
-            Notice::IdentityMismatch { .. } => self.identity_mismatches.inc(),
-            Notice::IdentityProved { .. } => self.identity_proofs.inc(),
-            Notice::AccessChanged { .. } => self.access_changes.inc(),
-            Notice::TransitionAsked { .. } => self.transitions.inc(),
-            Notice::TransitionRefused { .. } => self.transitions_refused.inc(),
-            Notice::Completed { read, written, took, .. } => {
-                self.commands.inc();
-                self.read.inc_by(*read);
-                self.written.inc_by(*written);
-                let [reads, writes, others] = &self.duration;
-                let duration = if *written > 0 {
-                    writes
-                } else if *read > 0 {
-                    reads
-                } else {
-                    others
-                };
-                duration.observe(took.as_secs_f64());
-            }
-            Notice::UnitAttentionAbsorbed { .. } => self.absorbed.inc(),
-            Notice::OutcomeUnknown { .. } => self.unknown.inc(),
-            Notice::UnitBound { .. }
-            | Notice::PathTrusted { .. }
-            | Notice::Quirk { .. }
-            | Notice::DownstreamProtocol(_)
-            | Notice::AllPathsDown
-            | Notice::GaveUp(_)
-            | Notice::TakenAgain => {}
-        }
-    }
-}
-
-/// Counts under one of a family's fixed labels.
-fn count(counters: &[IntCounter], labels: &[&str], label: &str) {
-    if let Some((_, counter)) = labels.iter().zip(counters).find(|(name, _)| **name == label) {
-        counter.inc();
     }
 }
 

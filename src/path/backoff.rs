@@ -31,6 +31,12 @@ impl Backoff {
         whole - (whole / 4).mul_f64(self.fraction())
     }
 
+    /// A delay with jitter, of `longest` or the first at most, that counts for nothing.
+    pub fn soon(&mut self, longest: Duration) -> Duration {
+        let whole = self.next.min(longest.max(self.first));
+        whole - (whole / 4).mul_f64(self.fraction())
+    }
+
     /// Other bounds from now on; where it stands between them is kept.
     pub fn retune(&mut self, first: Duration, longest: Duration) {
         self.first = first.min(longest);
@@ -93,6 +99,17 @@ mod tests {
         assert!(backoff.next_delay() <= SECOND / 10);
         backoff.retune(SECOND * 5, SECOND * 60);
         assert!(backoff.next_delay() >= SECOND * 5 * 3 / 4);
+    }
+
+    #[test]
+    fn what_is_urgent_waits_for_a_while_at_most_and_counts_for_nothing() {
+        let mut backoff = Backoff::new(SECOND, SECOND * 30, 7);
+        for _ in 0..100 {
+            assert!((SECOND * 3 / 4..=SECOND).contains(&backoff.soon(SECOND / 2)), "the first delay holds");
+        }
+        while backoff.next_delay() < SECOND * 23 {}
+        assert!((SECOND * 9 / 4..=SECOND * 3).contains(&backoff.soon(SECOND * 3)));
+        assert!(backoff.next_delay() > SECOND * 22);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! # Contract
 //! The caller takes a [`Sample`] of the kernel's view every few milliseconds while something is under way, and hands it to
 //! [`Health::sample`]; it says when the target leaves a ping unanswered ([`Health::target_silent`]) and when it was heard
-//! again ([`Health::target_heard`]). [`Health::doubt`] then tells whether the connection is suspect, and why. A sample costs
+//! again ([`Health::target_heard`]), and when the link that the connection goes out by loses its carrier or gets it back
+//! ([`Health::carrier`]). [`Health::doubt`] then tells whether the connection is suspect, and why. A sample costs
 //! a few comparisons. Between samples nothing is kept running: samples may stop at any time and go on later.
 //!
 //! # Suspicion
@@ -66,6 +67,8 @@ pub enum Doubt {
     Resending,
     /// TCP is well, but the target leaves a ping unanswered.
     TargetSilent,
+    /// The link that it goes out by has no carrier.
+    NoCarrier,
 }
 
 /// What a sample changed.
@@ -108,6 +111,8 @@ pub struct Health {
     suspicion: Option<Suspicion>,
     /// The target leaves a ping unanswered.
     silent: bool,
+    /// When its link has lost the carrier, if nothing was acknowledged since.
+    dark: Option<Instant>,
     probation: Duration,
     /// When trust returned last.
     trusted_at: Option<Instant>,
@@ -130,6 +135,7 @@ impl Health {
             learned: None,
             suspicion: None,
             silent: false,
+            dark: None,
             probation: PROBATION,
             trusted_at: None,
         }
@@ -168,11 +174,11 @@ impl Health {
             return Some(Change::Dead);
         }
         let late = age > self.longest_age(sample, now);
-        let doubt = match (sample.timeouts > 0 && sample.unacked, late, self.silent) {
-            (true, _, _) => Some(Doubt::Resending),
-            (false, true, _) => Some(Doubt::Unacknowledged),
-            (false, false, true) => Some(Doubt::TargetSilent),
-            (false, false, false) => None,
+        let doubt = match (sample.timeouts > 0 && sample.unacked, late) {
+            (true, _) => Some(Doubt::Resending),
+            (false, true) => Some(Doubt::Unacknowledged),
+            (false, false) if self.dark.is_some() => Some(Doubt::NoCarrier),
+            (false, false) => self.silent.then_some(Doubt::TargetSilent),
         };
         self.judge(doubt, now)
     }
@@ -191,6 +197,20 @@ impl Health {
         self.silent = false;
     }
 
+    /// The link that the connection goes out by has lost its carrier, or has it again. Where the kernel tells, trust returns
+    /// with the samples that follow, or when something is acknowledged all the same.
+    pub fn carrier(&mut self, present: bool, now: Instant) -> Option<Change> {
+        self.dark = (!present).then_some(now);
+        match (present, self.suspicion) {
+            (false, None) => self.judge(Some(Doubt::NoCarrier), now),
+            (true, Some(Suspicion { doubt: Doubt::NoCarrier, .. })) if !self.sampled => {
+                (self.suspicion, self.trusted_at) = (None, Some(now));
+                Some(Change::Trusted)
+            }
+            (false, Some(_)) | (true, _) => None,
+        }
+    }
+
     fn note_progress(&mut self, sample: &Sample, now: Instant) {
         let fresh = Waiting { since: now, resent: sample.resent };
         if sample.acked == self.acked {
@@ -198,9 +218,10 @@ impl Health {
             self.waiting = sample.unacked.then_some(waiting);
             return;
         }
+        let acked_at = now.checked_sub(sample.since_ack).unwrap_or(now);
+        self.dark.take_if(|at| acked_at > *at);
         self.acked = sample.acked;
         if let Some(ended) = self.waiting.filter(|w| w.resent == sample.resent) {
-            let acked_at = now.checked_sub(sample.since_ack).unwrap_or(now);
             self.learn(acked_at.saturating_duration_since(ended.since), now);
         }
         self.waiting = sample.unacked.then_some(fresh);
@@ -433,6 +454,36 @@ mod tests {
         bench.until_change();
         bench.flow(700 * MS);
         assert_eq!(bench.health.doubt(), None, "an eighth of the longest");
+    }
+
+    #[test]
+    fn without_a_carrier_it_is_suspect_at_once_until_that_is_back() {
+        let mut bench = Bench::new();
+        bench.flow(100 * MS);
+        bench.ack(false);
+        assert_eq!(bench.health.carrier(false, bench.now), Some(Change::Suspect(Doubt::NoCarrier)));
+        for _ in 0..100 {
+            bench.step();
+        }
+        assert_eq!(bench.health.carrier(false, bench.now), None, "told once");
+        assert_eq!(bench.health.carrier(true, bench.now), None);
+        assert_eq!(bench.until_change(), (70 * MS, Change::Trusted));
+    }
+
+    #[test]
+    fn what_is_acknowledged_without_a_carrier_went_another_way() {
+        let mut bench = Bench::new();
+        bench.flow(100 * MS);
+        bench.health.carrier(false, bench.now);
+        bench.flow(100 * MS);
+        assert_eq!(bench.changes, [Change::Trusted]);
+    }
+
+    #[test]
+    fn a_carrier_that_is_back_is_enough_where_the_kernel_tells_nothing() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.health.carrier(false, bench.now), Some(Change::Suspect(Doubt::NoCarrier)));
+        assert_eq!(bench.health.carrier(true, bench.now), Some(Change::Trusted));
     }
 
     #[test]

@@ -16,8 +16,15 @@
 //! - An idle path that is passed over looks better with every choice made without it. One that is `n` times slower than
 //!   the best is thus measured again about every `8 n` choices, which costs about an eighth more time in the mean.
 //! - Bad news is believed slowly, a much better time at once, so that a hiccup does not shut a path out for long.
+//!
+//! # Slow start
+//! A path that is not to be given its full share yet ([`PathLoad::share`]) takes part in that part of the choices only, whatever
+//! the policy, as long as there is another that has its full share.
 
 use std::time::Duration;
+
+/// [`PathLoad::share`] of a path that takes part like any other.
+pub const FULL_SHARE: u32 = 64;
 
 /// How a path is chosen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -44,6 +51,8 @@ pub struct PathLoad {
     pub commands: u32,
     /// Payload bytes in flight.
     pub bytes: u64,
+    /// What it is given of its share: from [`PathLoad::LEAST_SHARE`] to [`FULL_SHARE`], which means all of it.
+    pub share: u32,
     /// Moving averages over finished commands; none before the first.
     measured: Option<Measured>,
 }
@@ -76,10 +85,13 @@ impl Measured {
 const COST_OF_COMMAND: u64 = 32 << 10;
 
 impl PathLoad {
+    /// The least share: one of so many choices is open to it.
+    pub const LEAST_SHARE: u32 = 1;
+
     /// An idle path.
     #[must_use]
     pub fn new(weight: u32) -> Self {
-        Self { weight: weight.max(1), commands: 0, bytes: 0, measured: None }
+        Self { weight: weight.max(1), commands: 0, bytes: 0, share: FULL_SHARE, measured: None }
     }
 
     /// A command with this payload was sent.
@@ -142,6 +154,8 @@ pub struct Selector {
     choices: u64,
     /// Per path; grows to the number of paths seen.
     turns: Vec<Turn>,
+    /// Scratch: which paths this choice is open to.
+    open: Vec<bool>,
 }
 
 /// Whose turn it is, seen from one path.
@@ -151,13 +165,15 @@ struct Turn {
     chosen: u64,
     /// Credit of the smooth weighted round robin; the credits of all usable paths sum up to zero.
     credit: i64,
+    /// What a path with less than its full share has earned; a choice costs [`FULL_SHARE`].
+    earned: u32,
 }
 
 impl Selector {
     /// A selector for this policy.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        Self { policy, choices: 0, turns: Vec::new() }
+        Self { policy, choices: 0, turns: Vec::new(), open: Vec::new() }
     }
 
     /// Chooses among the usable paths for a command of `bytes`; `loads` has one entry per path and `usable[i]` tells
@@ -166,18 +182,45 @@ impl Selector {
         if self.turns.len() < loads.len() {
             self.turns.resize(loads.len(), Turn::default());
         }
+        let open = self.open_to(loads, usable);
+        let chosen = self.choose_among(loads, &open, bytes);
+        self.open = open;
+        let chosen = chosen?;
+        self.choices += 1;
+        let choices = self.choices;
+        let turn = self.turns.get_mut(chosen)?;
+        (turn.chosen, turn.earned) = (choices, turn.earned.saturating_sub(FULL_SHARE));
+        Some(chosen)
+    }
+
+    /// Which usable paths a choice is open to: those with their full share always, the others as often as their share
+    /// says. Without any of the former it is open to all.
+    fn open_to(&mut self, loads: &[PathLoad], usable: &[bool]) -> Vec<bool> {
+        let mut open = std::mem::take(&mut self.open);
+        open.clear();
+        open.extend_from_slice(usable);
+        let partial = |load: &PathLoad| load.share < FULL_SHARE;
+        let mut whole = loads.iter().zip(usable).filter(|(load, usable)| **usable && !partial(load));
+        if loads.iter().any(partial) && whole.next().is_some() {
+            for ((open, load), turn) in open.iter_mut().zip(loads).zip(&mut self.turns) {
+                if *open && partial(load) {
+                    turn.earned = (turn.earned + load.share).min(FULL_SHARE + load.share);
+                    *open = turn.earned >= FULL_SHARE;
+                }
+            }
+        }
+        open
+    }
+
+    fn choose_among(&mut self, loads: &[PathLoad], usable: &[bool], bytes: u64) -> Option<usize> {
         let chosen = match self.policy {
             Policy::ServiceTime => self.least_service_time(loads, usable, bytes),
             Policy::QueueDepth => self.least_queue(loads, usable),
             Policy::RoundRobin => self.candidates(loads, usable).min_by_key(|path| path.turn.chosen),
             Policy::Weighted => self.most_credit(loads, usable),
             Policy::Failover => self.candidates(loads, usable).next(),
-        }?
-        .index;
-        self.choices += 1;
-        let choices = self.choices;
-        self.turns.get_mut(chosen)?.chosen = choices;
-        Some(chosen)
+        };
+        chosen.map(|path| path.index)
     }
 
     fn least_service_time<'a>(

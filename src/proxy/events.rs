@@ -35,6 +35,10 @@ pub enum Kind {
     PathSuspect,
     /// And trusted again.
     PathTrusted,
+    /// A path was lost too often, and is kept for emergencies.
+    PathMarginal,
+    /// And is used like any other again.
+    PathCalm,
     /// Commands were moved off a path.
     CommandsMoved,
     /// A failover is over; the text says how long nothing completed.
@@ -78,6 +82,8 @@ impl Kind {
             Self::PathUnreachable => "path-unreachable",
             Self::PathSuspect => "path-suspect",
             Self::PathTrusted => "path-trusted",
+            Self::PathMarginal => "path-marginal",
+            Self::PathCalm => "path-calm",
             Self::CommandsMoved => "commands-moved",
             Self::Failover => "failover",
             Self::Fenced => "fenced",

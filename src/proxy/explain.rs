@@ -148,7 +148,9 @@ impl Operator {
 
 /// The latest event of this kind.
 fn trouble(events: &[Event], target: &str, initiator: &str, path: &str) -> Option<Event> {
-    let bad = |kind| matches!(kind, Kind::PathLost | Kind::PathUnreachable | Kind::PathSuspect);
+    let bad = |kind| {
+        matches!(kind, Kind::PathLost | Kind::PathUnreachable | Kind::PathSuspect | Kind::PathMarginal)
+    };
     let own = |event: &&Event| {
         let about = &event.about;
         bad(event.kind)

@@ -83,8 +83,18 @@ impl Observer {
         }
         for path in (0..self.paths.len()).map(PathId) {
             self.metrics.suspect(path, engine.is_suspect(path));
+            self.metrics.marginal(path, engine.is_marginal(path));
             self.metrics.in_flight(path, usize::try_from(engine.in_flight(path)).unwrap_or(usize::MAX));
         }
+    }
+}
+
+fn words_for(doubt: Doubt) -> &'static str {
+    match doubt {
+        Doubt::Unacknowledged => "what was sent is not acknowledged",
+        Doubt::Resending => "the kernel sends again and again",
+        Doubt::TargetSilent => "the target does not answer",
+        Doubt::NoCarrier => "its link has no carrier",
     }
 }
 
@@ -109,15 +119,12 @@ fn event(notice: &Notice) -> Option<(Kind, Option<PathId>, String)> {
         Notice::Evaded { path, commands } => {
             (Kind::CommandsMoved, path, format!("{commands} commands asked again over other paths"))
         }
-        Notice::PathSuspect { path, doubt } => {
-            let why = match doubt {
-                Doubt::Unacknowledged => "what was sent is not acknowledged",
-                Doubt::Resending => "the kernel sends again and again",
-                Doubt::TargetSilent => "the target does not answer",
-            };
-            (Kind::PathSuspect, path, why.to_owned())
-        }
+        Notice::PathSuspect { path, doubt } => (Kind::PathSuspect, path, words_for(*doubt).to_owned()),
         Notice::PathTrusted { path } => (Kind::PathTrusted, path, String::new()),
+        Notice::PathMarginal { path } => {
+            (Kind::PathMarginal, path, "lost too often: kept for emergencies".to_owned())
+        }
+        Notice::PathCalm { path } => (Kind::PathCalm, path, String::new()),
         Notice::Fenced { path, method, took } => (
             Kind::Fenced,
             path,
@@ -156,6 +163,8 @@ fn event(notice: &Notice) -> Option<(Kind, Option<PathId>, String)> {
         Notice::TakenAgain => return Some((Kind::TakenAgain, None, String::new())),
         Notice::IdentityProved { .. }
         | Notice::Completed { .. }
+        | Notice::Hedged { .. }
+        | Notice::HedgeWon { .. }
         | Notice::UnitAttentionAbsorbed { .. }
         | Notice::Quirk { .. } => return None,
     };
@@ -186,17 +195,18 @@ fn log(paths: &[String], notice: &Notice) {
         }
         Notice::PathSuspect { path, doubt } => tracing::warn!(path = name(path), ?doubt, "path suspect"),
         Notice::PathTrusted { path } => tracing::info!(path = name(path), "path trusted again"),
+        Notice::PathMarginal { path } => {
+            tracing::warn!(path = name(path), "path lost too often: kept for emergencies");
+        }
+        Notice::PathCalm { path } => tracing::info!(path = name(path), "path used like any other again"),
         Notice::Evaded { path, commands } => log_moved(name(path), *commands, "asked again elsewhere"),
+        Notice::Hedged { path } => tracing::debug!(path = name(path), "late read asked again elsewhere"),
+        Notice::HedgeWon { path } => tracing::debug!(path = name(path), "late read answered elsewhere first"),
         Notice::Fenced { path, method, took } => {
             tracing::info!(path = name(path), ?method, ?took, "lost nexus fenced");
         }
         Notice::IdentityMismatch { path, lun, what } => {
-            tracing::error!(
-                path = name(path),
-                lun,
-                what,
-                "another logical unit behind this path: not used for it"
-            );
+            tracing::error!(path = name(path), lun, what, "another unit behind this path: not used for it");
         }
         Notice::IdentityProved { path, lun, there } => {
             tracing::info!(path = name(path), lun, there, "same logical unit behind this path");

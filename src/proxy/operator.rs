@@ -405,7 +405,8 @@ impl Operator {
             let Some((names, status)) = &session.standing else { continue };
             let has_it = names.iter().any(|name| name == path);
             let mut others = names.iter().zip(&status.paths).filter(|(name, _)| *name != path);
-            if has_it && !others.any(|(_, other)| other.state == PathState::Up) {
+            if has_it && !others.any(|(_, other)| matches!(other.state, PathState::Up | PathState::Marginal))
+            {
                 return Err(Refused::LastPath { initiator: session.initiator, path: path.to_owned() });
             }
         }

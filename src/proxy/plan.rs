@@ -105,6 +105,8 @@ pub(super) fn tuning(target: &Target) -> Tuning {
         silence_timeout: target.silence_timeout,
         task_timeout: target.task_timeout,
         reconnect: target.reconnect,
+        marginal: target.marginal,
+        hedge: target.hedge,
         max_window: target.window,
         memory_budget: target.memory,
     }
@@ -146,6 +148,8 @@ pub(super) fn session_plan(
         silence_timeout: tuning.silence_timeout,
         task_timeout: tuning.task_timeout,
         reconnect: tuning.reconnect,
+        marginal: tuning.marginal,
+        hedge: tuning.hedge,
         max_window: tuning.max_window,
         memory_budget: tuning.memory_budget,
         // Jitter needs numbers that differ between sessions, no more.

@@ -22,6 +22,7 @@
 use super::clock;
 use super::conn::{Conn, ConnError};
 use super::dial::{DialError, Way, dial_way};
+use super::links::Network;
 use super::notice::Observer;
 use super::operator::Asked;
 use super::recorder::Recorder;
@@ -55,6 +56,14 @@ const UPSTREAM_FLOOD: usize = 64 << 20;
 struct Upstream {
     id: ConnId,
     conn: Conn,
+    /// The link that it goes out by has no carrier.
+    dark: bool,
+}
+
+impl Upstream {
+    fn new(id: ConnId, conn: Conn) -> Self {
+        Self { id, conn, dark: false }
+    }
 }
 
 /// What `Driver::select` found.
@@ -68,7 +77,6 @@ struct Ready {
     errand: Option<Errand>,
     /// The alarm went off.
     alarm: bool,
-
     /// Back-pressure begins or ends.
     turn_pause: bool,
 }
@@ -92,16 +100,16 @@ enum Errand {
     Stop,
     /// The order to end at once came.
     Kill,
-    /// A link of this machine came up, or an address.
-    LinkUp(watch::Receiver<u64>),
+    /// The network of this machine has changed.
+    Network(watch::Receiver<Network>),
     /// The operator asks or orders something.
     Asked(Asked, mpsc::Receiver<Asked>),
 }
 
 /// Who else may have something to tell a session.
 pub(super) struct Beside {
-    /// Changes when a link or an address of this machine comes up.
-    pub(super) links: watch::Receiver<u64>,
+    /// Changes with the network of this machine.
+    pub(super) links: watch::Receiver<Network>,
     /// Where the operator asks and orders.
     pub(super) asked: mpsc::Receiver<Asked>,
     /// What keeps the headers of PDUs.
@@ -116,12 +124,12 @@ async fn asked(mut desk: mpsc::Receiver<Asked>) -> Errand {
     }
 }
 
-/// Ends when a link comes up; never where nobody tells.
-async fn link_up(mut links: watch::Receiver<u64>) -> Errand {
+/// Ends when the network changes; never where nobody tells.
+async fn network(mut links: watch::Receiver<Network>) -> Errand {
     if links.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
-    Errand::LinkUp(links)
+    Errand::Network(links)
 }
 
 type Dialled = Result<(Conn, Negotiated), DialError>;
@@ -148,6 +156,8 @@ pub(super) struct Driver {
     closing: JoinSet<()>,
     alarm: Alarm,
     paused: bool,
+    /// [`Network::came_up`] when it was looked at last.
+    came_up: u64,
     end: Option<Ending>,
     observer: Observer,
     recorder: Recorder,
@@ -177,20 +187,21 @@ impl Driver {
             kill.await;
             Errand::Kill
         });
-        errands.spawn(link_up(beside.links));
+        let came_up = beside.links.borrow().came_up;
+        errands.spawn(network(beside.links));
         errands.spawn(asked(beside.asked));
         Self {
             engine,
             ways,
             downstream: Some(downstream),
-            upstream: vec![Upstream { id, conn }],
+            upstream: vec![Upstream::new(id, conn)],
             errands,
             dialling: Vec::new(),
             to_sample: SmallVec::new(),
             closing: JoinSet::new(),
             alarm: Alarm::new(),
-
             paused: false,
+            came_up,
             end: None,
             observer,
             recorder: beside.recorder,
@@ -320,9 +331,10 @@ impl Driver {
         match ready.errand {
             Some(Errand::Dial(id, result)) => self.dialled(id, *result, now),
             Some(Errand::Stop) => self.feed(Event::Stop, now),
-            Some(Errand::LinkUp(links)) => {
-                self.errands.spawn(link_up(links));
-                self.feed(Event::LinkUp, now);
+            Some(Errand::Network(mut links)) => {
+                let changed = links.borrow_and_update().clone();
+                self.errands.spawn(network(links));
+                self.network_changed(&changed, now);
             }
             Some(Errand::Asked(what, desk)) => {
                 self.errands.spawn(asked(desk));
@@ -348,6 +360,24 @@ impl Driver {
         self.flush(now);
         self.turn_pause(now);
         self.observer.look(&self.engine, now);
+    }
+
+    /// Tells the engine what has become of links.
+    fn network_changed(&mut self, network: &Network, now: Instant) {
+        let mut changed: SmallVec<[(ConnId, bool); 8]> = SmallVec::new();
+        for up in &mut self.upstream {
+            let local = up.conn.stream().local_addr();
+            let dark = local.is_ok_and(|local| network.is_dark(local.ip()));
+            if std::mem::replace(&mut up.dark, dark) != dark {
+                changed.push((up.id, !dark));
+            }
+        }
+        for (id, present) in changed {
+            self.feed(Event::Carrier(id, present), now);
+        }
+        if std::mem::replace(&mut self.came_up, network.came_up) != network.came_up {
+            self.feed(Event::LinkUp, now);
+        }
     }
 
     /// Goes on under other settings.
@@ -482,7 +512,7 @@ impl Driver {
             Ok((mut conn, agreed)) => {
                 self.recorder.begin(&mut conn, path);
                 conn.tick(now);
-                self.upstream.push(Upstream { id, conn });
+                self.upstream.push(Upstream::new(id, conn));
                 self.feed(Event::Connected(id, Box::new(agreed)), now);
                 self.pump_upstream(id, now);
             }

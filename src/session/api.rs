@@ -4,6 +4,7 @@ use crate::iscsi::quirk::Quirk;
 use crate::iscsi::text::KeyList;
 use crate::iscsi::{Lun, Pdu};
 use crate::login::{LoginPlan, Negotiated};
+pub use crate::path::flaps::Limits as Marginal;
 pub use crate::path::health::{Doubt, Sample};
 use crate::path::select::Policy;
 pub use crate::scsi::alua::State as AccessState;
@@ -60,6 +61,15 @@ pub enum Exhausted {
     Close,
     /// They are answered BUSY, or told that their outcome is unknown; the downstream session stays.
     Busy,
+}
+
+/// Reads that are late are asked again over another path; the first answer wins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hedge {
+    /// A read is late when it takes longer than so many in a thousand reads over its path took of late: 1 to 999.
+    pub late: u16,
+    /// So many reads in a thousand are asked again at most: 1 to 1000.
+    pub most: u16,
 }
 
 /// One configured path.
@@ -122,6 +132,10 @@ pub struct SessionPlan {
     pub task_timeout: Duration,
     /// First and longest delay between attempts to bring a path back.
     pub reconnect: (Duration, Duration),
+    /// When a path that comes and goes is kept for emergencies.
+    pub marginal: Marginal,
+    /// Which reads are asked again over another path because they are late; none if none is.
+    pub hedge: Option<Hedge>,
     /// Most commands admitted at a time.
     pub max_window: u32,
     /// Most bytes of write data held.
@@ -197,6 +211,10 @@ pub struct Tuning {
     pub task_timeout: Duration,
     /// First and longest delay between attempts to bring a path back.
     pub reconnect: (Duration, Duration),
+    /// When a path is marginal.
+    pub marginal: Marginal,
+    /// Which reads are asked again.
+    pub hedge: Option<Hedge>,
     /// Most commands admitted at a time. What was admitted before stays so.
     pub max_window: u32,
     /// Most bytes of write data held. What is held already stays so.
@@ -238,6 +256,8 @@ pub enum Event {
     Disconnected(ConnId, Cause),
     /// What the kernel knows of an open connection, as [`Output::Sample`] asked.
     Health(ConnId, Sample),
+    /// The link of this machine that an open connection goes out by has lost its carrier, or has it again.
+    Carrier(ConnId, bool),
     /// Back-pressure began or ended: while it lasts, nothing is read from targets, so that no ping is late.
     Paused(bool),
     /// A link of this machine came up, or an address: paths that are down may be reachable again.
@@ -341,12 +361,33 @@ pub enum Notice {
         /// Path.
         path: PathId,
     },
+    /// A path was lost so often of late that it is kept for emergencies: no new commands go there as long as another one that
+    /// is not marginal works.
+    PathMarginal {
+        /// Path.
+        path: PathId,
+    },
+    /// A path that was marginal is used like any other again.
+    PathCalm {
+        /// Path.
+        path: PathId,
+    },
     /// Commands caught on a suspect path were asked again elsewhere.
     Evaded {
         /// Suspect path.
         path: PathId,
         /// Number of commands.
         commands: usize,
+    },
+    /// A read that was late on a path was asked again over another.
+    Hedged {
+        /// The path on which it is late.
+        path: PathId,
+    },
+    /// Such a read was answered over the other path first.
+    HedgeWon {
+        /// The path on which it was late.
+        path: PathId,
     },
     /// A lost nexus is fenced; newer overlapping writes may go on.
     Fenced {

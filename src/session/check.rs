@@ -55,8 +55,10 @@ impl Session {
         for (index, load) in self.loads.iter().enumerate() {
             let running =
                 self.tasks.iter().filter(|(_, t)| t.run.as_ref().is_some_and(|r| r.path.0 == index)).count();
-            if load.commands as usize != running {
-                return Err(format!("path {index} counts {} commands, {running} run", load.commands));
+            let left = self.stale_load(index);
+            if load.commands as usize != running + left {
+                let counted = load.commands;
+                return Err(format!("path {index} counts {counted} commands, {running} run, {left} left"));
             }
         }
         Ok(())

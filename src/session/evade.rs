@@ -1,8 +1,9 @@
 //! Commands caught on a suspect connection are asked again elsewhere, while it lives.
 //!
 //! Nothing is given up: the old run goes on by itself ([`super::stale`]). If the connection recovers, the target still gets
-//! the data that it asks for, and its answer lays the ghost that the run left. So a false alarm costs a command executed twice
-//! and newer overlapping writes that wait until the old run is answered, or the nexus fenced.
+//! the data that it asks for, and its answer lays the ghost that the run left; that of a read is taken, if it is the first. So a
+//! false alarm costs a command executed twice and newer overlapping writes that wait until the old run is answered, or the nexus
+//! fenced. Reads that are merely late are asked again in the same way ([`super::hedge`]).
 //!
 //! # What is moved
 //! Commands of the initiator that may run twice, reads and writes that any path may take and SIMPLE cache flushes, if a
@@ -41,7 +42,7 @@ impl Session {
         let mut moved: Vec<(PathId, usize)> = Vec::new();
         for key in caught {
             // Moving one may have used up the room for old runs.
-            let Some(path) = self.move_away(key, now) else { continue };
+            let Some(path) = self.move_away(key, false, now) else { continue };
             match moved.iter_mut().find(|(p, _)| *p == path) {
                 Some((_, commands)) => *commands += 1,
                 None => moved.push((path, 1)),
@@ -56,17 +57,22 @@ impl Session {
     }
 
     fn should_move(&self, task: &Task) -> bool {
+        let conn = task.run.as_ref().and_then(|run| self.conn(run.conn));
+        conn.is_some_and(|c| !self.standing(c).is_well())
+            && self.may_move(task)
+            && self.best_place(task.lun, &task.command.class).is_some_and(|(s, _)| s.is_well())
+    }
+
+    /// Whether a command that is at a target may be asked again elsewhere.
+    pub(super) fn may_move(&self, task: &Task) -> bool {
         let Some(run) = &task.run else { return false };
-        let Some(conn) = self.conn(run.conn) else { return false };
         let free = task.is_initiators() && task.moves < MOST_MOVES && run.in_question.is_none();
-        free && self.standing(conn) != Standing::Trusted
-            && self.may_leave(task)
+        free && self.may_leave(task)
             && (!task.write || task.inbound.received() == task.expected)
             && task.outbound.delivered == run.passed_on_before
             && self.repeat(task, run.nexus) == Repeat::Yes
             && !self.is_held(task)
             && !self.waits_for_registrations(task)
-            && self.best_place(task.lun, &task.command.class).is_some_and(|(s, _)| s == Standing::Trusted)
     }
 
     /// Whether a command may be sent over another nexus than home because home is suspect.
@@ -84,20 +90,21 @@ impl Session {
     pub(super) fn flushes_elsewhere(&self, key: TaskKey) -> bool {
         let home = |c: &&Conn| c.nexus == HOME && c.state == ConnState::Up;
         let standing = self.conns.iter().filter(home).map(|c| self.standing(c)).min();
-        if standing.is_none_or(|s| s == Standing::Trusted) {
+        if standing.is_none_or(Standing::is_well) {
             return false;
         }
         self.tasks.get(key).is_some_and(|t| {
             self.is_errant_flush(t)
                 && self.may_leave(t)
-                && self.best_place(t.lun, &t.command.class).is_some_and(|(s, _)| s == Standing::Trusted)
+                && self.best_place(t.lun, &t.command.class).is_some_and(|(s, _)| s.is_well())
         })
     }
 
     /// How good a place the unit has, among the connections that may carry it, whether or not they have room: trust counts
     /// before access. None if none of them gives access to its medium.
     pub(super) fn best_place(&self, lun: Lun, class: &Class) -> Option<(Standing, Grade)> {
-        if self.conns.iter().all(|c| c.health.doubt().is_none()) {
+        let plain = |c: &Conn| c.health.doubt().is_none() && !self.is_marginal(c.path);
+        if self.conns.iter().all(plain) {
             return Some((Standing::Trusted, self.best_grade(lun, class)?));
         }
         let in_service = |nexus| self.nexus(nexus).is_some_and(|n| n.state == NexusState::Up);
@@ -106,8 +113,9 @@ impl Session {
         usable.filter_map(|c| Some((self.standing(c), self.grade(lun, c.nexus)?))).min()
     }
 
-    /// Ends one run for the initiator and puts the command back to its place; returns the path that it left.
-    fn move_away(&mut self, key: TaskKey, now: Instant) -> Option<PathId> {
+    /// Leaves one run to itself and puts the command back to its place; returns the path that it left. A run that stays
+    /// `counted` is still load of that path.
+    pub(super) fn move_away(&mut self, key: TaskKey, counted: bool, now: Instant) -> Option<PathId> {
         if !self.may_remember_run() {
             return None;
         }
@@ -116,11 +124,11 @@ impl Session {
         task.moves += 1;
         let (lun, path) = (task.lun, run.path);
         let haunts = task.leaves_ghost() && !broken!(self.rules, MovedLeavesNoGhost);
-        if let Some(load) = self.loads.get_mut(path.0) {
+        if let Some(load) = self.loads.get_mut(path.0).filter(|_| !counted) {
             load.forgotten(run.load);
         }
         let ghost = haunts.then(|| self.leave_ghost(key, (run.nexus, run.lun), lun, path, now));
-        self.run_moved(&run, key, lun, ghost);
+        self.run_moved(run, (key, lun), ghost, counted);
         self.recall(key);
         self.run_again(key);
         Some(path)

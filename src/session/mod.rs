@@ -22,10 +22,12 @@
 //! - `again`: commands that were answered and have not run.
 //! - `tally`: what is counted in passing.
 //! - `watch`: whether connections live, and which are suspect. `evade`: what is caught on these is asked again elsewhere.
+//!   `hedge`: so are reads that are late.
 //!   `rescue`: a nexus besides, while a session of several connections waits for one of them.
 //! - `stuck`: commands that a living connection does not answer. `cleared`: those that somebody else has cleared.
 //!   `stale`: runs left to themselves, and answers that come too late.
 //! - `caches`: what a flush must reach where there are several targets. `power`: those that lost power.
+//! - `comeback`: paths that are back, and those that come and go.
 //! - `outage`: home is lost, and commands wait for it. `reassign`: a session of several connections that keeps its tasks when it
 //!   loses one. `recover`: a nexus is lost: moved commands, ghosts. `fence`: what makes sure that these have ended. `recognise`: whether they are of the right unit. `predecessor`: ghosts of an earlier session.
 //! - `operator`: what an operator does to the session, and is shown of it. `finish`: the end.
@@ -46,6 +48,7 @@ mod besides;
 mod caches;
 mod check;
 mod cleared;
+mod comeback;
 mod data;
 mod deed;
 mod downstream;
@@ -54,6 +57,7 @@ mod fence;
 mod finish;
 mod group;
 mod heard;
+mod hedge;
 mod leave;
 #[cfg(feature = "mutants")]
 pub mod mutant;
@@ -145,6 +149,7 @@ pub struct Session {
     /// When commands that somebody may have cleared are looked at next; set while there are some.
     question_at: Option<Instant>,
     stale_runs: VecDeque<stale::StaleRun>,
+    hedging: hedge::Hedging,
     /// When samples of connections are taken next; set while there is something to watch.
     sample_at: Option<Instant>,
     functions: Vec<tmf::Function>,
@@ -219,6 +224,7 @@ impl Session {
             stuck_check_at: None,
             question_at: None,
             stale_runs: VecDeque::new(),
+            hedging: hedge::Hedging::new(plan.paths.len(), now),
             sample_at: None,
             functions: Vec::new(),
             early_functions: Vec::new(),
@@ -266,6 +272,7 @@ impl Session {
             Event::Connected(conn, negotiated) => self.connected(conn, &negotiated, now),
             Event::Disconnected(conn, cause) => self.disconnected(conn, cause, now),
             Event::Health(conn, sample) => self.sampled(conn, &sample, now),
+            Event::Carrier(conn, present) => self.carrier_changed(conn, present, now),
             Event::Paused(paused) => self.set_paused(paused, now),
             Event::LinkUp => self.try_paths_again(now),
             Event::Control(control) => self.control(control, now),
@@ -286,11 +293,13 @@ impl Session {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         self.looked = now;
+        self.settle_paths(now);
         self.expire_ghosts(now);
         self.expire_functions(now);
         self.expire_recovery(now);
         self.settle_questions(now);
         self.watch(now);
+        self.hedge(now);
         self.check_health(now);
         self.give_up_in_time(now);
         self.give_late_answers(now);
@@ -339,6 +348,8 @@ impl Session {
             self.caches_deadline(),
             self.rescue_deadline(),
             self.sample_at,
+            self.hedge_deadline(),
+            self.calm_deadline(),
         ];
         all.into_iter().flatten().filter(|at| *at > self.looked).min()
     }
@@ -363,6 +374,7 @@ impl Session {
         }
         self.restart_functions_patience(now);
         self.restart_recovery_patience(now);
+        self.hedging_paused(now);
     }
 
     /// Sends to the initiator, unless its connection is being closed.

@@ -248,6 +248,8 @@ mutants! {
     MovedLeavesNoGhost = "moved-leaves-no-ghost",
     /// Where all paths are suspect none is used (P4).
     LastPathEjected = "last-path-ejected",
+    /// Late reads are asked again however many there are (P4).
+    HedgedWithoutBound = "hedged-without-bound",
 
     // Numbers and windows.
 

@@ -15,6 +15,7 @@ use super::watch::Quiet;
 use crate::iscsi::{Cid, CmdSn, Isid, Itt, StatSn, Tsih};
 use crate::login::{LoginKind, LoginPlan, Negotiated, SessionParams};
 use crate::path::backoff::Backoff;
+use crate::path::flaps::Flaps;
 use crate::path::health::Health;
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -141,7 +142,12 @@ pub(super) struct PathSlot {
     pub(super) group: Group,
     pub(super) up: bool,
     /// When it was last tried out of its turn.
-    hurried_at: Option<Instant>,
+    pub(super) hurried_at: Option<Instant>,
+    /// It was lost, and has not come back since.
+    pub(super) was_lost: bool,
+    /// When it came back, while its share of the commands grows.
+    pub(super) returned_at: Option<Instant>,
+    pub(super) flaps: Flaps,
 }
 
 /// The ISID of a path's own nexus: type 10b ("random"), the rest a hash of names that do not change over a restart
@@ -180,6 +186,9 @@ impl Session {
                 group: Group { target, tag: None },
                 up: false,
                 hurried_at: None,
+                was_lost: false,
+                returned_at: None,
+                flaps: Flaps::default(),
             });
         }
         self.build_strays();
@@ -268,11 +277,14 @@ impl Session {
         let living = |c: &&Conn| c.state == ConnState::Up && fits(c) && !self.is_suspect(c.path);
         let lives = self.conns.iter().any(|c| living(&c));
         let blemish = |path: &PathId| {
-            (self.is_suspect(*path), self.paths.get(path.0).is_some_and(|p| p.retry_at.is_some()))
+            let failed = self.paths.get(path.0).is_some_and(|p| p.retry_at.is_some());
+            (self.is_suspect(*path), self.is_marginal(*path), failed)
         };
         let others = (0..self.paths.len()).map(PathId).filter(ready);
-        let other = others.min_by_key(blemish).filter(|path| !lives || blemish(path) == (false, false));
-        let path = self.conns.iter().filter(living).map(|c| c.path).find(ready).or(other);
+        let other =
+            others.min_by_key(blemish).filter(|path| !lives || blemish(path) == (false, false, false));
+        let lived = self.conns.iter().filter(living).map(|c| c.path).filter(ready);
+        let path = lived.min_by_key(|path| self.is_marginal(*path)).or(other);
         let Some(path) = path else { return };
         self.recall_strays(now);
         self.set_nexus_state(HOME, NexusState::Opening);
@@ -412,6 +424,9 @@ impl Session {
         for quirk in negotiated.quirks.iter() {
             self.note(Notice::Quirk { path, quirk });
         }
+        if role != Role::Fencing {
+            self.path_returns(path, now);
+        }
         let known = self.group_in(nexus).and_then(|g| g.tag);
         if let Some(slot) = self.paths.get_mut(path.0) {
             slot.group.tag = negotiated.tpgt.or(known);
@@ -441,7 +456,9 @@ impl Session {
                 slot.own_nexus = true;
             }
         }
-        self.conns.retain(|c| c.id != id);
+        if let Some(conn) = self.conns.iter().position(|c| c.id == id).map(|at| self.conns.remove(at)) {
+            self.count_loss(&conn, &cause, now);
+        }
         self.note(Notice::PathDown { path, was_up: was_up && role != Role::Fencing, cause });
         self.path_failed(path, now);
         if cut && self.begin_recovery((id, cid, path), nexus, now) {
@@ -457,39 +474,6 @@ impl Session {
             self.nexus_lost(nexus, path, now);
         } else if role != Role::Joining {
             self.set_nexus_state(nexus, NexusState::Down);
-        }
-    }
-
-    /// The next attempt over this path waits.
-    pub(super) fn path_failed(&mut self, path: PathId, now: Instant) {
-        let still_up = self.conns.iter().any(|c| c.path == path && c.state == ConnState::Up);
-        if let Some(slot) = self.paths.get_mut(path.0) {
-            slot.up = still_up;
-            let times = if broken!(self.rules, FailedPathNotRetried) { 1 << 20 } else { 1 };
-            slot.retry_at = Some(now + slot.backoff.next_delay() * times);
-        }
-    }
-
-    /// A link of this machine came up: paths that wait for their turn are tried at once, but not over and over while a link
-    /// flaps.
-    pub(super) fn try_paths_again(&mut self, now: Instant) {
-        let first = self.plan.reconnect.0;
-        for slot in self.paths.iter_mut().filter(|slot| slot.retry_at.is_some_and(|at| at > now)) {
-            if slot.hurried_at.is_none_or(|at| now >= at + first) {
-                (slot.retry_at, slot.hurried_at) = (Some(now), Some(now));
-                self.changed = true;
-            }
-        }
-    }
-
-    /// Something was answered: once a connection has lived longer than the longest delay, the next failure of its path
-    /// is tried again soon.
-    pub(super) fn path_answered(&mut self, id: ConnId, now: Instant) {
-        let Some((path, since)) = self.conn(id).map(|c| (c.path, c.up_since)) else { return };
-        if now >= since + self.plan.reconnect.1
-            && let Some(slot) = self.paths.get_mut(path.0)
-        {
-            slot.backoff.reset();
         }
     }
 

@@ -23,6 +23,8 @@ pub enum PathState {
     Draining,
     /// Silent: no new commands as long as another path is trusted.
     Suspect,
+    /// It works, but comes and goes: kept for emergencies.
+    Marginal,
     /// It works.
     Up,
 }
@@ -46,6 +48,8 @@ pub struct PathStatus {
     pub doubt: Option<Doubt>,
     /// When it is tried again, if it is down.
     pub retry_in: Option<Duration>,
+    /// When it is normal again, if it is marginal and all goes well.
+    pub calm_in: Option<Duration>,
     /// Tag of its portal group, as far as that is known.
     pub group: Option<u16>,
 }
@@ -101,13 +105,17 @@ impl Session {
             slot.backoff.retune(first, longest);
             slot.retry_at = slot.retry_at.map(|at| at.min(now + longest));
         }
+        let other_limits = self.plan.marginal != tuning.marginal;
         let plan = &mut self.plan;
         plan.policy = tuning.policy;
         (plan.queue_time, plan.exhausted) = (tuning.queue_time, tuning.exhausted);
         (plan.ping_interval, plan.ping_timeout) = (tuning.ping_interval, tuning.ping_timeout);
         (plan.silence_timeout, plan.task_timeout) = (tuning.silence_timeout, tuning.task_timeout);
-        plan.reconnect = tuning.reconnect;
+        (plan.reconnect, plan.hedge, plan.marginal) = (tuning.reconnect, tuning.hedge, tuning.marginal);
         (plan.max_window, plan.memory_budget) = (tuning.max_window, tuning.memory_budget);
+        if other_limits {
+            self.retune_paths(now);
+        }
         self.stuck_check_at = None;
         self.changed = true;
         self.solicit_more();
@@ -166,10 +174,12 @@ impl Session {
         let out = self.paths.get(path.0).is_some_and(|slot| slot.out);
         let retry_at = self.paths.get(path.0).and_then(|slot| slot.retry_at);
         let retry_at = retry_at.filter(|_| !out && conns().next().is_none());
+        let calm_at = self.paths.get(path.0).and_then(|slot| slot.flaps.settles_at());
         let none = if out { PathState::Out } else { PathState::Down };
         let state = |c: &super::nexus::Conn| match c.state {
             ConnState::Opening => PathState::Opening,
             ConnState::Up if c.health.doubt().is_some() => PathState::Suspect,
+            ConnState::Up if self.is_marginal(path) => PathState::Marginal,
             ConnState::Up => PathState::Up,
             ConnState::Draining(_) | ConnState::LoggingOut(_) | ConnState::LoggedOut(_) => {
                 PathState::Draining
@@ -184,6 +194,7 @@ impl Session {
             weight: self.loads.get(path.0).map_or(1, |load| load.weight),
             doubt: conns().find_map(|c| c.health.doubt()),
             retry_in: retry_at.map(|at| at.saturating_duration_since(now)),
+            calm_in: calm_at.map(|at| at.saturating_duration_since(now)),
             group: self.group_of(path).and_then(|group| group.tag),
         }
     }

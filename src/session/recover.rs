@@ -9,6 +9,18 @@
 //!    until the nexus is fenced, or until `fence_time` has passed since the loss; so do commands that read what it
 //!    writes, once it is certain that it will not run again, or a target that may have run it in vain lost its cache;
 //! 4. the nexus is reinstated, and what it left behind is fenced ([`super::fence`]).
+//!
+//! # Why no outcome is found out by reading back
+//! After the fence a lost command will not run any more, and what the blocks hold could be read. For COMPARE AND WRITE that
+//! looks tempting, and is exact in no case that matters. Blocks that hold the data to be written may have held them before, so
+//! that it was a miscompare, or have them from another initiator's command of the same kind; those that hold what was to be
+//! compared with may have been written and put back. Only a reservation that keeps all others from writing would exclude the
+//! others, and not the first of these; and that it has been held all the time, nobody can tell (a preemption is told
+//! afterwards, if at all). An initiator takes a lock with this command: a wrong GOOD is two owners, and a wrong miscompare a
+//! lock that nobody releases. The rest is no better. What EXTENDED COPY did is told to the nexus only that sent it, and that
+//! is lost; RESERVE and its like are replicated, asked for and told elsewhere ([`super::unit`]); of commands that Braid does
+//! not know, nothing is known. So the honest answer is the sense data that a lost nexus gives, and the initiator, which knows
+//! what it wanted, reads back itself.
 
 use super::Session;
 use super::api::{Cause, FenceMethod, How, Notice, Output, PathId};
@@ -83,6 +95,7 @@ impl Session {
         }
         if self.finishing.is_none() && self.conns.iter().all(|c| c.state == ConnState::Opening) {
             self.note(Notice::AllPathsDown);
+            self.hurry(now);
         }
         self.tmf_conns_lost(now);
     }
@@ -104,7 +117,7 @@ impl Session {
         let finishing = self.finishing.is_some();
         let Some(task) = self.tasks.get_mut(task_key) else { return false };
         let Some(run) = task.run.take() else { return false };
-        let nexus = run.nexus;
+        let (nexus, there) = (run.nexus, run.lun);
         task.losses += 1;
         let (lun, answered) = (task.lun, task.held_response.is_some());
         let command = task.command.clone();
@@ -121,13 +134,13 @@ impl Session {
         if answered {
             return false;
         }
-        let ghost = (ghost && !own).then(|| self.leave_ghost(task_key, (nexus, run.lun), lun, path, now));
+        let ghost = (ghost && !own).then(|| self.leave_ghost(task_key, (nexus, there), lun, path, now));
         if self.conn(run.conn).is_some() {
-            self.run_ended(&run, lun, ghost);
+            self.run_ended(run, lun, ghost);
         }
         if own {
             if command.class == Class::Reservation {
-                let ghost = self.add_ghost((nexus, run.lun), lun, path, now, None);
+                let ghost = self.add_ghost((nexus, there), lun, path, now, None);
                 self.registration_haunted(lun, nexus, ghost);
             }
             self.conclude(task_key, now);

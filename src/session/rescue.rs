@@ -56,7 +56,8 @@ impl Session {
         let trusted = |c: &&Conn| c.nexus == HOME && c.state == ConnState::Up && c.health.doubt().is_none();
         let free = |path: &PathId| self.nexus(path.0 + 1).is_some_and(|n| n.state == NexusState::Down);
         let ready = |path: &PathId| free(path) && self.path_ready(*path, now) && !self.has_other_luns(*path);
-        self.conns.iter().filter(trusted).map(|c| c.path).find(ready)
+        let paths = self.conns.iter().filter(trusted).map(|c| c.path).filter(ready);
+        paths.min_by_key(|path| self.is_marginal(*path))
     }
 
     fn let_rescues_go(&mut self, now: Instant) {

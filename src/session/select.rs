@@ -8,8 +8,10 @@ use super::api::{ConnId, Output, PathId};
 use super::data::WriteBuffer;
 use super::nexus::{Conn, ConnState, HOME, NexusId, NexusState};
 use super::tasks::{Run, Task, TaskKey};
+use super::unit::Grade;
 use super::watch::Standing;
 use crate::iscsi::{DataOut, Itt, Lun, Payload, Pdu, ScsiCommand, ScsiResponse, TaskAttribute, Ttt};
+use crate::scsi::Class;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -180,19 +182,22 @@ impl Session {
     fn choose_any(&mut self, key: TaskKey, now: Instant) -> Option<ConnId> {
         let task = self.tasks.get(key)?;
         let (lun, bytes, class) = (task.lun, u64::from(task.expected), task.command.class.clone());
+        let hedged = task.hedged;
         let Some((standing, grade)) = self.best_place(lun, &class) else {
             let arrived = task.arrived;
             return if self.waits_for_access(lun, arrived, now) { None } else { self.choose_home(key) };
         };
         self.access_found(lun);
+        self.grow_shares(now);
+        let place = (standing, grade);
+        let elsewhere = |c: &Conn, late| c.path != late && self.fits(c, lun, &class, place);
+        let avoided = hedged.filter(|late| self.conns.iter().any(|c| elsewhere(c, *late)));
+        let fits = |s: &Self, c: &Conn| Some(c.path) != avoided && s.fits(c, lun, &class, place);
         let mut usable = std::mem::take(&mut self.usable);
         usable.clear();
         usable.resize(self.paths.len(), false);
         for conn in &self.conns {
-            if self.takes_commands(conn, conn.nexus)
-                && self.unit_usable(lun, conn.nexus, &class)
-                && self.has_grade(lun, conn.nexus, grade)
-                && self.standing(conn) == standing
+            if fits(self, conn)
                 && let Some(slot) = usable.get_mut(conn.path.0)
             {
                 *slot = true;
@@ -201,14 +206,22 @@ impl Session {
         let chosen = self.selector.choose(&self.loads, &usable, bytes).map(PathId);
         self.usable = usable;
         let path = chosen?;
-        let fits = |c: &&Conn| {
-            c.path == path
-                && self.takes_commands(c, c.nexus)
-                && self.unit_usable(lun, c.nexus, &class)
-                && self.has_grade(lun, c.nexus, grade)
-                && self.standing(c) == standing
-        };
-        self.conns.iter().filter(fits).max_by_key(|c| c.nexus).map(|c| c.id)
+        let conns = self.conns.iter().filter(|c| c.path == path && fits(self, c));
+        conns.max_by_key(|c| c.nexus).map(|c| c.id)
+    }
+
+    /// Whether a connection takes a command for a unit now, and is as good a place for it as is asked for.
+    pub(super) fn fits(
+        &self,
+        conn: &Conn,
+        lun: Lun,
+        class: &Class,
+        (standing, grade): (Standing, Grade),
+    ) -> bool {
+        self.takes_commands(conn, conn.nexus)
+            && self.unit_usable(lun, conn.nexus, class)
+            && self.has_grade(lun, conn.nexus, grade)
+            && self.standing(conn) == standing
     }
 
     /// The LUN under which a task goes to a nexus.
@@ -278,6 +291,7 @@ impl Session {
             send_data(&mut self.outputs, conn, itt, &task.inbound, range);
         }
         self.handed_over(key);
+        self.begin_hedging(now);
     }
 
     /// Answers the target's R2Ts with what has arrived from the initiator.

@@ -117,8 +117,10 @@ pub(super) struct Task {
     pub(super) cut_off: Option<Instant>,
     /// It must go home, whatever it is.
     pub(super) bound: bool,
-    /// Times it was asked again elsewhere because its connection was suspect.
+    /// Times it was asked again elsewhere.
     pub(super) moves: u32,
+    /// The path on which it is late, so that it was asked again over another; until anything of an answer comes.
+    pub(super) hedged: Option<PathId>,
     /// Times it was given up with a lost nexus.
     pub(super) losses: u32,
     /// Times it was refused for the state of a port.
@@ -184,6 +186,7 @@ impl Task {
             cut_off: None,
             bound: false,
             moves: 0,
+            hedged: None,
             losses: 0,
             refusals: 0,
             done: false,
@@ -278,6 +281,12 @@ impl Task {
         const BYTE_CHECK: u8 = 0x06;
         let at = if self.command.name.ends_with("(32)") { 10 } else { 1 };
         self.cdb.0.get(at).is_some_and(|byte| byte & BYTE_CHECK != 0)
+    }
+
+    /// Whether it is a read of the initiator's of which the data are passed on as they come.
+    pub(super) fn is_plain_read(&self) -> bool {
+        let one_way = self.read && !self.write && self.bidi_read.is_none() && self.wide.is_none();
+        self.is_initiators() && one_way && matches!(self.command.class, Class::Read(_))
     }
 
     /// Whether the initiator wants it.

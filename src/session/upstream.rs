@@ -74,15 +74,7 @@ impl Session {
     fn act_on(&mut self, id: ConnId, pdu: Pdu, now: Instant) -> Result<(), Fault> {
         match pdu {
             Pdu::DataIn(data) => self.data_in(id, data, now),
-            Pdu::ScsiResponse(response) => {
-                let Some((key, task)) = self.tasks.running(id, response.itt) else {
-                    self.stale_answer(id, &response, now);
-                    return Ok(());
-                };
-                all_data_came(task, &response)?;
-                self.completed(key, id, response, now);
-                Ok(())
-            }
+            Pdu::ScsiResponse(response) => self.answer(id, response, now),
             Pdu::R2t(r2t) => self.r2t(id, r2t),
             Pdu::NopIn(nop) => self.nop_in(id, nop, now),
             Pdu::TaskManagementResponse(response) => {
@@ -112,15 +104,33 @@ impl Session {
         }
     }
 
+    fn answer(&mut self, id: ConnId, response: ScsiResponse, now: Instant) -> Result<(), Fault> {
+        let good = is_good(&response);
+        if self.tasks.running(id, response.itt).is_none() && !(good && self.take_up(id, response.itt)) {
+            self.stale_answer(id, &response, now);
+            return Ok(());
+        }
+        let Some((key, task)) = self.tasks.running(id, response.itt) else { return Ok(()) };
+        all_data_came(task, &response)?;
+        let fresh = task.run.as_ref().is_some_and(|r| r.next_sn == 0);
+        if fresh && good {
+            self.read_answers(key, now);
+        } else if fresh && self.gives_way(key) {
+            self.stale_answer(id, &response, now);
+            return Ok(());
+        }
+        self.completed(key, id, response, now);
+        Ok(())
+    }
+
     fn data_in(&mut self, id: ConnId, mut pdu: DataIn, now: Instant) -> Result<(), Fault> {
         self.acknowledge_data(id, &pdu);
-        let Some((key, task)) = self.tasks.running(id, pdu.itt) else {
-            if pdu.has_status {
-                let response = ScsiResponse { itt: pdu.itt, status: pdu.status, ..ScsiResponse::default() };
-                self.stale_answer(id, &response, now);
-            }
+        let well = !pdu.has_status || pdu.status == status::GOOD;
+        if self.tasks.running(id, pdu.itt).is_none() && !(well && self.take_up(id, pdu.itt)) {
+            self.stale_data(id, &pdu, now);
             return Ok(());
-        };
+        }
+        let Some((key, task)) = self.tasks.running(id, pdu.itt) else { return Ok(()) };
         let expected = task.read_length();
         let Some(run) = task.run.as_mut() else { return Ok(()) };
         let length = u32::try_from(pdu.data.len()).map_err(|_| "a data segment is too long")?;
@@ -133,6 +143,7 @@ impl Session {
         if end > expected {
             return Err("more read data than expected");
         }
+        let first = run.next_sn == 0;
         run.next_sn += 1;
         run.received = run.received.max(end);
         let response = pdu.has_status.then(|| ScsiResponse {
@@ -154,6 +165,9 @@ impl Session {
             pdu.data = pdu.data.slice(0, length.min(expected - delivered) as usize);
         }
         if matches!(task.origin, Origin::Initiator { .. }) && task.wide.is_none() {
+            if first {
+                self.read_answers(key, now);
+            }
             self.pass_on(key, &pdu, end == expected);
         } else {
             for chunk in pdu.data.chunks() {
@@ -320,7 +334,7 @@ impl Session {
         if command.name.starts_with("MODE SELECT") {
             self.mode_selected(lun, now);
         }
-        if response.response != 0 || response.status != status::GOOD {
+        if !is_good(response) {
             return false;
         }
         match command.class {
@@ -353,7 +367,7 @@ impl Session {
     /// anything are never called good: the initiator is told why, or BUSY, and reads again.
     pub(super) fn respond(&mut self, key: TaskKey, mut response: ScsiResponse, now: Instant) {
         let Some((tainted, lun)) = self.tasks.get(key).map(|t| (t.tainted, t.lun)) else { return };
-        if tainted && response.response == 0 && response.status == status::GOOD {
+        if tainted && is_good(&response) {
             response = match self.take_attention(lun) {
                 Some(sense) => ScsiResponse::check_condition(&sense),
                 None => ScsiResponse { status: status::BUSY, ..ScsiResponse::default() },
@@ -364,7 +378,7 @@ impl Session {
             response = Self::answer_to_lost_data();
         }
         task.run = None;
-        task.done = response.response == 0 && response.status == status::GOOD;
+        task.done = is_good(&response);
         if task.data_due() && !broken!(self.rules, ResponseBeforeData) {
             task.held_response = Some(Box::new(response));
             return;
@@ -442,7 +456,7 @@ impl Session {
             if let Some(load) = self.loads.get_mut(run.path.0) {
                 load.forgotten(run.load);
             }
-            self.run_ended(&run, task.lun, None);
+            self.run_ended(run, task.lun, None);
         }
         self.keep_for_stale(key, task.inbound);
         self.overdrawn.take_if(|overdrawn| *overdrawn == key);
@@ -524,11 +538,15 @@ pub(super) fn take_tag(next: &mut u32) -> Ttt {
     tag
 }
 
+fn is_good(response: &ScsiResponse) -> bool {
+    response.response == 0 && response.status == status::GOOD
+}
+
 /// A block read that ended well has brought all its data, short of a residual that is told (R119): success must not be
 /// passed on where data is missing.
 fn all_data_came(task: &Task, response: &ScsiResponse) -> Result<(), Fault> {
     let Some(run) = task.run.as_ref() else { return Ok(()) };
-    let good = response.response == 0 && response.status == status::GOOD;
+    let good = is_good(response);
     let short = !response.underflow && run.received < task.read_length();
     if good && short && matches!(task.command.class, Class::Read(_)) {
         return Err("a read ended well without all its data");

@@ -15,11 +15,12 @@
 //! behind a number lost with that one.
 //!
 //! # What comes of it
-//! - **Suspect**: no new commands as long as another connection is trusted ([`Standing`]), and those caught on it are asked
+//! - **Suspect**: no new commands as long as another connection is well ([`Standing`]), and those caught on it are asked
 //!   again elsewhere ([`super::evade`]). The last path is never shut out: where all are suspect, all are used as before.
 //!   In a session of several connections, one that is silent may have left holes in the command numbers, for which all of
 //!   them wait: what runs over the others counts as doubtful, and other sessions are preferred. So does what other sessions have
 //!   over the same path.
+//! - **No carrier**: the link of this machine that a connection goes out by is down: suspect at once.
 //! - **Target silent**: a ping is unanswered for a second while TCP is well: suspect, no more.
 //! - **Dead**: no acknowledgement at all for `silence_timeout`, or no echo for `ping_timeout`: the connection is given up. While
 //!   another path is trusted, silence of [`SPARED`] is enough: what waits for this one, be it newer writes that overlap what is
@@ -69,9 +70,18 @@ impl Quiet {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Standing {
     Trusted,
+    /// All is well, but its path comes and goes ([`super::comeback`]).
+    Marginal,
     /// Another connection of its session, or over its path, is suspect.
     Doubtful,
     Suspect,
+}
+
+impl Standing {
+    /// Whether nothing speaks against a connection at the moment.
+    pub(super) fn is_well(self) -> bool {
+        self <= Self::Marginal
+    }
 }
 
 /// Whether it has commands to carry, or still has.
@@ -87,6 +97,7 @@ impl Session {
         match () {
             () if suspect(conn) => Standing::Suspect,
             () if self.conns.iter().any(beside) => Standing::Doubtful,
+            () if self.is_marginal(conn.path) => Standing::Marginal,
             () => Standing::Trusted,
         }
     }
@@ -137,6 +148,13 @@ impl Session {
         let Some(conn) = self.conn_mut(id).filter(|c| carries(c)) else { return };
         conn.sample_owed = false;
         let change = conn.health.sample(sample, patience, now);
+        self.health_changed(id, change, now);
+    }
+
+    /// The link that a connection goes out by has lost its carrier, or has it again.
+    pub(super) fn carrier_changed(&mut self, id: ConnId, present: bool, now: Instant) {
+        let Some(conn) = self.conn_mut(id).filter(|c| carries(c)) else { return };
+        let change = conn.health.carrier(present, now);
         self.health_changed(id, change, now);
     }
 

@@ -51,9 +51,18 @@ impl Braid {
         Self::start(target.endpoints(), manner, &loopback(), verdict, None)
     }
 
-    /// The same in front of some portals, with this `--mode`, which is not `auto`.
-    pub(crate) fn over(portals: &[Endpoint], mode: &'static str) -> Self {
-        Self::start(portals, Manner { mode, in_turn: false }, &loopback(), None, None)
+    /// The same in front of some portals, in this mode, which is not `auto`, and with these lines in the target's table.
+    pub(crate) fn over(behind: &[Endpoint], mode: &'static str, settings: &str) -> Self {
+        let first = behind.first().expect("a target has a portal");
+        let path = |endpoint: &Endpoint| match &endpoint.iqn {
+            iqn if *iqn == first.iqn => format!("{:?}", endpoint.portal),
+            iqn => format!("{{ portal = {:?}, target = {iqn:?} }}", endpoint.portal),
+        };
+        let paths: Vec<String> = behind.iter().map(path).collect();
+        let table =
+            format!("name = {:?}\npaths = [{}]\nmode = {mode:?}\n{settings}\n", first.iqn, paths.join(", "));
+        let [listen, admin] = [PORT, ADMIN_PORT].map(|port| format!("{}:{port}", loopback()));
+        Self::served_from(behind, temporary(), (format!("{listen:?}"), listen, admin), &table)
     }
 
     /// The same with several sessions and these lines in the target's table, in which `@` before a name stands for the file
@@ -119,7 +128,7 @@ impl Braid {
         let first = target.endpoints().first().expect("a target has a portal");
         let paths: Vec<String> = target.endpoints().iter().map(|endpoint| endpoint.portal.clone()).collect();
         let table = format!("name = {:?}\npaths = {paths:?}\nmode = \"sessions\"\n{settings}\n", first.iqn);
-        Self::served_from(target, dir, (listen, own, admin), &table)
+        Self::served_from(target.endpoints(), dir, (listen, own, admin), &table)
     }
 
     /// With several sessions whose commands go over the paths in turn, and a target's table that names these portals to be asked
@@ -137,7 +146,7 @@ impl Braid {
             "name = {name:?}\ndiscover = true\npaths = {asked:?}\nmode = \"sessions\"\npolicy = \"round-robin\"\n\
              connect_timeout = \"1s\"\nreconnect = {{ first = \"100ms\", longest = \"500ms\" }}\n"
         );
-        Self::served_from(target, temporary(), (listen, own, admin), &table)
+        Self::served_from(target.endpoints(), temporary(), (listen, own, admin), &table)
     }
 
     /// What `braid discover` says with its configuration.
@@ -148,13 +157,13 @@ impl Braid {
     }
 
     fn served_from(
-        target: &Target,
+        behind: &[Endpoint],
         dir: TempDir,
         (listen, own, admin): (String, String, String),
         table: &str,
     ) -> Self {
-        let first = target.endpoints().first().expect("a target has a portal");
-        let paths: Vec<String> = target.endpoints().iter().map(|endpoint| endpoint.portal.clone()).collect();
+        let first = behind.first().expect("a target has a portal");
+        let paths = names(behind);
         let (state, control) = (state_file(dir.path()), control_socket(dir.path()));
         let text = format!(
             "listen = {listen}\nadmin = {admin:?}\ncontrol = {control:?}\nstate_file = {state:?}\n[[target]]\n{table}"
@@ -189,18 +198,14 @@ impl Braid {
             line.extend(words(&["--listen", &second]));
         }
         line.extend(words(&["--control", "off", "--state-file", &state]));
-        let way = |endpoint: &Endpoint, before: &str| match &endpoint.iqn {
-            iqn if *iqn == first.iqn => endpoint.portal.clone(),
-            iqn => format!("{}{before}{iqn}", endpoint.portal),
-        };
-        let paths: Vec<String> = behind.iter().map(|endpoint| way(endpoint, "/")).collect();
+        let paths = names(behind);
         match guard {
             None => {
                 line.extend(words(&["--target", &first.iqn, "--mode", mode]));
                 if in_turn {
                     line.extend(words(&["--policy", "round-robin"]));
                 }
-                line.extend(behind.iter().flat_map(|path| ["--path".to_owned(), way(path, ",target=")]));
+                line.extend(paths.iter().flat_map(|path| ["--path".to_owned(), path.clone()]));
             }
             Some((lines, secrets)) => {
                 let file = guarded_config(dir.path(), first, &paths, lines, secrets);
@@ -298,6 +303,16 @@ impl Braid {
         let text = self.get("/metrics").unwrap_or_else(|| panic!("no metrics\n{}", self.log()));
         Metrics(text)
     }
+}
+
+/// The names that paths to these portals have: those to another target than the first's bear its name.
+fn names(behind: &[Endpoint]) -> Vec<String> {
+    let first = behind.first().map(|endpoint| &endpoint.iqn);
+    let name = |Endpoint { portal, iqn, .. }: &Endpoint| match first {
+        Some(first) if first != iqn => format!("{portal}/{iqn}"),
+        _ => portal.clone(),
+    };
+    behind.iter().map(name).collect()
 }
 
 /// Writes the configuration and the secrets of [`Braid::guarded`].

@@ -60,7 +60,7 @@ fn each_disk_is_known_at_both_targets() {
     second.lend(first, 1);
     let portals: Vec<Endpoint> =
         targets.iter().enumerate().filter_map(|(n, target)| target.endpoints().get(n).cloned()).collect();
-    let braid = Braid::over(&portals, "sessions");
+    let braid = Braid::over(&portals, "sessions", "");
     let endpoint = braid.endpoint().clone();
     let other = Endpoint { lun: 1, ..endpoint.clone() };
     let loads =

@@ -239,7 +239,8 @@ fn lio_reinstatement_waits_for_the_disk() {
     reinstatement_waits_for_the_disk(Kind::LioBlock);
 }
 
-/// Braid waits ten minutes before it tries a lost path again, unless it is told that a link has come up.
+/// Braid waits ten minutes before it tries a lost path again, unless it is told that a link has come up. That one has gone down it
+/// knows before anything is sent over it.
 #[test]
 fn a_link_that_comes_up_is_used_at_once() {
     let net = Net::new(2);
@@ -253,6 +254,9 @@ fn a_link_that_comes_up_is_used_at_once() {
     };
     assert!(poll(PATIENCE, || is_up(1.0)).is_some(), "the path does not come up\n{}", braid.log());
     net.unplug(1);
+    let dark = [("path", path.as_str()), ("cause", "no_carrier")];
+    let known = || (braid.metrics().sum("braid_path_suspicions_total", &dark) > 0.0).then_some(());
+    assert!(poll(PATIENCE, known).is_some(), "nobody sees that the link is down\n{}", braid.log());
     assert!(poll(PATIENCE, || is_up(0.0)).is_some(), "the path does not go down\n{}", braid.log());
     load.round(STALL).expect("a round over the path that is left");
     net.plug(1);

@@ -156,7 +156,7 @@ fn portal_groups_stand_together() {
 fn a_portal_that_has_moved_for_good() {
     let _place = HEAVY.enter();
     let [old, new] = [(); 2].map(|()| Target::start(Kind::Tgt, Site::Alone(1), SIZE));
-    let braid = Braid::over(old.endpoints(), "sessions");
+    let braid = Braid::over(old.endpoints(), "sessions", "");
     let portal = new.endpoints().first().expect("a portal").portal.clone();
     let (address, port) = portal.rsplit_once(':').expect("a port");
     old.set_keys(&[("RedirectAddress", address), ("RedirectPort", port), ("RedirectReason", "Permanent")]);
@@ -173,7 +173,7 @@ fn a_portal_that_has_moved_for_good() {
 fn a_portal_that_has_moved_to_itself() {
     let _place = HEAVY.enter();
     let target = Target::start(Kind::Tgt, Site::Alone(1), SIZE);
-    let braid = Braid::over(target.endpoints(), "sessions");
+    let braid = Braid::over(target.endpoints(), "sessions", "");
     let portal = target.endpoints().first().expect("a portal").portal.clone();
     let (address, port) = portal.rsplit_once(':').expect("a port");
     target.set_keys(&[("RedirectAddress", address), ("RedirectPort", port), ("RedirectReason", "Temporary")]);

@@ -157,7 +157,7 @@ fn two_names(kind: Kind) {
     let _place = HEAVY.enter();
     let mut first = Target::start(kind, Site::Alone(1), DISK);
     let mut twin = first.twin();
-    let braid = Braid::over(&[first.endpoints(), twin.endpoints()].concat(), "sessions");
+    let braid = Braid::over(&[first.endpoints(), twin.endpoints()].concat(), "sessions", "");
     let scene = Scene::new(&braid, &Manners { flushes: 5, ..WIDE });
     scene.until_carrying("every path carries");
     for target in [&mut twin, &mut first] {
@@ -188,7 +188,7 @@ fn two_initiators(kind: Kind, cut: Cut) {
     let net = Net::new(4);
     let target = Target::start(kind, Site::Behind(&net), DISK);
     let (ours, others) = target.endpoints().split_at(2);
-    let [hurt, well] = [ours, others].map(|portals| Braid::over(portals, "sessions"));
+    let [hurt, well] = [ours, others].map(|portals| Braid::over(portals, "sessions", ""));
     let half = DISK / 512 / 2;
     let hurt = Scene::new(&hurt, &Manners { name: "hurt", ..WIDE });
     let well = Scene::new(&well, &Manners { name: "well", region: (half, half / 2), ..WIDE });

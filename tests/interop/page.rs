@@ -91,7 +91,7 @@ fn a_path_that_is_cut_is_seen_to_be() {
     let _place = HEAVY.enter();
     let net = Net::new(2);
     let target = Target::start(Kind::Tgt, Site::Behind(&net), REGION);
-    let braid = Braid::over(target.endpoints(), "sessions");
+    let braid = Braid::over(target.endpoints(), "sessions", "");
     let origin = format!("http://{}/", braid.admin());
     let mut browser = Browser::start(Some(net.near()));
     let stop = AtomicBool::new(false);
@@ -194,7 +194,7 @@ fn works_by_keys_and_by_ear(browser: &mut Browser) {
 fn a_thousand_sessions_and_hostile_names_are_no_trouble() {
     let _place = HEAVY.enter();
     let target = Target::start(Kind::Tgt, Site::Alone(2), 1 << 20);
-    let braid = Braid::over(target.endpoints(), "sessions");
+    let braid = Braid::over(target.endpoints(), "sessions", "");
     let origin = format!("http://{}/", braid.admin());
     let mut browser = Browser::start(None);
     let mut tick = 0;

@@ -19,7 +19,7 @@ const SMALL: &str = "small_first_window of the target";
 fn shows(kind: Kind, mode: &'static str, expected: &[&str]) {
     let _place = HEAVY.enter();
     let target = Target::start(kind, Site::Alone(2), 16 << 20);
-    let braid = Braid::over(target.endpoints(), mode);
+    let braid = Braid::over(target.endpoints(), mode, "");
     let endpoint = braid.endpoint();
     let read = [words(&["iscsi-perf", "-m", "4", "-b", "8", "-t", "2"]), vec![endpoint.url()]].concat();
     run(command(endpoint.netns.as_deref(), &read), LIMIT).expect_ok();

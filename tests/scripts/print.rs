@@ -88,7 +88,11 @@ pub(crate) fn notice(notice: &Notice) -> String {
         Notice::Moved { path, commands } => format!("{commands} commands moved off path {}", path.0),
         Notice::Reassigned { path, commands } => format!("{commands} commands of path {} go on", path.0),
         Notice::PathSuspect { path, doubt } => format!("path {} suspect: {doubt:?}", path.0),
+        Notice::PathMarginal { path } => format!("path {} marginal", path.0),
+        Notice::PathCalm { path } => format!("path {} marginal no more", path.0),
         Notice::PathTrusted { path } => format!("path {} trusted again", path.0),
+        Notice::Hedged { path } => format!("a read late on path {} is asked again", path.0),
+        Notice::HedgeWon { path } => format!("a read late on path {} is answered elsewhere", path.0),
         Notice::Evaded { path, commands } => format!("{commands} commands evaded path {}", path.0),
         Notice::Fenced { path, method, took } => {
             format!("path {} fenced by {method:?} after {took:?}", path.0)

@@ -5,7 +5,9 @@ use braid::iscsi::text::{KeyList, parse_boolean};
 use braid::iscsi::{Cid, CmdSn, Isid, StatSn, Tsih};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::path::select::Policy;
-use braid::session::{Barriers, Exhausted, Fanout, FenceMethod, PathId, PathPlan, SessionPlan, Unwashed};
+use braid::session::{
+    Barriers, Exhausted, Fanout, FenceMethod, Marginal, PathId, PathPlan, SessionPlan, Unwashed,
+};
 use std::time::Duration;
 
 pub(crate) const INITIATOR: &str = "iqn.2026-11.org.example:host";
@@ -100,6 +102,8 @@ pub(crate) fn plan() -> SessionPlan {
         silence_timeout: SECOND * 5,
         task_timeout: SECOND * 20,
         reconnect: (SECOND, SECOND * 8),
+        marginal: Marginal { losses: 5, within: SECOND * 60, calm: SECOND * 10 },
+        hedge: None,
         max_window: 16,
         memory_budget: 64 << 20,
         seed: 1,

@@ -17,6 +17,7 @@ mod claims;
 mod conditions;
 mod coverage;
 mod cut;
+mod hedging;
 mod initiator;
 mod inventory;
 mod kernel;

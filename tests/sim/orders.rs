@@ -65,6 +65,7 @@ impl Scenario {
 
 impl Scenario {
     fn draw_settings(&mut self, seed: u64) {
+        self.draw_hedging(seed);
         let mut random = Random::new(seed ^ STREAM_OF_SETTINGS);
         if random.once_in(16) {
             for _ in 0..random.pick(&[1, 3]) {

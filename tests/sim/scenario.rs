@@ -9,7 +9,7 @@ use crate::orders::Order;
 use crate::random::Random;
 use crate::target::{AccessSetup, Deed, Header, Heads, LunChange, Persona};
 use braid::path::select::Policy;
-use braid::session::{Barriers, Fanout, FenceMethod};
+use braid::session::{Barriers, Fanout, FenceMethod, Hedge, Marginal};
 use std::time::Duration;
 
 const US: Duration = Duration::from_micros(1);
@@ -181,6 +181,8 @@ pub(crate) struct OrderSetup {
     pub(crate) impatience: Option<Duration>,
     /// Braid's kernel tells when a link comes up.
     pub(crate) told_of_links: bool,
+    /// Which paths are kept for emergencies. Scenarios are short, and paths are not lost often in them.
+    pub(crate) marginal: Marginal,
 }
 
 impl OrderSetup {
@@ -198,7 +200,9 @@ impl OrderSetup {
         });
         let impatience = random.once_in(10).then(|| random.between(20 * MS, 2000 * MS));
         let told_of_links = random.once_in(3);
-        Self { flush_ranges, barriers, naca, device_type, control, impatience, told_of_links }
+        let losses = random.pick(&[0, 2, 2, 5]);
+        let marginal = Marginal { losses, within: 60_000 * MS, calm: random.pick(&[1000 * MS, 10_000 * MS]) };
+        Self { flush_ranges, barriers, naca, device_type, control, impatience, told_of_links, marginal }
     }
 }
 
@@ -237,6 +241,8 @@ pub(crate) struct Scenario {
     pub(crate) recovers: bool,
     /// Braid is to have sessions of several connections keep their tasks.
     pub(crate) reassigns: bool,
+    /// Which reads are asked again because they are late.
+    pub(crate) hedge: Option<Hedge>,
 }
 
 impl Scenario {
@@ -300,6 +306,7 @@ impl Scenario {
             heads: Heads::default(),
             recovers: false,
             reassigns: false,
+            hedge: None,
         };
         scenario.faults = scenario.draw_faults(random);
         if random.once_in(4) {

@@ -81,6 +81,8 @@ export function verdict({ paths, sessions, without, ghosts }) {
   }
   if (sessions.length === 0) return { tone: "idle", shape: "dash", says: "no session" };
   if (out > 0) return { tone: "cool", shape: "square", says: `${number(out)} of ${some(paths.length, "path")} taken out` };
+  const marginal = count("marginal");
+  if (marginal > 0) return { tone: "cool", shape: "triangle", says: `${number(marginal)} marginal` };
   if (count("opening") > 0) return { tone: "cool", shape: "ring", says: "paths are being opened" };
   return { tone: "good", shape: "disc", says: paths.length === 1 ? "the path is up" : `all ${number(paths.length)} paths up` };
 }

@@ -4,6 +4,7 @@
 export const STATES = {
   down: { shape: "cross", tone: "bad", says: "down" },
   suspect: { shape: "triangle", tone: "warn", says: "suspect" },
+  marginal: { shape: "triangle", tone: "cool", says: "marginal" },
   opening: { shape: "ring", tone: "cool", says: "opening" },
   draining: { shape: "arrow", tone: "cool", says: "draining" },
   out: { shape: "square", tone: "idle", says: "taken out" },
@@ -26,9 +27,10 @@ const KINDS = {
     "path-lost", "all-paths-down", "gave-up", "identity-mismatch", "outcome-unknown", "protocol-error", "not-reloaded",
   ],
   warn: [
-    "path-suspect", "path-unreachable", "commands-moved", "failover", "login-refused", "unit-bound", "access-changed",
+    "path-suspect", "path-marginal", "path-unreachable", "commands-moved", "failover", "login-refused", "unit-bound",
+    "access-changed",
   ],
-  good: ["path-up", "path-trusted", "fenced", "taken-again"],
+  good: ["path-up", "path-trusted", "path-calm", "fenced", "taken-again"],
 };
 const SHAPE = { bad: "cross", warn: "triangle", good: "disc", cool: "ring" };
 

@@ -88,6 +88,25 @@ fn assert_about(found: f64, wanted: f64, tolerance: f64, what: &str) {
 }
 
 #[test]
+fn a_path_that_is_back_is_given_its_share_by_every_policy() {
+    let policies =
+        [Policy::ServiceTime, Policy::QueueDepth, Policy::RoundRobin, Policy::Weighted, Policy::Failover];
+    for policy in policies {
+        let mut selector = Selector::new(policy);
+        let mut loads = vec![PathLoad::new(1); 2];
+        loads[0].share = 4;
+        let mut chosen = |loads: &[PathLoad], usable: [bool; 2]| {
+            (0..320).filter(|_| selector.choose(loads, &usable, KIB) == Some(0)).count()
+        };
+        assert!((19..=20).contains(&chosen(&loads, [true, true])), "{policy:?}: a sixteenth");
+        assert_eq!(chosen(&loads, [true, false]), 320, "{policy:?}: the only one");
+        assert!(chosen(&loads, [true, true]) <= 21, "{policy:?}: nothing was saved up");
+        loads[1].share = 60;
+        assert!(chosen(&loads, [true, true]) >= 160, "{policy:?}: both are new");
+    }
+}
+
+#[test]
 fn a_path_of_a_quarter_of_the_rate_gets_a_fifth_of_the_work() {
     for (depth, bytes) in [(16, 64 * KIB), (32, 64 * KIB), (8, MIB), (64, 16 * KIB)] {
         let mut sim = Sim::new(&[link(500, 100), link(125, 100)]);

@@ -6,9 +6,11 @@
 
 mod access;
 mod attention;
+mod comeback;
 mod commands;
 mod end;
 mod foreign;
+mod hedge;
 mod loss;
 mod luns;
 mod malformed;
@@ -30,8 +32,8 @@ use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionPa
 use braid::path::select::Policy;
 use braid::scsi::Sense;
 use braid::session::{
-    Barriers, Cause, ConnId, Event, Exhausted, Fanout, FenceMethod, How, Notice, Output, PathId, PathPlan,
-    Session, SessionPlan, Unwashed, Waits,
+    Barriers, Cause, ConnId, Event, Exhausted, Fanout, FenceMethod, How, Marginal, Notice, Output, PathId,
+    PathPlan, Session, SessionPlan, Unwashed, Waits,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -140,6 +142,8 @@ pub(crate) fn plan(fanout: Fanout, paths: usize) -> SessionPlan {
         silence_timeout: SECOND * 5,
         task_timeout: SECOND * 20,
         reconnect: (SECOND, SECOND * 8),
+        marginal: Marginal { losses: 5, within: SECOND * 60, calm: SECOND * 10 },
+        hedge: None,
         max_window: WINDOW,
         memory_budget: 64 << 20,
         seed: 1,

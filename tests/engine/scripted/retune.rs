@@ -17,6 +17,8 @@ fn tuning() -> Tuning {
         silence_timeout: plan.silence_timeout,
         task_timeout: plan.task_timeout,
         reconnect: plan.reconnect,
+        marginal: plan.marginal,
+        hedge: plan.hedge,
         max_window: plan.max_window,
         memory_budget: plan.memory_budget,
     }

@@ -9,7 +9,7 @@ use braid::iscsi::{
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::path::select::Policy;
 use braid::session::{
-    Barriers, ConnId, Exhausted, Fanout, FenceMethod, PathId, PathPlan, SessionPlan, Unwashed,
+    Barriers, ConnId, Exhausted, Fanout, FenceMethod, Marginal, PathId, PathPlan, SessionPlan, Unwashed,
 };
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -267,6 +267,8 @@ impl Talk {
             silence_timeout: long,
             task_timeout: long,
             reconnect: (long, long),
+            marginal: Marginal { losses: 5, within: long, calm: long },
+            hedge: None,
             max_window: 8,
             memory_budget: 0,
             seed: 0,

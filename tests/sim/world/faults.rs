@@ -170,6 +170,9 @@ impl World {
                 self.links[path].silence(dir, until);
             }
         }
+        if up && down && self.scenario.order.told_of_links {
+            self.carrier(path, false);
+        }
         self.schedule(until, Happening::Heal { link: path });
     }
 

@@ -4,6 +4,7 @@
 use super::{Happening, World};
 use crate::checker::{Broken, Downstream, Upstream};
 use crate::conditions::Told;
+use crate::hedging::Hedges;
 use crate::initiator::{BLOCK, FIRST_BURST, MAX_BURST, SEGMENT};
 use crate::net::{Dir, End, Packet, Role, Wire};
 use crate::target::{NAMES, Report};
@@ -68,6 +69,7 @@ pub(super) struct Host {
     ends_for_cause: bool,
     upstream: Option<Upstream>,
     downstream: Option<Downstream>,
+    hedges: Hedges,
 }
 
 impl Host {
@@ -89,6 +91,7 @@ impl Host {
             ends_for_cause: false,
             upstream: None,
             downstream: None,
+            hedges: Hedges::default(),
         }
     }
 
@@ -111,7 +114,7 @@ fn fenced(method: FenceMethod) -> &'static str {
     match method {
         FenceMethod::Reinstate => "notice: fenced by reinstatement",
         FenceMethod::Ordered => "notice: fenced by an ordered command",
-        _ => "notice: fenced by time",
+        FenceMethod::Auto | FenceMethod::Time => "notice: fenced by time",
     }
 }
 
@@ -120,6 +123,7 @@ fn suspect(doubt: Doubt) -> &'static str {
         Doubt::Unacknowledged => "notice: path suspect, nothing acknowledged",
         Doubt::Resending => "notice: path suspect, sending again",
         Doubt::TargetSilent => "notice: path suspect, target silent",
+        Doubt::NoCarrier => "notice: path suspect, no carrier",
     }
 }
 
@@ -366,6 +370,7 @@ impl World {
         self.host.upstream = Some(Upstream::new(&plan));
         self.host.downstream = Some(Downstream::new(&downstream));
         self.host.front = Some(leading.front);
+        self.host.hedges = Hedges::default();
         let mut session = Session::new(plan, self.now);
         if let Some(mutant) = self.host.mutant {
             session.mutate(mutant);
@@ -411,6 +416,8 @@ impl World {
             silence_timeout: tuning.silence_timeout,
             task_timeout: tuning.task_timeout,
             reconnect: tuning.reconnect,
+            marginal: tuning.marginal,
+            hedge: tuning.hedge,
             max_window: tuning.max_window,
             memory_budget: tuning.memory_budget,
             seed: 1,
@@ -429,8 +436,21 @@ impl World {
             silence_timeout: SILENCE_TIMEOUT,
             task_timeout: Duration::from_secs(20),
             reconnect: (Duration::from_millis(200), Duration::from_secs(10)),
+            marginal: self.scenario.order.marginal,
+            hedge: self.scenario.hedge,
             max_window: self.scenario.window,
             memory_budget: self.scenario.memory,
+        }
+    }
+
+    /// The kernel tells that the link of a path has lost its carrier, or has it again.
+    pub(super) fn carrier(&mut self, path: usize, present: bool) {
+        let wires = self.host.wires.clone();
+        for (conn, wire) in wires {
+            let wire = &self.wires[wire as usize];
+            if wire.link == path && wire.logged_in {
+                self.feed(Event::Carrier(conn, present));
+            }
         }
     }
 
@@ -585,6 +605,7 @@ impl World {
         if let Some(checker) = &mut self.host.upstream {
             judged(checker.sent(conn, &pdu));
         }
+        self.host.hedges.sent(&pdu);
         let which = self.target_of(wire);
         self.targets[which].note_sent(wire, &pdu, self.now);
         self.transmit(wire, Dir::Up, Packet::Pdu(pdu));
@@ -682,8 +703,15 @@ impl World {
             Notice::Moved { .. } => "notice: commands moved",
             Notice::Reassigned { .. } => "notice: session recovered with its tasks",
             Notice::PathSuspect { doubt, .. } => suspect(*doubt),
+            Notice::PathMarginal { .. } => "notice: path marginal",
+            Notice::PathCalm { .. } => "notice: path marginal no more",
             Notice::PathTrusted { .. } => "notice: path trusted again",
             Notice::Evaded { .. } => "notice: commands asked again elsewhere",
+            Notice::Hedged { .. } => {
+                self.host.hedges.hedged(self.scenario.hedge);
+                "notice: late read asked again"
+            }
+            Notice::HedgeWon { .. } => "notice: late read answered elsewhere first",
             Notice::Fenced { method, .. } => fenced(*method),
             Notice::OutcomeUnknown { .. } => "notice: outcome unknown",
             Notice::IdentityMismatch { what, .. } => {
@@ -723,6 +751,11 @@ impl World {
             }
         };
         self.coverage.hit(name);
+        self.judge_calm(notice);
+    }
+
+    /// Where nothing goes wrong, Braid says nothing of the kind.
+    fn judge_calm(&self, notice: &Notice) {
         let calm = self.scenario.is_calm() && !self.leaving;
         let troubled = match notice {
             // Granted connections, and does not let them in.

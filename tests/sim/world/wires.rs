@@ -242,6 +242,10 @@ impl World {
             }
         }
         if self.scenario.order.told_of_links {
+            let speaks = |dir| !self.links[link].is_silent(dir, self.now);
+            if speaks(Dir::Up) && speaks(Dir::Down) {
+                self.carrier(link, true);
+            }
             self.link_up();
         }
     }

@@ -5,7 +5,9 @@ use braid::iscsi::text::KeyList;
 use braid::iscsi::{Cid, CmdSn, Isid, StatSn, Tsih};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::path::select::Policy;
-use braid::session::{Barriers, Exhausted, Fanout, FenceMethod, PathId, PathPlan, SessionPlan, Unwashed};
+use braid::session::{
+    Barriers, Exhausted, Fanout, FenceMethod, Hedge, Marginal, PathId, PathPlan, SessionPlan, Unwashed,
+};
 use std::time::Duration;
 
 /// The session, as far as it differs from others.
@@ -283,6 +285,13 @@ impl Setup {
             silence_timeout: Duration::from_secs(15),
             task_timeout: Duration::from_secs(20),
             reconnect: (Duration::from_millis(500), Duration::from_secs(30)),
+            marginal: Marginal {
+                losses: u32::from(self.policy % 4),
+                within: Duration::from_secs(60),
+                calm: Duration::from_secs(10),
+            },
+            // Nothing is known of reads before a few have come.
+            hedge: (self.policy & 4 != 0).then_some(Hedge { late: 500, most: 1000 }),
             max_window: window,
             memory_budget: 1024 * (1 + u64::from(self.memory)),
             predecessor: None,
