@@ -6,7 +6,7 @@
 //!
 //! # How long
 //! So many losses within a time make a path marginal ([`Limits`]). It is normal again once none has come for `calm`. If it
-//! becomes marginal again soon, that takes twice as long, up to [`LONGEST_CALM`]; half as long for every [`RELAPSE`] that it
+//! becomes marginal again soon, that takes twice as long, up to [`LONGEST_CALM`]; half as long for every `RELAPSE` that it
 //! was not.
 
 use std::collections::VecDeque;
