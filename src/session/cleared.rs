@@ -15,7 +15,8 @@
 //! all is answered soon, and nothing comes of it.
 //!
 //! The attention waits on each nexus for a command to meet it. So the others that have commands of the unit are asked
-//! (unless it can be a greeting), and so is any that leaves a command unanswered for half of `task_timeout`.
+//! (unless it can be a greeting), and so is any that leaves a command unanswered for half of `task_timeout`. Where the unit
+//! cannot be asked, since its port has become a standby one perhaps, such a command is in question after all of that time.
 
 use super::Session;
 use super::api::Cause;
@@ -64,12 +65,7 @@ impl Session {
             t.lun == lun && run.is_some_and(|r| r.cmd_sn.is_before(cmd_sn))
         };
         for other in self.tasks.select(earlier) {
-            if let Some(run) = self.tasks.get_mut(other).and_then(|t| t.run.as_mut()) {
-                run.in_question = Some(InQuestion { since: now, preempted });
-                self.question_at = Some(self.question_at.map_or(now + PATIENCE, |at| at.min(now + PATIENCE)));
-            }
-            // It may run again, behind what would follow it.
-            self.doubt_handed_over(other);
+            self.put_in_question(other, preempted, now);
         }
         if self.is_greeting(lun, nexus, response) {
             return;
@@ -165,9 +161,22 @@ impl Session {
             let lun = task.lun;
             let Some(run) = task.run.as_mut() else { continue };
             run.probes += 1;
-            let nexus = run.nexus;
-            self.probe(nexus, lun, now);
+            let (nexus, often) = (run.nexus, run.probes > 1);
+            if often && self.unit_cannot_be_asked(lun, nexus) && !broken!(rules, ClearedWaitedFor) {
+                self.put_in_question(key, false, now);
+            } else {
+                self.probe(nexus, lun, now);
+            }
         }
+    }
+
+    fn put_in_question(&mut self, key: TaskKey, preempted: bool, now: Instant) {
+        if let Some(run) = self.tasks.get_mut(key).and_then(|t| t.run.as_mut()) {
+            run.in_question = Some(InQuestion { since: now, preempted });
+            self.question_at = Some(self.question_at.map_or(now + PATIENCE, |at| at.min(now + PATIENCE)));
+        }
+        // It may run again, behind what would follow it.
+        self.doubt_handed_over(key);
     }
 
     /// Lets a unit's attention on a nexus come out, if there is one.

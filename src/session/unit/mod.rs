@@ -125,6 +125,12 @@ impl Session {
         self.units.get(&lun).is_some_and(|unit| unit.learning || unit.proofs.get(&nexus).is_some_and(asking))
     }
 
+    /// Whether a further nexus does not show the unit for sure, and nobody is finding out.
+    pub(in crate::session) fn unit_cannot_be_asked(&self, lun: Lun, nexus: NexusId) -> bool {
+        let proved = |unit: &Unit| unit.proofs.get(&nexus) == Some(&Proof::Proved);
+        nexus != HOME && !self.units.get(&lun).is_some_and(proved) && !self.unit_is_asked_for(lun, nexus)
+    }
+
     /// Whether a nexus shows another unit.
     pub(in crate::session) fn unit_refused(&self, lun: Lun, nexus: NexusId) -> bool {
         self.units.get(&lun).is_some_and(|unit| unit.proofs.get(&nexus) == Some(&Proof::Refused))

@@ -174,6 +174,10 @@ impl Initiator {
         self.coverage.hit("recovery: a PDU of Braid lost to its data digest");
         let (stat_sn, ..) = pdu.target_numbers().unwrap();
         let request = match number(pdu) {
+            // It was there already, and may be acknowledged (R172).
+            Some(number) if reception.flows.get(&pdu.itt().0).is_some_and(|flow| number < flow.next) => {
+                return true;
+            }
             Some(number) => snack(0, pdu.itt(), number, 1),
             None => snack(1, Itt::NONE, stat_sn.0, 1),
         };
