@@ -427,6 +427,12 @@ impl Metrics {
         self.sum("braid_fences_total", &[("method", method)])
     }
 
+    /// Commands that were under way over a path that was lost, or suspect before it was.
+    pub(crate) fn asked_again(&self) -> f64 {
+        let count = |name: &str| self.sum(&format!("braid_path_commands_{name}_total"), &[]);
+        count("moved") + count("evaded")
+    }
+
     /// Paths given up so far.
     pub(crate) fn losses(&self) -> f64 {
         self.sum("braid_path_losses_total", &[])

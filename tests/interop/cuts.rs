@@ -127,7 +127,7 @@ fn cut_and_heal(scene: &Scene<'_>, net: &Net, how: Cut) {
     let all: Vec<&str> = scene.braid.paths().iter().map(String::as_str).collect();
     scene.until_carrying("every path is up and carries", &all);
     for (cut, (path, name)) in all.iter().enumerate().cycle().enumerate() {
-        if cut >= all.len() && caught(&scene.braid.metrics()) > 0.0 {
+        if cut >= all.len() && scene.braid.metrics().asked_again() > 0.0 {
             break;
         }
         assert!(
@@ -145,13 +145,6 @@ fn cut_and_heal(scene: &Scene<'_>, net: &Net, how: Cut) {
     let end = scene.braid.metrics();
     let logins = end.sum("braid_logins_total", &[("result", "accepted")]);
     assert_eq!(logins, 1.0, "the initiator lost its session\n{}\n{}", end.show(), scene.braid.log());
-}
-
-/// Commands that were under way over a path that was lost. Those caught on a path that was only suspect were asked again
-/// elsewhere before it was given up.
-fn caught(now: &Metrics) -> f64 {
-    let count = |name: &str| now.sum(&format!("braid_path_commands_{name}_total"), &[]);
-    count("moved") + count("evaded")
 }
 
 #[test]

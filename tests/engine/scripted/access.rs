@@ -174,3 +174,25 @@ fn over(rig: &mut Rig) -> Vec<u32> {
     over.dedup();
     over
 }
+
+#[test]
+fn what_must_not_run_twice_is_not_waited_for_without_end_where_the_unit_can_no_longer_be_asked() {
+    let mut rig = used([STANDBY, OPTIMIZED]);
+    let swap = rig.command(ScsiCommand {
+        cdb: cdb(&[0x89, 0, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0, 0, 1, 0, 0]),
+        expected_length: 1024,
+        ..write(64, 2)
+    });
+    assert_eq!(rig.next_command().0, 1);
+    // Somebody resets the unit, and its port there becomes a standby one: that is all that is heard of it.
+    let read = rig.read(8, 1);
+    let (conn, command) = rig.next_command();
+    assert_eq!(conn, 1);
+    rig.sense(1, &command, 6, 0x2a, 0x06);
+    for _ in 0..500 {
+        assert!(rig.answers([OPTIMIZED, STANDBY]).is_none());
+        rig.pass_echoing(Duration::from_millis(100));
+    }
+    rig.told_sense(read, 6, 0x2a, 0x06);
+    rig.told_sense(swap, 0xb, 0x29, 7);
+}
