@@ -151,7 +151,7 @@ impl Session {
         conn.nexus == nexus
             && conn.state == ConnState::Up
             && !self.is_logging_out_lost(nexus)
-            && !(broken!(self.rules, LastPathEjected) && self.standing(conn) == Standing::Suspect)
+            && !(broken!(self.rules, LastPathEjected) && self.standing(conn) != Standing::Trusted)
             && self.nexus(nexus).is_some_and(|n| {
                 let settling = n.state == NexusState::Settling && nexus == HOME;
                 (n.state == NexusState::Up || settling && broken!(self.rules, SettlingHomeServes))
