@@ -20,6 +20,8 @@ const STOP_MS: u64 = 5000;
 pub(crate) enum How {
     /// Both ends get a TCP reset.
     Reset,
+    /// Nothing, by the same commands: what these alone cost on this machine.
+    Sham,
     /// Packets vanish.
     Drop,
     /// Packets to the initiator vanish.
@@ -38,6 +40,7 @@ impl How {
     fn name(self) -> &'static str {
         match self {
             Self::Reset => "reset",
+            Self::Sham => "sham",
             Self::Drop => "drop",
             Self::DropIn => "drop in",
             Self::DropOut => "drop out",
@@ -50,6 +53,7 @@ impl How {
     fn trouble(self, link: usize) -> Trouble {
         match self {
             Self::Reset => Trouble::Link(link, Cut::Reset),
+            Self::Sham => Trouble::Link(link, Cut::Loss(0)),
             Self::Drop => Trouble::Link(link, Cut::Drop),
             Self::DropIn => Trouble::Link(link, Cut::DropIn),
             Self::DropOut => Trouble::Link(link, Cut::DropOut),

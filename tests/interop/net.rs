@@ -261,7 +261,12 @@ impl Net {
         if how == Cut::Reset {
             rules += &chain("output", &format!("ip daddr {target} tcp dport {PORT} {inwards}"));
         }
-        nft(&self.near, &format!("table ip cut{path} {{ {rules} }}")).expect_ok();
+        let mut script = format!("nft 'table ip cut{path} {{ {rules} }}'");
+        if how == Cut::Reset {
+            // Also to an end that is silent just now, and at once: until then it takes the link for a silent one.
+            script += &format!(" && ss -K dst {target} dport = :{PORT}");
+        }
+        run(command(Some(&self.near), &words(&["sh", "-c", &script])), LIMIT).expect_ok();
         match &self.far {
             Some(far) => {
                 let rule = format!("ip daddr {target} tcp dport {PORT} {outwards}");
@@ -272,11 +277,6 @@ impl Net {
                 must(&format!("-n {} neigh replace {there}", self.near));
             }
             None => {}
-        }
-        if how == Cut::Reset {
-            // Also to an end that is silent just now.
-            let line = format!("ss -K dst {target} dport = :{PORT}");
-            run(command(Some(&self.near), &split(&line)), LIMIT).expect_ok();
         }
     }
 
