@@ -2,7 +2,6 @@
 
 use super::Metrics;
 use super::labels::DIRECTIONS;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 /// What a path has carried since Braid started.
@@ -24,8 +23,8 @@ impl Metrics {
     /// What each path of a target has carried so far.
     #[must_use]
     pub fn carried(&self, target: &str) -> Vec<Carried> {
-        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        let paths = targets.get(target).into_iter().flatten();
+        let roll = self.roll();
+        let paths = roll.declared.get(target).into_iter().flatten();
         let families = &self.families;
         let carried = paths.map(|path| {
             let labels = &[target, path.as_str()];

@@ -11,8 +11,10 @@ pub enum LoginResult {
     Discovery,
     /// No such target is configured.
     UnknownTarget,
-    /// The initiator is not let in, or has not proved itself.
+    /// The initiator is not let in.
     Denied,
+    /// The initiator has not proved itself.
+    Unauthenticated,
     /// A limit on sessions was reached.
     Limit,
     /// No path led to the target, or the target refused.
@@ -24,11 +26,12 @@ pub enum LoginResult {
 }
 
 impl LoginResult {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Accepted,
         Self::Discovery,
         Self::UnknownTarget,
         Self::Denied,
+        Self::Unauthenticated,
         Self::Limit,
         Self::Upstream,
         Self::Protocol,
@@ -43,6 +46,7 @@ impl LoginResult {
             Self::Discovery => "discovery",
             Self::UnknownTarget => "unknown_target",
             Self::Denied => "denied",
+            Self::Unauthenticated => "unauthenticated",
             Self::Limit => "limit",
             Self::Upstream => "upstream",
             Self::Protocol => "protocol",

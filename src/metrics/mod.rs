@@ -12,12 +12,14 @@
 //!   has a help text.
 //! - Labels hold names from the configuration, those of so many targets and portals that were discovered, and words of this
 //!   module, never what an initiator sent: the number of series does not grow without limit.
+//! - What is neither declared nor used by a session any more has no series (`roll`).
 
 mod carried;
 mod health;
 mod labels;
 mod login;
 mod path;
+mod roll;
 mod stall;
 mod target;
 
@@ -34,8 +36,9 @@ use prometheus::{
     CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder, process_collector::ProcessCollector,
 };
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use roll::{Family, Roll, Use};
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use target::{Ages, TargetSeries};
 
@@ -122,37 +125,40 @@ struct Families {
     transitions_refused: IntCounterVec,
     absorbed: IntCounterVec,
     duration: HistogramVec,
+    /// All that have labels.
+    all: Vec<Box<dyn Family>>,
 }
 
 impl Families {
     #[rustfmt::skip] // A table: one row per family.
     fn new(registry: &Registry) -> Self {
-        let counter = |name, help, labels| register(registry, IntCounterVec::new(Opts::new(name, help), labels));
-        let gauge = |name, help, labels| register(registry, IntGaugeVec::new(Opts::new(name, help), labels));
-        let seconds = |name, help, labels| register(registry, CounterVec::new(Opts::new(name, help), labels));
+        let all = RefCell::default();
+        let counter = |name, help, labels| labelled(registry, &all, IntCounterVec::new(Opts::new(name, help), labels));
+        let gauge = |name, help, labels| labelled(registry, &all, IntGaugeVec::new(Opts::new(name, help), labels));
+        let seconds = |name, help, labels| labelled(registry, &all, CounterVec::new(Opts::new(name, help), labels));
         let histogram = |name, help, buckets: &[f64], labels| {
-            register(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
+            labelled(registry, &all, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
         };
         Self {
             build_info: gauge("braid_build_info", "Always 1; the version is the label.", &["version"]),
-            logins: counter("braid_logins_total", "Logins of initiators, by how they ended.", &["result"]),
+            logins: counter("braid_logins_total", "Logins of initiators, by how they ended (RFC 7147: denied is iscsiTgtLoginAuthorizeFails, unauthenticated iscsiTgtLoginAuthenticateFails).", &["result"]),
             sessions: gauge("braid_sessions", "Sessions of initiators open now, by how they are fanned out.", &["target", "fanout"]),
             pathless: gauge("braid_sessions_without_path", "Sessions open now that have no working path.", TARGET),
             irredundant: gauge("braid_sessions_without_redundancy", "Sessions open now that have several paths, of which at most one works.", TARGET),
             guarantees: gauge("braid_session_guarantees", "Sessions open now, by who keeps barriers in order (one_path, strict, native) and how lost nexuses are fenced.", &["target", "order", "fence"]),
             memory: gauge("braid_memory_held_bytes", "Write data held now.", TARGET),
             memory_budget: gauge("braid_memory_budget_bytes", "Write data that the sessions open now may hold together.", TARGET),
-            oldest_command: register(registry, GaugeVec::new(Opts::new("braid_oldest_command_age_seconds", "Age of the oldest command that has no status yet; 0 without one."), TARGET)),
+            oldest_command: labelled(registry, &all, GaugeVec::new(Opts::new("braid_oldest_command_age_seconds", "Age of the oldest command that has no status yet; 0 without one."), TARGET)),
             stall: histogram("braid_failover_stall_seconds", "Longest time without a completion around the loss of a path under commands; its count is the number of failovers.", &STALL_BUCKETS, TARGET),
             held: counter("braid_commands_held_total", "Commands that had to wait before they were sent, by what for: an overlap, a barrier, or a write in doubt (quarantine).", &["target", "by"]),
             held_seconds: seconds("braid_commands_held_seconds_total", "Time that such commands waited, by what for.", &["target", "by"]),
             window_stalls: counter("braid_target_window_stalls_total", "Times that commands began to wait for a place in the target's command window.", TARGET),
             window_stall_seconds: seconds("braid_target_window_stall_seconds_total", "Time during which commands waited so.", TARGET),
-            digest_errors: counter("braid_digest_errors_total", "PDUs that came with a wrong digest, by the side that they came from.", &["target", "from"]),
+            digest_errors: counter("braid_digest_errors_total", "PDUs that came with a wrong digest, by the side that they came from (RFC 7147 iscsiSsnCxnDigestErrors).", &["target", "from"]),
             all_paths_down: counter("braid_all_paths_down_total", "Times that a session was left without a working path.", TARGET),
             given_up: counter("braid_outages_given_up_total", "Times that commands of a session were given up because no path came back in time.", TARGET),
             single_path: counter("braid_sessions_single_path_total", "Sessions on one path because their authentication is relayed and the others have no credentials.", TARGET),
-            redirects: counter("braid_login_redirects_total", "Logins of Braid's that a target sent elsewhere, for good (permanent) or for the time being (temporary).", &["kind"]),
+            redirects: counter("braid_login_redirects_total", "Logins of Braid's that a target sent elsewhere, for good (permanent) or for the time being (temporary) (RFC 7147 iscsiIntrLoginRedirectRsps).", &["kind"]),
             quirks: counter("braid_quirks_total", "What peers did that the standard does not say, or few do, and that was taken as it is, by its name and by who did it; the log says once per peer what it is.", &["quirk", "side"]),
             reload_successful: register(registry, IntGauge::new("braid_config_last_reload_successful", "1; 0 if the configuration was read again last and could not be used, so that Braid runs on as before.")),
             passed_on: register(registry, IntCounter::new("braid_connections_passed_on_total", "Intercepted connections that were nobody's session here, and went on untouched.")),
@@ -185,8 +191,20 @@ impl Families {
             transitions_refused: counter("braid_transitions_refused_total", "Such requests that the target refused.", PATH),
             absorbed: counter("braid_unit_attentions_absorbed_total", "Unit attentions of further nexuses that home reports.", PATH),
             duration: histogram("braid_command_duration_seconds", "Time from a command's arrival to its status, by the path that carried it last and the direction of its data.", &DURATION_BUCKETS, &["target", "path", "direction"]),
+            all: all.into_inner(),
         }
     }
+}
+
+/// Registers a family of the table whose series have labels, and keeps it with the others.
+fn labelled<C: Collector + Family + Clone + 'static>(
+    registry: &Registry,
+    all: &RefCell<Vec<Box<dyn Family>>>,
+    family: prometheus::Result<C>,
+) -> C {
+    let family = register(registry, family);
+    all.borrow_mut().push(Box::new(family.clone()));
+    family
 }
 
 /// Registers a family of the table.
@@ -201,7 +219,7 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, family: prometh
 pub struct Metrics {
     registry: Registry,
     families: Families,
-    targets: Mutex<BTreeMap<String, Vec<String>>>,
+    roll: Mutex<Roll>,
     ages: Ages,
 }
 
@@ -225,20 +243,24 @@ impl Metrics {
         for (row, side) in quirk::TABLE.iter().flat_map(|row| row.sides.iter().map(move |side| (row, side))) {
             families.quirks.with_label_values(&[row.name, side.label()]);
         }
-        Self { registry, families, targets: Mutex::default(), ages: Ages::default() }
+        Self { registry, families, roll: Mutex::default(), ages: Ages::default() }
     }
 
-    /// Makes the series of a target, at zero, and lists it in [`Metrics::health`].
+    /// Makes the series of a target, at zero, and lists it in [`Metrics::health`]. Those of paths that it had before and that no
+    /// session uses any more go.
     pub fn declare<'p>(&self, target: &str, paths: impl IntoIterator<Item = &'p str>) {
         let paths: Vec<String> = paths.into_iter().map(str::to_owned).collect();
+        let mut roll = self.roll();
         self.make(target, &paths);
-        self.targets.lock().unwrap_or_else(PoisonError::into_inner).insert(target.to_owned(), paths);
+        let before = roll.declared.insert(target.to_owned(), paths).unwrap_or_default();
+        self.sweep(&roll, target, &before);
     }
 
     /// The same for a target that was discovered, or was found to have further paths. There is room for `MAX_TARGETS`
     /// targets and `MAX_PATHS` paths; sessions with others are counted under `OTHER`.
     pub fn declare_discovered<'p>(&self, target: &str, paths: impl IntoIterator<Item = &'p str>) {
-        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut roll = self.roll();
+        let targets = &mut roll.declared;
         let known = targets.values().map(Vec::len).sum::<usize>();
         if !targets.contains_key(target) && targets.len() >= MAX_TARGETS {
             return;
@@ -251,11 +273,6 @@ impl Metrics {
         self.make(target, own);
     }
 
-    /// Lists a target no longer; what was counted of it stays.
-    pub fn forget(&self, target: &str) {
-        self.targets.lock().unwrap_or_else(PoisonError::into_inner).remove(target);
-    }
-
     /// Makes the series of a target, those that are there already excepted.
     fn make(&self, target: &str, paths: &[String]) {
         Terms::declare(&self.families, target);
@@ -266,18 +283,10 @@ impl Metrics {
         }
     }
 
-    /// The labels of a target and of its paths: their names if they were declared.
-    fn labels<'p>(
-        &self,
-        target: &'p str,
-        paths: impl IntoIterator<Item = &'p str>,
-    ) -> (&'p str, Vec<&'p str>) {
-        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(own) = targets.get(target) else {
-            return (OTHER, paths.into_iter().map(|_| OTHER).collect());
-        };
-        let label = |path: &'p str| if own.iter().any(|own| own == path) { path } else { OTHER };
-        (target, paths.into_iter().map(label).collect())
+    /// The targets that are declared.
+    #[must_use]
+    pub fn targets(&self) -> Vec<String> {
+        self.roll().declared.keys().cloned().collect()
     }
 
     /// The series of a session; `paths` in the order of its plan.
@@ -287,13 +296,15 @@ impl Metrics {
         paths: impl IntoIterator<Item = &'p str>,
         terms: &Terms,
     ) -> SessionMetrics {
-        let (target, paths) = self.labels(target, paths);
+        let mut roll = self.roll();
+        let (target, paths) = roll.labels(target, paths);
+        let in_use = Use::begin(self, &mut roll, target, &paths);
         let paths: Vec<_> =
             paths.into_iter().map(|path| PathSeries::new(&self.families, target, path)).collect();
         let open = terms.enter(&self.families, target, paths.len());
         let target =
             TargetSeries::new(&self.families, target).of_session(terms, self.ages.new_session(target));
-        let mut session = SessionMetrics { _open: open, target, paths };
+        let mut session = SessionMetrics { _open: open, target, paths, _in_use: in_use };
         session.count_paths();
         session
     }
@@ -315,16 +326,17 @@ impl Metrics {
 
     /// Counts a session that runs on one path because Braid cannot log in over the others.
     pub fn single_path(&self, target: &str) {
-        self.families.single_path.with_label_values(&[self.labels(target, []).0]).inc();
+        let roll = self.roll();
+        self.families.single_path.with_label_values(&[roll.labels(target, []).0]).inc();
     }
 
     /// The state of each declared target.
     #[must_use]
     pub fn health(&self) -> Vec<TargetHealth> {
-        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let roll = self.roll();
         let connections =
             |target: &str, path: &str| self.families.connections.with_label_values(&[target, path]).get();
-        let health = targets.iter().map(|(target, paths)| TargetHealth {
+        let health = roll.declared.iter().map(|(target, paths)| TargetHealth {
             target: target.clone(),
             sessions: [Fanout::Mcs, Fanout::Sessions]
                 .map(|fanout| {
@@ -340,8 +352,8 @@ impl Metrics {
     /// Commands moved off lost and suspect paths of a target so far.
     #[must_use]
     pub fn moved(&self, target: &str) -> u64 {
-        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        let paths = targets.get(target).into_iter().flatten();
+        let roll = self.roll();
+        let paths = roll.declared.get(target).into_iter().flatten();
         let families = [&self.families.moved, &self.families.evaded];
         let of = |path: &String| families.map(|f| f.with_label_values(&[target, path.as_str()]).get());
         paths.flat_map(of).sum()
@@ -392,6 +404,8 @@ pub struct SessionMetrics {
     _open: [Contribution; 2],
     target: TargetSeries,
     paths: Vec<PathSeries>,
+    /// The last: what the others leave behind goes with it, if nobody wants it.
+    _in_use: Use,
 }
 
 impl SessionMetrics {

@@ -232,6 +232,11 @@ impl Ages {
         age
     }
 
+    /// Forgets a target that has no sessions.
+    pub(super) fn forget(&self, target: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(target);
+    }
+
     /// The highest of each target goes into its gauge.
     pub(super) fn publish(&self, gauges: &GaugeVec) {
         let ages = self.0.lock().unwrap_or_else(PoisonError::into_inner);

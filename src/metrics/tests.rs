@@ -309,7 +309,40 @@ fn discovered_targets_and_paths_have_bounds() {
     metrics.declare_discovered("iqn.0", ports.iter().map(String::as_str));
     assert_eq!(metrics.health().iter().map(|target| target.paths.len()).sum::<usize>(), MAX_PATHS);
     let last = ports.last().unwrap().as_str();
-    assert_eq!(metrics.labels("iqn.0", ["10.0.0.1:3260", last]), ("iqn.0", vec!["10.0.0.1:3260", OTHER]));
+    assert_eq!(
+        metrics.roll().labels("iqn.0", ["10.0.0.1:3260", last]),
+        ("iqn.0", vec!["10.0.0.1:3260", OTHER])
+    );
     let late = format!("iqn.{}", MAX_TARGETS + 1);
-    assert_eq!(metrics.labels(&late, ["10.0.0.1:3260"]), (OTHER, vec![OTHER]));
+    assert_eq!(metrics.roll().labels(&late, ["10.0.0.1:3260"]), (OTHER, vec![OTHER]));
+}
+
+#[test]
+fn the_series_of_what_is_gone_stay_as_long_as_a_session_uses_them() {
+    let metrics = metrics();
+    let series = |metrics: &Metrics, part: &str| {
+        let text = metrics.render();
+        text.lines().filter(|line| line.starts_with("braid_") && line.contains(part)).count()
+    };
+    let (a, b, all) = ("path=\"a\"", "path=\"b\"", IQN);
+    let before = metrics.render();
+    let mut first = session(&metrics);
+    first.note(&Notice::PathUp { path: B, home: true });
+    metrics.declare(IQN, ["a"]);
+    let second = session(&metrics);
+    assert_eq!(series(&metrics, b), series(&metrics, a), "one session still has the path");
+    assert_eq!(value(&metrics, &on("braid_path_connections", "b")), 1.0);
+    drop(first);
+    assert_eq!(series(&metrics, b), 0);
+    metrics.forget(IQN);
+    assert!(series(&metrics, all) > 0 && metrics.health().is_empty());
+    drop(second);
+    assert_eq!((series(&metrics, all), series(&metrics, "target=\"other\"")), (0, 0));
+    metrics.declare(IQN, ["a", "b"]);
+    let braids = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| line.starts_with("braid_")).map(str::to_owned).collect()
+    };
+    assert_eq!(braids(&metrics.render()), braids(&before), "as if it were new");
+    metrics.forget(IQN);
+    assert_eq!(series(&metrics, all), 0);
 }

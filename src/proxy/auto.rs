@@ -10,6 +10,7 @@
 
 use super::clock;
 use super::dial::{DialError, Route, Timing};
+use super::oddities::Oddities;
 use super::probe::{Patience, ProbePlan, settle, throwaway_isid};
 use super::verdict::{Second, StateFile, Verdict};
 use crate::config::{Chap, Config, Mode, PathConfig, Target};
@@ -48,6 +49,7 @@ const PROBE_NAME: &str = "iqn.2026-01.org.braid:probe";
 #[derive(Debug)]
 pub(super) struct Verdicts {
     state: Arc<Mutex<StateFile>>,
+    oddities: Arc<Oddities>,
     targets: Mutex<BTreeMap<String, watch::Sender<Knowledge>>>,
     probes: Mutex<JoinSet<()>>,
 }
@@ -64,8 +66,8 @@ enum Knowledge {
 
 impl Verdicts {
     /// Nothing known but what stands in the state file.
-    pub(super) fn new(state: Arc<Mutex<StateFile>>) -> Self {
-        Self { state, targets: Mutex::default(), probes: Mutex::default() }
+    pub(super) fn new(state: Arc<Mutex<StateFile>>, oddities: Arc<Oddities>) -> Self {
+        Self { state, oddities, targets: Mutex::default(), probes: Mutex::default() }
     }
 
     /// Begins to probe all targets.
@@ -167,7 +169,7 @@ impl Verdicts {
         });
         if begin {
             let state = Arc::clone(&self.state);
-            let plans = plans(target, name, initiator);
+            let plans = plans(target, name, initiator, &self.oddities);
             let mut probes = lock(&self.probes);
             while probes.try_join_next().is_some() {}
             probes.spawn(async move {
@@ -192,8 +194,9 @@ pub(super) fn open(target: &Target) -> BTreeSet<&str> {
 
 /// The probe of a target over each of its paths and the one after it, so that a dead path does not keep the others from
 /// being probed.
-fn plans(target: &Target, name: &str, initiator: &str) -> Vec<ProbePlan> {
-    let routes: Vec<_> = target.paths.iter().filter(|path| path.target == name).map(Route::from).collect();
+fn plans(target: &Target, name: &str, initiator: &str, oddities: &Arc<Oddities>) -> Vec<ProbePlan> {
+    let paths = target.paths.iter().filter(|path| path.target == name);
+    let routes: Vec<_> = paths.map(|path| Route::from(path).noted_by(oddities)).collect();
     let next = routes.iter().cycle().skip(1);
     let plan = |(first, second): (&Route, &Route)| ProbePlan {
         routes: [first.clone(), second.clone()],

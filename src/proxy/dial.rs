@@ -6,6 +6,7 @@
 
 use super::conn::{Conn, ConnError};
 pub use super::moved::Moved;
+use super::oddities::Oddities;
 use crate::config::{Local, PathConfig, Target};
 use crate::iscsi::framer::Receiver;
 use crate::iscsi::quirk::{Quirk, Quirks};
@@ -53,6 +54,16 @@ impl Route {
     fn where_it_is(&self) -> Self {
         let portal = self.moved.address().unwrap_or_else(|| self.portal.clone());
         Self { portal, ..self.clone() }
+    }
+
+    /// The same for a login of Braid's own, whose redirections and quirks are noted.
+    pub(super) fn noted_by(self, oddities: &Arc<Oddities>) -> Self {
+        Self { moved: Moved::noted_by(oddities), ..self }
+    }
+
+    /// The target has shown these there, in a login of which no session tells: it failed, or was Braid's own.
+    pub(super) fn shown(&self, quirks: Quirks) {
+        self.moved.shown(&self.portal, quirks);
     }
 
     /// The same without wanting a proof of the target.
@@ -185,7 +196,8 @@ pub async fn dial(route: &Route, plan: &LoginPlan, timing: &Timing) -> Result<(C
     log_in(conn, route, plan, timing).await
 }
 
-/// Logs in on a fresh connection over this route, following redirections to further ones.
+/// Logs in on a fresh connection over this route, following redirections to further ones. What the target has shown is the
+/// caller's to note if it succeeds, and is noted if it fails.
 ///
 /// # Errors
 /// [`DialError`]; nothing stays open then.
@@ -200,7 +212,10 @@ pub async fn log_in(
     match (&done, trail.lasting) {
         (Ok(_), Some(address)) => route.moved.keep(address),
         (Ok(_), None) => {}
-        (Err(_), _) => route.moved.forget(),
+        (Err(_), _) => {
+            route.moved.forget();
+            route.shown(trail.quirks);
+        }
     }
     done
 }
@@ -214,12 +229,15 @@ struct Trail {
     /// Where it went for good; whatever follows a redirection for the time being is for that time too.
     lasting: Option<String>,
     fleeting: bool,
+    /// What was met on the way.
+    quirks: Quirks,
 }
 
 impl Trail {
     fn new(route: &Route) -> Self {
         let route = route.where_it_is();
-        Self { asked: vec![route.portal.clone()], route, lasting: None, fleeting: false }
+        let (asked, quirks) = (vec![route.portal.clone()], Quirks::default());
+        Self { asked, route, lasting: None, fleeting: false, quirks }
     }
 
     /// Goes where a redirection says.
@@ -246,16 +264,14 @@ async fn log_in_along(
     timing: &Timing,
 ) -> Result<(Conn, Negotiated), DialError> {
     let mut narrow = false;
-    let mut quirks = Quirks::default();
     loop {
         let (mut machine, first) = InitiatorLogin::start_with(plan.clone(), proof(&trail.route, narrow)?);
-        match in_time(timing.login, converse(&mut conn, &mut machine, first, timing.answer)).await {
-            Ok(InitiatorStep::Redirect { address, permanent }) => {
-                quirks = quirks.and(machine.quirks());
-                trail.follow(address, permanent)?;
-            }
+        let talk = in_time(timing.login, converse(&mut conn, &mut machine, first, timing.answer)).await;
+        trail.quirks = trail.quirks.and(machine.quirks());
+        match talk {
+            Ok(InitiatorStep::Redirect { address, permanent }) => trail.follow(address, permanent)?,
             Ok(InitiatorStep::Done(agreed)) => {
-                quirks = quirks.and(agreed.quirks);
+                let quirks = trail.quirks.and(agreed.quirks);
                 return Ok((conn, Negotiated { quirks, ..*agreed }));
             }
             Ok(InitiatorStep::Send(_)) => return Err(DialError::NotLogin),
@@ -265,7 +281,7 @@ async fn log_in_along(
             {
                 tracing::info!(portal = trail.route.portal, "CHAP with SHA-256 refused: trying MD5");
                 narrow = true;
-                quirks.insert(Quirk::ChapAlgorithm);
+                trail.quirks.insert(Quirk::ChapAlgorithm);
             }
             Err(error) => return Err(error),
         }
@@ -401,7 +417,7 @@ pub async fn dial_way(way: &Way, plan: &LoginPlan) -> Result<(Conn, Negotiated),
 /// As [`dial_way`].
 pub async fn log_in_way(conn: Conn, way: &Way, plan: &LoginPlan) -> Result<(Conn, Negotiated), DialError> {
     let (conn, agreed) = log_in(conn, &way.route, plan, &way.timing).await?;
-    require_digests(way, &agreed)?;
+    require_digests(way, &agreed).inspect_err(|_| way.route.shown(agreed.quirks))?;
     Ok((conn, agreed))
 }
 
@@ -468,6 +484,7 @@ mod tests {
     use super::*;
     use crate::iscsi::{Cid, CmdSn, Isid, NopIn, Tsih};
     use crate::login::{ConnectionParams, LoginKind, Offer, Refusal, SessionParams, TargetLogin, TargetStep};
+    use crate::metrics::Metrics;
     use tokio::net::TcpListener;
     use tokio::task::JoinSet;
 
@@ -585,6 +602,20 @@ mod tests {
         tasks.spawn(target(listener, Some((PERMANENT, route.portal.clone()))));
         let error = dial(&route, &plan(), &QUICK).await.unwrap_err();
         assert!(matches!(error, DialError::Redirects(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_a_target_shows_in_a_login_that_fails_is_counted() {
+        let mut tasks = JoinSet::new();
+        let (listener, route) = bound().await;
+        // With a tag, where none belongs.
+        tasks.spawn(target(listener, Some((TEMPORARY, format!("{},1", route.portal)))));
+        let metrics = Arc::new(Metrics::new());
+        let route = route.noted_by(&Arc::new(Oddities::new(Arc::clone(&metrics))));
+        let error = dial(&route, &plan(), &QUICK).await.unwrap_err();
+        assert!(matches!(error, DialError::Redirects(_)), "{error}");
+        let counted = "braid_quirks_total{quirk=\"redirection_tag\",side=\"target\"} 1\n";
+        assert!(metrics.render().contains(counted), "{}", metrics.render());
     }
 
     #[tokio::test]

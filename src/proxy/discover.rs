@@ -59,6 +59,7 @@ pub async fn discover(
     };
     // In discovery a target may have no proof of its own.
     let (conn, agreed) = dial(&route.clone().unasked(), &plan, timing).await?;
+    route.shown(agreed.quirks);
     let mut line = Line::new(conn, &agreed);
     let mut numbers = Numbers::new(&agreed);
     let answer = tokio::time::timeout(timing.login, send_targets(&mut line, &mut numbers)).await;

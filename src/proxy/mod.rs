@@ -200,9 +200,9 @@ impl Proxy {
         let (mark, died) = Mark::leave(config.state_file.as_deref());
         let state = config.state_file.as_ref().map_or_else(StateFile::in_memory, StateFile::load);
         let state = Arc::new(Mutex::new(state));
-        let verdicts = Verdicts::new(Arc::clone(&state));
-        verdicts.ask_all(&config);
         let oddities = Arc::new(Oddities::new(Arc::clone(&metrics)));
+        let verdicts = Verdicts::new(Arc::clone(&state), Arc::clone(&oddities));
+        verdicts.ask_all(&config);
         let mut writer = JoinSet::new();
         let black_box = black_box(&config.black_box, &mut writer);
         let shared = Arc::new(Shared {
@@ -227,7 +227,7 @@ impl Proxy {
             sessions: Room::default(),
             logins: Arc::new(Semaphore::new(MAX_LOGINS)),
             rate: Mutex::default(),
-            told: Told::new(),
+            told: Told::new(Arc::clone(&oddities)),
             tags: Tags::new(state),
             oddities,
             moves: moved::Moves::default(),

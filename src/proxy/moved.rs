@@ -2,9 +2,10 @@
 //!
 //! A redirection for good is kept while Braid runs, once the login that met it has succeeded: the next one over that path goes
 //! there at once. It is forgotten when nobody can be logged in to there, so that the configured portal is asked again. One for the
-//! time being holds for its own login only.
+//! time being holds for its own login only. What a login meets besides is noted at the same place.
 
-use crate::metrics::Metrics;
+use super::oddities::Oddities;
+use crate::iscsi::quirk::{Quirks, Side};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,11 +16,11 @@ const MOST: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Moves(Mutex<BTreeMap<(String, String), Moved>>);
 
-/// Where one target is that was configured at one portal.
+/// Where one target is that was configured at one portal, and who takes note of what is met on the way there.
 #[derive(Clone, Debug, Default)]
 pub struct Moved {
     address: Arc<Mutex<Option<String>>>,
-    metrics: Option<Arc<Metrics>>,
+    oddities: Option<Arc<Oddities>>,
 }
 
 impl PartialEq for Moved {
@@ -36,18 +37,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Moves {
     /// What is known of a target at a portal, for all who log in there.
-    pub(super) fn of(&self, portal: &str, target: &str, metrics: &Arc<Metrics>) -> Moved {
+    pub(super) fn of(&self, portal: &str, target: &str, oddities: &Arc<Oddities>) -> Moved {
         let mut known = lock(&self.0);
         let key = (portal.to_owned(), target.to_owned());
         if known.len() >= MOST && !known.contains_key(&key) {
             known.clear();
         }
-        let fresh = || Moved { address: Arc::default(), metrics: Some(Arc::clone(metrics)) };
-        known.entry(key).or_insert_with(fresh).clone()
+        known.entry(key).or_insert_with(|| Moved::noted_by(oddities)).clone()
     }
 }
 
 impl Moved {
+    /// Nothing is known yet.
+    pub(super) fn noted_by(oddities: &Arc<Oddities>) -> Self {
+        Self { address: Arc::default(), oddities: Some(Arc::clone(oddities)) }
+    }
+
     /// Where it went for good, as far as is known.
     pub(super) fn address(&self) -> Option<String> {
         lock(&self.address).clone()
@@ -67,8 +72,15 @@ impl Moved {
 
     /// A redirection was met.
     pub(super) fn met(&self, permanent: bool) {
-        if let Some(metrics) = &self.metrics {
-            metrics.redirected(permanent);
+        if let Some(oddities) = &self.oddities {
+            oddities.redirected(permanent);
+        }
+    }
+
+    /// The target at this portal has shown these in a login of which no session tells.
+    pub(super) fn shown(&self, portal: &str, quirks: Quirks) {
+        if let Some(oddities) = &self.oddities {
+            quirks.iter().for_each(|quirk| oddities.met(Side::Target, portal, quirk));
         }
     }
 }
@@ -76,11 +88,13 @@ impl Moved {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Metrics;
 
     #[test]
     fn all_who_log_in_to_a_target_at_a_portal_know_the_same() {
         let (moves, metrics) = (Moves::default(), Arc::new(Metrics::new()));
-        let of = |target| moves.of("192.0.2.1:3260", target, &metrics);
+        let oddities = Arc::new(Oddities::new(Arc::clone(&metrics)));
+        let of = |target| moves.of("192.0.2.1:3260", target, &oddities);
         of("iqn.a").keep("192.0.2.9:3260".to_owned());
         assert_eq!(of("iqn.a").address().as_deref(), Some("192.0.2.9:3260"));
         assert_eq!(of("iqn.b").address(), None);

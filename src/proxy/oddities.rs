@@ -28,7 +28,13 @@ impl Oddities {
         }
     }
 
-    /// A peer has shown one: an initiator by its name, a target by the name of the path.
+    /// A login of Braid's was sent elsewhere.
+    pub(super) fn redirected(&self, permanent: bool) {
+        self.metrics.redirected(permanent);
+    }
+
+    /// A peer has shown one: an initiator by its name, a target by the name of the path, or where a login is nobody's session
+    /// by its portal.
     pub(super) fn met(&self, side: Side, peer: &str, quirk: Quirk) {
         self.metrics.quirk(quirk, side);
         if self.is_new(side, peer, quirk) {

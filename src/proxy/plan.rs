@@ -21,7 +21,7 @@ pub(super) fn ways(shared: &Shared, target: &Target) -> Vec<Way> {
     };
     let way = |path: &PathConfig| Way {
         route: Route {
-            moved: shared.moves.of(&path.portal.to_string(), &path.target, &shared.metrics),
+            moved: shared.moves.of(&path.portal.to_string(), &path.target, &shared.oddities),
             ..Route::from(path)
         },
         target: path.target.clone(),

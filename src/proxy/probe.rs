@@ -175,6 +175,7 @@ impl<'a> Probe<'a> {
         };
         let [route, _] = &plan.routes;
         let (conn, agreed) = dial(route, &login, &plan.timing).await?;
+        route.shown(agreed.quirks);
         let verdict = Verdict {
             target: plan.target.clone(),
             product: Product { tpgt: agreed.tpgt, ..Product::default() },
@@ -249,6 +250,7 @@ impl<'a> Probe<'a> {
         };
         let [_, route] = &self.plan.routes;
         let (conn, agreed) = dial(route, &plan, &self.plan.timing).await?;
+        route.shown(agreed.quirks);
         Ok((Line::new(conn, &agreed), agreed))
     }
 

@@ -62,11 +62,14 @@ pub(super) async fn prove(
                 machine.relay(&words, wish)
             }
             Told::Redirect(address) => {
+                way.route.shown(machine.quirks());
                 tracing::warn!(address, "the target redirects, which a relayed login cannot follow");
                 return Err(upstream(SERVICE_UNAVAILABLE));
             }
         };
-        told = in_time(way.timing.login, step(&mut conn, &mut machine, next)).await.map_err(|failure| {
+        let answer = in_time(way.timing.login, step(&mut conn, &mut machine, next)).await;
+        told = answer.map_err(|failure| {
+            way.route.shown(machine.quirks());
             tracing::warn!(portal = way.route.portal, %failure, "no relayed login over this path");
             upstream(refusal(&failure).unwrap_or(SERVICE_UNAVAILABLE))
         })?;
@@ -90,6 +93,7 @@ impl Proved {
         match done {
             Ok(agreed) => Ok(Leading { conn: self.conn, agreed: *agreed, path: self.path }),
             Err(failure) => {
+                way.route.shown(self.machine.quirks());
                 tracing::warn!(portal = way.route.portal, %failure, "no relayed login over this path");
                 Err(refusal(&failure).unwrap_or(SERVICE_UNAVAILABLE))
             }
@@ -152,7 +156,10 @@ async fn begin(ways: &[Way], plan: &LoginPlan, words: &KeyList, wish: bool) -> R
                     InitiatorLogin::start_with(plan.clone(), Proof::Relayed(words.clone(), wish));
                 match in_time(race.timing(way).answer, step(&mut conn, &mut machine, first)).await {
                     Ok(told) => return Ok(Begun { conn, machine, told, path }),
-                    Err(failure) => failure,
+                    Err(failure) => {
+                        way.route.shown(machine.quirks());
+                        failure
+                    }
                 }
             }
             Err(failure) => failure,

@@ -197,13 +197,10 @@ impl Operator {
         let shared = &self.shared;
         let (old, new) = (shared.config(), Arc::new(written.config.clone()));
         forget_weights(&shared.orders, &old, &new);
-        let plain = |config: &Config| -> Vec<Target> {
-            config.targets.iter().filter(|target| target.discover.is_none()).cloned().collect()
-        };
-        for target in plain(&old).iter().filter(|target| !new.targets.iter().any(|t| t.name == target.name)) {
-            shared.metrics.forget(&target.name);
+        for target in shared.metrics.targets().iter().filter(|target| new.tables(target).next().is_none()) {
+            shared.metrics.forget(target);
         }
-        for target in plain(&new) {
+        for target in new.targets.iter().filter(|target| target.discover.is_none()) {
             shared.metrics.declare(&target.name, target.paths.iter().map(|path| path.name.as_str()));
         }
         shared.config.store(Arc::clone(&new));

@@ -14,6 +14,7 @@
 use super::clock;
 use super::dial::{Route, Timing};
 use super::discover::{DiscoverError, discover};
+use super::oddities::Oddities;
 use super::probe::throwaway_isid;
 use crate::config::{Local, PathConfig};
 use crate::login::discovery::TargetRecord;
@@ -58,6 +59,7 @@ pub(super) struct Told {
     memory: Arc<Memory>,
     questions: Mutex<JoinSet<()>>,
     room: Arc<Semaphore>,
+    oddities: Arc<Oddities>,
 }
 
 #[derive(Debug, Default)]
@@ -99,11 +101,12 @@ impl Slot {
 }
 
 impl Told {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(oddities: Arc<Oddities>) -> Self {
         Self {
             memory: Arc::default(),
             questions: Mutex::default(),
             room: Arc::new(Semaphore::new(MAX_ASKING)),
+            oddities,
         }
     }
 
@@ -158,7 +161,7 @@ impl Told {
             return;
         }
         let (memory, room) = (Arc::clone(&self.memory), Arc::clone(&self.room));
-        let (question, route) = (question.clone(), route.clone());
+        let (question, route) = (question.clone(), route.clone().noted_by(&self.oddities));
         let mut questions = lock(&self.questions);
         while questions.try_join_next().is_some() {}
         questions.spawn(async move {

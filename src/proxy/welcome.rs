@@ -183,7 +183,7 @@ impl Greeting {
         let result = match &end {
             End::Refused(_, result) => *result,
             End::Told => LoginResult::Protocol,
-            End::Unproved => LoginResult::Denied,
+            End::Unproved => LoginResult::Unauthenticated,
             End::Lost(ConnError::Frame(_)) => LoginResult::Protocol,
             End::Lost(ConnError::Closed | ConnError::Io(_)) | End::Slow => LoginResult::Unfinished,
         };

@@ -127,7 +127,7 @@ async fn r84_r89_initiators_prove_themselves_to_braid() {
         }
         assert_eq!(refusal(Client::login(rig.address(), 1).await), (2, 1));
         client.ping().await.unwrap();
-        assert_eq!(counted(&rig.metrics, "braid_logins_total{result=\"denied\"}"), 3);
+        assert_eq!(counted(&rig.metrics, "braid_logins_total{result=\"unauthenticated\"}"), 3);
         // Braid does prove itself: a wrong idea of it is noticed at the other end.
         let error = login(rig.address(), plan(3), credentials("host", HOST, Some("not-of-the-disk"))).await;
         assert!(matches!(error.err(), Some(DialError::Login(LoginError::Unproved(_)))));
@@ -181,7 +181,7 @@ async fn r84_braid_proves_itself_to_the_target_on_every_path() {
         assert_eq!(client.write(0, &data).await.status, 0);
         chain.paths_up(2).await;
         assert_eq!(client.read(0, 8).await.data, data);
-        assert_eq!(counted(&chain.far_metrics, "braid_logins_total{result=\"denied\"}"), 0);
+        assert_eq!(counted(&chain.far_metrics, "braid_logins_total{result=\"unauthenticated\"}"), 0);
         client.logout().await;
         // Without the right secret the target's refusal is the initiator's.
         let wrong = format!(

@@ -47,6 +47,11 @@ impl Links {
         counted(&self.metrics, "braid_path_losses_total")
     }
 
+    /// All metrics as they are.
+    pub(crate) fn render(&self) -> String {
+        self.metrics.render()
+    }
+
     /// What is said of the configuration.
     pub(crate) fn reload_successful(&self) -> u64 {
         counted(&self.metrics, "braid_config_last_reload_successful")

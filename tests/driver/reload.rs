@@ -58,6 +58,12 @@ impl Filed {
         (shown.collect(), done.sessions)
     }
 
+    async fn until_nobody_is_there(&self) {
+        while self.rig.proxy.sessions() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     async fn refused(&self) -> String {
         self.operator.reload(true).await.expect_err("must be refused").to_string()
     }
@@ -186,6 +192,39 @@ async fn paths_and_targets_come_and_go_for_new_sessions() {
         filed.write("", &[left], "mode = \"sessions\"");
         assert_eq!(filed.reload(true).await.0, [format!("target: over {left} -> ")]);
         assert_eq!(filed.operator.status().await.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_series_of_what_is_taken_away_go_when_nobody_uses_them() {
+    bounded(async {
+        let filed = Filed::new(2, "mode = \"sessions\"").await;
+        let [left, right] = [filed.portals[0], filed.portals[1]];
+        let counts = |name: &str| filed.rig.render().contains(&format!("=\"{name}\""));
+        let client = Client::login(filed.listener(), 1).await.unwrap();
+        filed.rig.until_up(2).await;
+        let other = format!("[[target]]\nname = \"iqn.other\"\npaths = [\"{left}\"]\n");
+        filed.write("", &[left], &format!("mode = \"sessions\"\n{other}"));
+        filed.reload(true).await;
+        assert!(counts("iqn.other") && counts(&right.to_string()), "a session uses the path");
+        filed.write("", &[left], "mode = \"sessions\"");
+        filed.reload(true).await;
+        assert!(!counts("iqn.other") && counts(&right.to_string()));
+        client.logout().await;
+        filed.until_nobody_is_there().await;
+        assert!(!counts(&right.to_string()));
+        assert!(counts(TARGET) && counts(&left.to_string()));
+        // A target that was discovered belongs to the table that asked for it.
+        let table = format!("[[target]]\nname = \"*\"\ndiscover = true\npaths = [\"{left}\"]\n");
+        filed.write_all(&format!("listen = \"{}\"\n{table}", filed.listener()));
+        filed.reload(true).await;
+        Client::login(filed.listener(), 2).await.unwrap().logout().await;
+        filed.until_nobody_is_there().await;
+        assert!(counts(TARGET));
+        filed.write_all(&format!("listen = \"{}\"\n{other}", filed.listener()));
+        filed.reload(true).await;
+        assert!(counts("iqn.other") && !counts(TARGET));
     })
     .await;
 }

@@ -1,7 +1,8 @@
 //! The driver over real sockets: login through, discovery, refusals, reinstatement, stopping, back-pressure.
 
 use crate::rig::{
-    BLOCK, Client, Rig, TARGET, assert_closed, bounded, pattern, plan, refusal, send_raw, start, stranger,
+    BLOCK, Client, Rig, TARGET, assert_closed, bounded, counted, pattern, plan, refusal, send_raw, start,
+    stranger,
 };
 use braid::iscsi::{Cid, Isid, Pdu, Tsih};
 use braid::lab::target::{RamTarget, TargetOptions};
@@ -402,6 +403,21 @@ async fn auto_takes_a_session_per_path_where_the_target_allows_no_more() {
             client.ping().await.unwrap();
         }
         assert_eq!(connections(&rig, client.agreed.isid), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_target_shows_to_a_probe_is_counted() {
+    bounded(async {
+        let mut options = TargetOptions::loopback(2);
+        options.target.window = 4;
+        let rig = Rig::with(options, "", "").await;
+        // Nobody logs in: this is the probe.
+        let shown = "braid_quirks_total{quirk=\"small_first_window\",side=\"target\"}";
+        while counted(&rig.metrics, shown) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     })
     .await;
 }
