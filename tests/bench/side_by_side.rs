@@ -7,7 +7,8 @@
 //! Ratios are taken within a round; what is printed are medians over the rounds with their quartiles, as Markdown.
 //! Who runs on which core is laid down ([`placement`]): it matters more than what is measured.
 //!
-//! `--order` shows what keeping order costs ([`order`]), `--many` what many sessions do ([`many`]). `--shaped` puts links of 1 Gbit/s (network namespaces, veth, tbf; needs root) between the target and everything else,
+//! `--order` shows what keeping order costs ([`order`]), `--many` what many sessions do ([`many`]), `--noting` what
+//! metrics cost ([`noting`]). `--shaped` puts links of 1 Gbit/s (network namespaces, veth, tbf; needs root) between the target and everything else,
 //! and shows what more links give over one.
 //!
 //! Nothing is asserted: it is a benchmark. Where the quartiles of a ratio lie on both sides of 1, it says nothing; on a
@@ -25,12 +26,19 @@ mod child;
 mod delay;
 mod initiator;
 mod many;
+mod noting;
 mod order;
 mod placement;
 mod relay;
 mod report;
+#[expect(dead_code, reason = "the scripts use the rest")]
+#[path = "../scripts/setup.rs"]
+mod scripted;
 mod shaped;
 mod target;
+#[expect(dead_code, reason = "the scripts use the rest")]
+#[path = "../scripts/words.rs"]
+mod words;
 
 use anyhow::{Context, Result, bail};
 use braid::session::mutant::Mutant;
@@ -75,6 +83,9 @@ struct Args {
     /// The network namespace of the target, its links being made already.
     #[arg(long, hide = true)]
     inside: Option<String>,
+    /// What metrics cost on the data path.
+    #[arg(long, conflicts_with_all = ["shaped", "order", "many", "target", "braid"])]
+    noting: bool,
     /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -177,6 +188,7 @@ fn main() -> Result<()> {
         }
         (Some(Role::Braid { unordered, args }), _) => be_braid(*unordered, args),
         (None, None) if args.order => order::measure(args.rounds.unwrap_or(5), args.quick),
+        (None, None) if args.noting => noting::measure(args.rounds.unwrap_or(5), args.quick),
         (None, None) if args.shaped => shaped(),
         (None, inside) => measure(&args, inside.as_deref()),
     }
