@@ -8,10 +8,14 @@ use crate::iscsi::{Cid, CmdSn, Tsih};
 use crate::login::{ConnectionParams, Intent, LoginKind, LoginPlan, Negotiated, Offer, SessionParams};
 use crate::session::{Fanout, PathId, PathPlan, SessionPlan, Tuning, Unwashed};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Commands admitted by the login itself; the engine then opens the window to what it can take.
 const FIRST_WINDOW: u32 = 32;
+
+/// Time for write data to come, at error recovery level 1: long for a link, and short enough for a few of them before
+/// initiators lose patience with a command.
+const SEQUENCE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The ways over a target's paths.
 pub(super) fn ways(shared: &Shared, target: &Target) -> Vec<Way> {
@@ -147,6 +151,7 @@ pub(super) fn session_plan(
         ping_timeout: tuning.ping_timeout,
         silence_timeout: tuning.silence_timeout,
         task_timeout: tuning.task_timeout,
+        sequence_timeout: SEQUENCE_TIMEOUT,
         reconnect: tuning.reconnect,
         marginal: tuning.marginal,
         hedge: tuning.hedge,

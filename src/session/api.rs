@@ -130,6 +130,8 @@ pub struct SessionPlan {
     /// A read or write that a target leaves unanswered this long, while it answers pings, counts as lost in the target:
     /// its session is opened anew and the command runs again.
     pub task_timeout: Duration,
+    /// At error recovery level 1: write data of which nothing comes for this long are asked for again.
+    pub sequence_timeout: Duration,
     /// First and longest delay between attempts to bring a path back.
     pub reconnect: (Duration, Duration),
     /// When a path that comes and goes is kept for emergencies.

@@ -32,6 +32,10 @@ pub(super) struct WriteBuffer {
     /// Something of the sequence under way was lost: the rest of it is not taken.
     lost: bool,
     losses: u32,
+    /// Sequences that were given up: what still comes of them is of no use.
+    given_up: Vec<Ttt>,
+    /// Nothing more is asked for.
+    hopeless: bool,
 }
 
 /// Sequences of a task that may be lost; an initiator that loses more is beyond help.
@@ -72,6 +76,9 @@ impl WriteBuffer {
         first_burst: u32,
         recovers: bool,
     ) -> Result<u32, DataFault> {
+        if self.given_up.contains(&pdu.ttt) {
+            return Ok(0);
+        }
         let length = u32::try_from(pdu.data.len()).map_err(|_| DataFault::OutOfSequence)?;
         let end = pdu.buffer_offset.checked_add(length).ok_or(DataFault::OutOfSequence)?;
         let behind_hole = self.lost || self.next_sn(pdu.ttt).is_some_and(|next| pdu.data_sn > next);
@@ -121,6 +128,22 @@ impl WriteBuffer {
         true
     }
 
+    /// The sequence under way does not go on: [`WriteBuffer::want`] asks for all that is missing, or for nothing any more if that
+    /// is hopeless.
+    pub(super) fn give_up(&mut self, hopeless: bool) {
+        self.hopeless = hopeless;
+        let solicited = self.asked.front().map(|asked| asked.ttt);
+        if let Some(ttt) = self.unsolicited.then_some(Ttt::NONE).or(solicited) {
+            self.lose(ttt, true);
+            self.given_up.push(ttt);
+        }
+    }
+
+    /// Whether more was lost than anybody asks for again.
+    pub(super) fn is_beyond_help(&self) -> bool {
+        self.losses >= MOST_LOSSES
+    }
+
     fn check_unsolicited(&mut self, pdu: &DataOut, end: u32, limit: u32) -> Result<(), DataFault> {
         if !self.unsolicited {
             return Err(DataFault::UnknownTransfer);
@@ -150,7 +173,8 @@ impl WriteBuffer {
 
     /// The next range to ask for, if asking is due: at most `max_burst` bytes and `outstanding` R2Ts at a time.
     pub(super) fn want(&self, expected: u32, max_burst: u32, outstanding: usize) -> Option<(u32, u32)> {
-        if self.unsolicited || self.asked.len() >= outstanding || self.solicited_to >= expected {
+        let all = self.solicited_to >= expected || self.hopeless;
+        if self.unsolicited || self.asked.len() >= outstanding || all {
             return None;
         }
         Some((self.solicited_to, (expected - self.solicited_to).min(max_burst)))
@@ -321,6 +345,26 @@ mod tests {
         buffer.ask(Ttt(3), 200, 800);
         assert_eq!(buffer.accept(&out(3, 0, 200, 800, true), 1000, 256, true), Ok(800));
         assert_eq!((buffer.want(1000, 800, 1), buffer.slice(0, 1000).len()), (None, 1000));
+    }
+
+    #[test]
+    fn what_comes_of_a_sequence_that_was_given_up_is_of_no_use_r177() {
+        let mut buffer = WriteBuffer::default();
+        buffer.begin(Payload::new(), true);
+        assert_eq!(buffer.accept(&out(u32::MAX, 0, 0, 100, false), 1000, 256, true), Ok(100));
+        buffer.give_up(false);
+        assert_eq!(buffer.want(1000, 500, 1), Some((100, 500)));
+        buffer.ask(Ttt(1), 100, 500);
+        assert_eq!(buffer.accept(&out(u32::MAX, 1, 100, 156, true), 1000, 256, true), Ok(0), "it comes late");
+        buffer.give_up(false);
+        buffer.ask(Ttt(2), 100, 500);
+        for (ttt, taken) in [(1, 0), (2, 500)] {
+            assert_eq!(buffer.accept(&out(ttt, 0, 100, 500, true), 1000, 256, true), Ok(taken));
+        }
+        assert_eq!((buffer.want(1000, 500, 1), buffer.received()), (Some((600, 400)), 600));
+        buffer.ask(Ttt(3), 600, 400);
+        buffer.give_up(true);
+        assert_eq!((buffer.want(1000, 500, 1), buffer.is_due()), (None, false));
     }
 
     #[test]

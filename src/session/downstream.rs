@@ -85,6 +85,12 @@ impl Session {
         self.begin_finish(now);
     }
 
+    /// The initiator does not send what it was asked for (R123).
+    pub(super) fn note_missing_data(&mut self) {
+        let what = "write data did not come, however often they were asked for";
+        self.note(Notice::DownstreamProtocol(what.into()));
+    }
+
     /// Rejects a PDU with its header. Its number stays open: the initiator sends another request under it, or aborts it.
     pub(super) fn reject(&mut self, pdu: &Pdu, reason: u8) {
         if let Some(cmd_sn) = numbered(pdu) {
@@ -119,6 +125,9 @@ impl Session {
             replay.begin(command.itt);
         }
         let key = self.tasks.insert(task);
+        if announced {
+            self.await_data(key);
+        }
         self.open_window();
         self.enter_order(key);
         if broken!(self.rules, FlushElided) && self.tasks.get(key).is_some_and(Task::flushes_nothing) {
@@ -191,6 +200,7 @@ impl Session {
         if pdu.final_ {
             self.r2t_answered(pdu.itt, pdu.ttt);
         }
+        self.data_came(key, taken, now);
         self.sequence_went_on(key, taken, now);
     }
 
@@ -248,6 +258,7 @@ impl Session {
                 desired_length: length,
             };
             self.tell(Pdu::R2t(r2t));
+            self.await_data(key);
         }
     }
 

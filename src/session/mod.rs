@@ -13,6 +13,7 @@
 //! - `tasks`: every task from arrival to response. `data`: its data, cut for the receiver.
 //! - `sequence`: CmdSN and StatSN of both sides.
 //! - `snack`: what the initiator lost, and what it sent broken, at error recovery level 1. `replay`: what is kept for that.
+//!   `overdue`: write data that do not come.
 //! - `order`: which command waits for which. `select`: which path takes the next one.
 //! - `downstream`, `upstream`: what the initiator and the targets send. `own`: answers that only Braid wants.
 //!   `besides`: what targets send besides answers. `tmf`: task management.
@@ -65,6 +66,7 @@ mod nexus;
 mod operator;
 mod order;
 mod outage;
+mod overdue;
 mod own;
 mod power;
 mod predecessor;
@@ -150,6 +152,7 @@ pub struct Session {
     question_at: Option<Instant>,
     stale_runs: VecDeque<stale::StaleRun>,
     hedging: hedge::Hedging,
+    reception: overdue::Reception,
     /// When samples of connections are taken next; set while there is something to watch.
     sample_at: Option<Instant>,
     functions: Vec<tmf::Function>,
@@ -225,6 +228,7 @@ impl Session {
             question_at: None,
             stale_runs: VecDeque::new(),
             hedging: hedge::Hedging::new(plan.paths.len(), now),
+            reception: overdue::Reception::new(now),
             sample_at: None,
             functions: Vec::new(),
             early_functions: Vec::new(),
@@ -260,11 +264,15 @@ impl Session {
         self.now = now;
         match event {
             Event::Downstream(pdu) => {
+                self.reception.heard = now;
                 if self.finishing.is_none() {
                     self.take_downstream(pdu, now);
                 }
             }
-            Event::DownstreamRejectable { header, reason } => self.downstream_spoilt(&header, reason, now),
+            Event::DownstreamRejectable { header, reason } => {
+                self.reception.heard = now;
+                self.downstream_spoilt(&header, reason, now);
+            }
             Event::DownstreamClosed | Event::Stop => {
                 self.begin_finish(now);
             }
@@ -297,6 +305,7 @@ impl Session {
         self.expire_ghosts(now);
         self.expire_functions(now);
         self.expire_recovery(now);
+        self.expire_sequences(now);
         self.settle_questions(now);
         self.watch(now);
         self.hedge(now);
@@ -343,6 +352,7 @@ impl Session {
             self.registration_deadline(),
             self.function_deadline(),
             self.recovery_deadline(),
+            self.sequence_deadline(),
             self.question_deadline(),
             self.access_deadline(),
             self.caches_deadline(),
@@ -374,6 +384,7 @@ impl Session {
         }
         self.restart_functions_patience(now);
         self.restart_recovery_patience(now);
+        self.restart_sequences_patience(now);
         self.hedging_paused(now);
     }
 

@@ -280,6 +280,8 @@ mutants! {
     SilenceNotPinged = "silence-not-pinged",
     /// A read or write that the target has lost is waited for without end (P4; istgt).
     TaskTimeoutIgnored = "task-timeout-ignored",
+    /// Write data that were lost without a trace are waited for without end (P4, R177).
+    SequencesNotTimed = "sequences-not-timed",
     /// More write data is asked for than the memory budget allows (P4).
     BudgetIgnored = "budget-ignored",
     /// The budget keeps even the oldest write from getting its data (P4).

@@ -144,6 +144,7 @@ impl Session {
             if final_ {
                 self.r2t_answered(itt, ttt);
             }
+            self.data_came(key, 0, now);
             self.sequence_went_on(key, 0, now);
         }
     }

@@ -132,6 +132,11 @@ pub(super) struct Task {
     /// The initiator asked in vain for data that it lost.
     pub(super) unrecovered: bool,
     pub(super) inbound: WriteBuffer,
+    /// When write data were asked for last; and when that was, or some came.
+    pub(super) data_asked: Instant,
+    pub(super) data_since: Instant,
+    /// How often in a row they were asked for again in vain.
+    pub(super) asked_in_vain: u32,
     /// Memory is booked for all its write data.
     pub(super) reserved: bool,
     pub(super) outbound: ReadProgress,
@@ -193,6 +198,9 @@ impl Task {
             tainted: false,
             unrecovered: false,
             inbound: WriteBuffer::default(),
+            data_asked: now,
+            data_since: now,
+            asked_in_vain: 0,
             reserved: false,
             outbound: ReadProgress::default(),
             run: None,

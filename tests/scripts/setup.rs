@@ -101,6 +101,7 @@ pub(crate) fn plan() -> SessionPlan {
         ping_timeout: SECOND * 5,
         silence_timeout: SECOND * 5,
         task_timeout: SECOND * 20,
+        sequence_timeout: SECOND * 3,
         reconnect: (SECOND, SECOND * 8),
         marginal: Marginal { losses: 5, within: SECOND * 60, calm: SECOND * 10 },
         hedge: None,

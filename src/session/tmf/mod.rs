@@ -44,7 +44,7 @@ enum Scope {
 /// A function on its way.
 #[derive(Debug)]
 pub(in crate::session) struct Function {
-    /// Tag of the initiator's request.
+    /// Tag of the initiator's request; none if it is Braid that gives a write up ([`Session::abandon`]).
     itt: Itt,
     scope: Scope,
     /// Commands that came after the request are not concerned.
@@ -126,6 +126,19 @@ fn is_set_wide(function: u8) -> bool {
     resets.contains(&function) || matches!(function, tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET)
 }
 
+/// The request that aborts a task where it runs.
+fn abort_of(task: &Task) -> Option<(ConnId, NexusId, TaskManagementRequest)> {
+    let run = task.run.as_ref()?;
+    let request = TaskManagementRequest {
+        function: tmf::ABORT_TASK,
+        lun: run.lun,
+        referenced_itt: run.itt,
+        ref_cmd_sn: run.cmd_sn,
+        ..TaskManagementRequest::default()
+    };
+    Some((run.conn, run.nexus, request))
+}
+
 /// Functions open at a time; more are rejected.
 const MOST_FUNCTIONS: usize = 32;
 /// A reset that loses home so often is rejected.
@@ -193,24 +206,47 @@ impl Session {
         };
         let Some(task) = self.tasks.get(key) else { return };
         let seq = task.seq;
-        let run = task.run.as_ref().map(|r| (r.conn, r.nexus, r.lun, r.itt, r.cmd_sn));
-        let asked = run.filter(|_| !broken!(self.rules, AbortNotAsked));
-        let Some((conn, nexus, lun, run_itt, cmd_sn)) = asked else {
+        let asked = abort_of(task).filter(|_| !broken!(self.rules, AbortNotAsked));
+        let Some((conn, nexus, upstream)) = asked else {
             self.conclude(key, now);
             self.answer_tmf(request.itt, tmf::COMPLETE);
             return;
         };
         let mut function = self.function(request, Scope::Task(seq), Stage::Asked);
-        let upstream = TaskManagementRequest {
-            function: tmf::ABORT_TASK,
-            lun,
-            referenced_itt: run_itt,
-            ref_cmd_sn: cmd_sn,
-            ..TaskManagementRequest::default()
-        };
         self.send_tmf(&mut function, conn, nexus, upstream);
         self.functions.push(function);
         self.finish_functions(now);
+    }
+
+    /// Ends a write whose data the initiator does not send, once its target has let it go.
+    pub(in crate::session) fn abandon(&mut self, key: TaskKey, now: Instant) {
+        let Some(task) = self.tasks.get(key) else { return };
+        let seq = task.seq;
+        let Some((conn, nexus, upstream)) = abort_of(task) else {
+            return self.answer_to_missing_data(key, now);
+        };
+        // Nobody asked for it: there is no answer to give.
+        let nobodys = TaskManagementRequest {
+            function: tmf::ABORT_TASK,
+            itt: Itt::NONE,
+            ..TaskManagementRequest::default()
+        };
+        let mut function = self.function(&nobodys, Scope::Task(seq), Stage::Asked);
+        self.send_tmf(&mut function, conn, nexus, upstream);
+        self.functions.push(function);
+        self.finish_functions(now);
+    }
+
+    /// The target has answered [`Session::abandon`], or is gone. One that keeps the write would wait for its data without end.
+    fn abandoned(&mut self, function: &Function, now: Instant) {
+        let let_go = matches!(function.response, tmf::COMPLETE | tmf::TASK_DOES_NOT_EXIST);
+        for key in self.covered(function) {
+            if let_go {
+                self.answer_to_missing_data(key, now);
+            } else {
+                self.begin_finish(now);
+            }
+        }
     }
 
     fn function(&self, request: &TaskManagementRequest, scope: Scope, stage: Stage) -> Function {
@@ -457,6 +493,9 @@ impl Session {
     }
 
     fn function_done(&mut self, mut function: Function, now: Instant) {
+        if function.itt == Itt::NONE {
+            return self.abandoned(&function, now);
+        }
         let single = matches!(function.scope, Scope::Task(_));
         let open = |k: &TaskKey| single || self.tasks.get(*k).is_some_and(|t| t.run.is_none());
         let found = self.covered(&function).iter().any(open) && !broken!(self.rules, MovedCommandNotAborted);

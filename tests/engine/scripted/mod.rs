@@ -115,16 +115,11 @@ pub(crate) fn plan(fanout: Fanout, paths: usize) -> SessionPlan {
         stat_sn: StatSn(u32::MAX - 1),
         ..home.clone()
     };
+    let target = &home_login.target_name;
+    let path = |n| PathPlan { name: format!("p{n}"), weight: 1, out: false, target: target.clone() };
     SessionPlan {
         downstream,
-        paths: (0..paths)
-            .map(|n| PathPlan {
-                name: format!("p{n}"),
-                weight: 1,
-                out: false,
-                target: home_login.target_name.clone(),
-            })
-            .collect(),
+        paths: (0..paths).map(path).collect(),
         home_path: PathId(0),
         home,
         home_login,
@@ -141,6 +136,7 @@ pub(crate) fn plan(fanout: Fanout, paths: usize) -> SessionPlan {
         ping_timeout: SECOND * 5,
         silence_timeout: SECOND * 5,
         task_timeout: SECOND * 20,
+        sequence_timeout: SECOND * 3,
         reconnect: (SECOND, SECOND * 8),
         marginal: Marginal { losses: 5, within: SECOND * 60, calm: SECOND * 10 },
         hedge: None,

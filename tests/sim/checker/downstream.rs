@@ -53,6 +53,10 @@ struct Task {
     /// taken. (The RFC would let Braid keep it.)
     taken: u32,
     hole: bool,
+    /// Tags of R2Ts that were asked again with another: nothing is taken under them any more.
+    given_up: Vec<Ttt>,
+    /// Some of its data, or an R2T, were lost without a trace.
+    lost: bool,
 }
 
 struct Function {
@@ -182,6 +186,13 @@ impl Downstream {
         }
     }
 
+    /// An R2T was lost on its way, or what answers it, and neither side knows.
+    pub(crate) fn lost(&mut self, itt: Itt) {
+        if let Some(task) = self.tasks.get_mut(&itt.0) {
+            task.lost = true;
+        }
+    }
+
     /// Books a CmdSN; returns whether the request must be taken, or nothing for a duplicate.
     fn arrive(&mut self, head: &Request) -> Option<bool> {
         let cmd_sn = head.cmd_sn;
@@ -256,12 +267,18 @@ impl Downstream {
             again: 0,
             taken: immediate,
             hole: false,
+            given_up: Vec::new(),
+            lost: false,
         };
         self.tasks.insert(c.itt.0, task);
     }
 
     fn data_out(&mut self, d: &DataOut, whole: bool) {
         let Some(task) = self.tasks.get_mut(&d.itt.0) else { return };
+        if task.given_up.contains(&d.ttt) {
+            let answered = self.again.as_mut().filter(|_| whole && d.final_);
+            return answered.map_or((), |again| again.answered(d.ttt));
+        }
         if let Some(again) = &mut self.again {
             if whole && !task.hole && d.buffer_offset == task.taken {
                 task.taken += u32::try_from(d.data.len()).unwrap_or(u32::MAX);
@@ -503,6 +520,15 @@ impl Downstream {
         )?;
         let end = r.buffer_offset.saturating_add(r.desired_length);
         judge.rule(125, task.write && end <= task.write_length, "an R2T beyond the command")?;
+        // Nothing came of what was asked for, or announced: a recovery R2T.
+        let due = task.announced || !task.asked.is_empty();
+        if self.again.is_some() && due && r.buffer_offset == task.taken {
+            task.given_up.append(&mut task.asked);
+            if std::mem::take(&mut task.announced) {
+                task.given_up.push(Ttt::NONE);
+            }
+            (task.solicited_to, task.hole) = (task.taken, false);
+        }
         judge.rule(125, r.buffer_offset == task.solicited_to, "R2Ts are not consecutive")?;
         judge.rule(125, task.asked.len() < most, "more R2Ts than agreed")?;
         task.data_sn += 1;
@@ -517,7 +543,7 @@ impl Downstream {
         let Some(task) = self.tasks.get_mut(&r.itt.0) else { return Ok(()) };
         task.life = Life::Answered;
         let due = task.announced || !task.asked.is_empty();
-        judge.rule(138, !due, "a response while write data is due")?;
+        judge.rule(138, !due || task.lost, "a response while write data is due")?;
         judge.rule(141, matches!(r.response, 0 | 1 | 0x80..), "a reserved response code")?;
         if r.response != 0 {
             let flags = r.overflow || r.underflow || r.bidi_overflow || r.bidi_underflow;

@@ -266,6 +266,7 @@ impl Talk {
             ping_timeout: long,
             silence_timeout: long,
             task_timeout: long,
+            sequence_timeout: long,
             reconnect: (long, long),
             marginal: Marginal { losses: 5, within: long, calm: long },
             hedge: None,

@@ -3,7 +3,9 @@
 use super::{ANYTHING, BLOCK, Initiator, Kind, Once, Pending, Reserving};
 use crate::claims::{Claim, What};
 use crate::oracle::Stamp;
-use braid::iscsi::{DataIn, Itt, Pdu, R2t, ScsiResponse, TaskAttribute, TaskManagementResponse, tmf};
+use braid::iscsi::{
+    DataIn, Itt, NopIn, NopOut, Pdu, R2t, ScsiResponse, TaskAttribute, TaskManagementResponse, Ttt, tmf,
+};
 use braid::scsi::Sense;
 use braid::scsi::sense::status;
 use braid::session::Barriers;
@@ -27,6 +29,8 @@ impl Initiator {
                 let at = self.pings.iter().position(|tag| *tag == nop.itt.0);
                 if nop.itt != Itt::NONE {
                     self.pings.swap_remove(at.expect("R224: an echo of no ping"));
+                } else if nop.ttt != Ttt::NONE {
+                    self.show_life(&nop);
                 }
             }
             Pdu::LogoutResponse(answer) => {
@@ -35,6 +39,20 @@ impl Initiator {
             }
             other => panic!("P3: the initiator did not expect {other}"),
         }
+    }
+
+    /// Braid asks whether it is there (R225).
+    fn show_life(&mut self, ping: &NopIn) {
+        self.coverage.hit("recovery: asked for a sign of life");
+        self.out.push(Pdu::NopOut(NopOut {
+            immediate: true,
+            lun: ping.lun,
+            itt: Itt::NONE,
+            ttt: ping.ttt,
+            cmd_sn: self.cmd_sn,
+            exp_stat_sn: self.exp_stat_sn,
+            ..NopOut::default()
+        }));
     }
 
     fn asked(&mut self, r2t: &R2t) {
@@ -235,6 +253,10 @@ impl Initiator {
             }
             (0xb, 0x11, 0x13) if self.reception.is_some() => {
                 self.coverage.hit("sense: data that Braid had no more");
+                self.settle_once(pending.kind, Once::Unknown);
+            }
+            (0xb, 0x47, 5) if self.reception.is_some() => {
+                self.coverage.hit("sense: write data that never came");
                 self.settle_once(pending.kind, Once::Unknown);
             }
             (5, 0x26 | 0x24, _) if matches!(pending.kind, Kind::Reserve(_) | Kind::Ask { .. }) => {}

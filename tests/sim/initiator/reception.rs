@@ -4,15 +4,23 @@
 //! as at level 0: a response when all before it have come, and all data of its command. What is missing it asks for by SNACK:
 //! at once, where the header told what it was; where nothing is known, a little later for whatever is not acknowledged. A command or
 //! ping that Braid rejects for its digest is sent again as it was, under its own number.
+//!
+//! Now and then an R2T is lost that nobody misses (R175), or write data that Braid cannot miss at once; and of some commands all data
+//! are lost, always.
 
 use super::Initiator;
 use crate::random::Random;
 use braid::iscsi::{Itt, Pdu, SnackRequest, StatSn, Ttt, opcode, reject};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// One PDU in so many is spoilt, either way.
 const SPOILT: usize = 24;
+
+/// One R2T or Data-Out PDU in so many disappears.
+const UNSEEN: usize = 48;
+/// Of one command in so many no data ever come.
+const DOOMED: usize = 150;
 
 /// The data of one command.
 #[derive(Debug, Default)]
@@ -29,6 +37,10 @@ struct Flow {
 #[derive(Debug)]
 pub(super) struct Reception {
     random: Random,
+    /// For what is lost unseen.
+    unseen: Random,
+    /// Commands of which no data come.
+    doomed: BTreeSet<u32>,
     /// The first response that has not come, or not been taken.
     next: StatSn,
     /// Responses that came behind a hole, or before the data of their command.
@@ -46,13 +58,28 @@ pub(super) struct Reception {
 impl Reception {
     pub(super) fn new(random: Random, next: StatSn) -> Self {
         let (held, flows, sent) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { random, next, held, flows, sent, unheard: Vec::new(), blind: false, wonders: false }
+        let (unseen, doomed) = (random.branch(UNSEEN as u64), BTreeSet::new());
+        Self {
+            random,
+            unseen,
+            doomed,
+            next,
+            held,
+            flows,
+            sent,
+            unheard: Vec::new(),
+            blind: false,
+            wonders: false,
+        }
     }
 
     /// Commands begin.
     pub(super) fn sends(&mut self, tag: u32, pdus: &[Pdu]) {
         self.flows.remove(&tag);
         self.sent.insert(tag, pdus.to_vec());
+        if self.unseen.once_in(DOOMED) {
+            self.doomed.insert(tag);
+        }
     }
 
     /// Whether Braid still lacks commands that came spoilt.
@@ -263,6 +290,7 @@ impl Initiator {
         if let Some(reception) = &mut self.reception {
             reception.flows.remove(&tag);
             reception.sent.remove(&tag);
+            reception.doomed.remove(&tag);
         }
     }
 
@@ -292,6 +320,27 @@ impl Initiator {
         let again = reception.sent.get(&tag).cloned().unwrap_or_default();
         self.coverage.hit("recovery: a spoilt command is sent again");
         self.out.extend(again);
+    }
+
+    /// Whether a PDU of Braid disappears on its way, and it never asks for it.
+    pub(crate) fn misses(&mut self, pdu: &Pdu) -> bool {
+        let Some(reception) = &mut self.reception else { return false };
+        let lost = matches!(pdu, Pdu::R2t(_)) && reception.unseen.once_in(UNSEEN);
+        if lost {
+            self.coverage.hit("recovery: an R2T lost and not missed");
+        }
+        lost
+    }
+
+    /// Whether a PDU disappears on its way to Braid.
+    pub(crate) fn swallows(&mut self, pdu: &Pdu) -> bool {
+        let Some(reception) = &mut self.reception else { return false };
+        let doomed = reception.doomed.contains(&pdu.itt().0);
+        let lost = matches!(pdu, Pdu::DataOut(_)) && (doomed || reception.unseen.once_in(UNSEEN));
+        if lost {
+            self.coverage.hit("recovery: write data lost without a trace");
+        }
+        lost
     }
 
     /// Whether a PDU that has reached Braid comes spoilt there.

@@ -26,6 +26,7 @@ const STAGGER: Duration = Duration::from_millis(300);
 /// As `braid::proxy` opens a session's window at first.
 const FIRST_WINDOW: u32 = 32;
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(4);
+const SEQUENCE_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) const FENCE_TIME: Duration = Duration::from_secs(30);
 /// The initiator's own, and so home's.
 const HOME_ISID: Isid = Isid(crate::target::HOME);
@@ -161,6 +162,9 @@ impl World {
                     self.serve_waiting();
                 }
             }
+            Packet::Pdu(pdu) if self.host.front == Some(wire) && self.initiator.swallows(&pdu) => {
+                self.note_unseen(&pdu);
+            }
             Packet::Pdu(pdu) if self.host.front == Some(wire) && self.initiator.spoils(&pdu) => {
                 if let Some(checker) = &mut self.host.downstream {
                     checker.spoilt(&pdu);
@@ -185,6 +189,14 @@ impl World {
                     self.host.waiting = None;
                 }
             }
+        }
+    }
+
+    /// A PDU is lost, and neither side knows.
+    fn note_unseen(&mut self, pdu: &Pdu) {
+        self.trace(&[22], || format!("lost: {pdu}"));
+        if let Some(checker) = &mut self.host.downstream {
+            checker.lost(pdu.itt());
         }
     }
 
@@ -415,6 +427,7 @@ impl World {
             ping_timeout: tuning.ping_timeout,
             silence_timeout: tuning.silence_timeout,
             task_timeout: tuning.task_timeout,
+            sequence_timeout: SEQUENCE_TIMEOUT,
             reconnect: tuning.reconnect,
             marginal: tuning.marginal,
             hedge: tuning.hedge,
@@ -730,12 +743,7 @@ impl World {
             Notice::TransitionRefused { .. } => "notice: transition refused",
             Notice::Quirk { quirk, .. } => quirk.row().name,
             // What came spoilt, and what was asked for in vain.
-            Notice::DownstreamProtocol(what)
-                if self.scenario.recovers && what.starts_with("rejected a PDU") =>
-            {
-                "notice: a PDU rejected"
-            }
-            Notice::DownstreamProtocol(what) => panic!("P3: a rule kept was called broken: {what}"),
+            Notice::DownstreamProtocol(what) => self.judge_complaint(what),
             Notice::AllPathsDown => "notice: all paths down",
             Notice::GaveUp(Exhausted::Busy) => {
                 self.initiator.home_stays_away();
@@ -754,9 +762,20 @@ impl World {
         self.judge_calm(notice);
     }
 
+    /// Braid says that the initiator broke the protocol: it is what came spoilt, what was asked for in vain, or data that never came.
+    fn judge_complaint(&self, what: &str) -> &'static str {
+        let known = [
+            ("rejected a PDU", "notice: a PDU rejected"),
+            ("write data did not come", "notice: write data given up"),
+        ];
+        let fits = known.iter().find(|(begin, _)| self.scenario.recovers && what.starts_with(begin));
+        fits.unwrap_or_else(|| panic!("P3: a rule kept was called broken: {what}")).1
+    }
+
     /// Where nothing goes wrong, Braid says nothing of the kind.
     fn judge_calm(&self, notice: &Notice) {
-        let calm = self.scenario.is_calm() && !self.leaving;
+        // Where write data are lost, targets may lose patience too.
+        let calm = self.scenario.is_calm() && !self.scenario.recovers && !self.leaving;
         let troubled = match notice {
             // Granted connections, and does not let them in.
             Notice::PathDown { was_up: false, cause: Cause::Login(_), .. } => false,
@@ -793,6 +812,9 @@ impl World {
             }
             Packet::Pdu(pdu) => {
                 let open = self.initiator.open_commands();
+                if self.initiator.misses(&pdu) {
+                    return self.note_unseen(&pdu);
+                }
                 self.initiator.hear(pdu, self.now);
                 self.note_stall(self.initiator.open_commands() < open);
                 self.judge_claims();

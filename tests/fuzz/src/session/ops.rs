@@ -284,6 +284,7 @@ impl Setup {
             ping_timeout: Duration::from_secs(15),
             silence_timeout: Duration::from_secs(15),
             task_timeout: Duration::from_secs(20),
+            sequence_timeout: Duration::from_secs(3),
             reconnect: (Duration::from_millis(500), Duration::from_secs(30)),
             marginal: Marginal {
                 losses: u32::from(self.policy % 4),
