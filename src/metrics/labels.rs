@@ -2,7 +2,7 @@
 
 use crate::session::{Cause, Doubt, FenceMethod};
 
-pub(super) const CAUSES: [&str; 3] = ["tcp", "login", "protocol"];
+pub(super) const CAUSES: [&str; 4] = ["tcp", "login", "protocol", "digest"];
 pub(super) const DIRECTIONS: [&str; 3] = ["read", "write", "none"];
 pub(super) const DOUBTS: [&str; 4] = ["unacknowledged", "resending", "target_silent", "no_carrier"];
 pub(super) const FENCES: [&str; 3] = ["reinstate", "ordered", "time"];
@@ -13,6 +13,7 @@ pub(super) fn cause_label(cause: &Cause) -> Option<&'static str> {
         Cause::Tcp(_) => "tcp",
         Cause::Login(_) => "login",
         Cause::Protocol(_) => "protocol",
+        Cause::Digest(_) => "digest",
         Cause::Logout => return None,
     };
     Some(label)

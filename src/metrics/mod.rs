@@ -417,6 +417,7 @@ impl SessionMetrics {
             Notice::GaveUp(_) => self.target.given_up.inc(),
             Notice::TakenAgain | Notice::Quirk { .. } => {}
             Notice::DownstreamProtocol(_) => self.target.protocol_errors.inc(),
+            Notice::DownstreamDigest(_) => self.digest_error(Side::Initiator),
             Notice::PathUp { path, .. }
             | Notice::PathDown { path, .. }
             | Notice::Moved { path, .. }
@@ -465,7 +466,7 @@ impl SessionMetrics {
         self.target.look(engine, now)
     }
 
-    /// Counts a PDU with a wrong digest.
+    /// Counts a PDU with a wrong digest that ended its connection; of others the engine tells.
     pub fn digest_error(&self, from: Side) {
         self.target.digest_error(from);
     }

@@ -130,6 +130,7 @@ impl PathSeries {
             | Notice::PathCalm { .. }
             | Notice::Quirk { .. }
             | Notice::DownstreamProtocol(_)
+            | Notice::DownstreamDigest(_)
             | Notice::AllPathsDown
             | Notice::GaveUp(_)
             | Notice::TakenAgain => {}

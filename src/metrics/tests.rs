@@ -244,12 +244,21 @@ fn sessions_tell_what_they_run_under() {
 #[test]
 fn wrong_digests_are_counted_by_side() {
     let metrics = metrics();
-    let session = session(&metrics);
-    session.digest_error(Side::Target);
+    let mut session = session(&metrics);
     let errors = |from: &str| {
         value(&metrics, &format!("braid_digest_errors_total{{from=\"{from}\",target=\"{IQN}\"}}"))
     };
+    session.digest_error(Side::Target);
+    session.note(&Notice::PathDown { path: B, was_up: true, cause: Cause::Digest("x".into()) });
     assert_eq!((errors("initiator"), errors("target")), (0.0, 1.0));
+    let lost = |cause: &str| {
+        value(&metrics, &format!("braid_path_losses_total{{cause=\"{cause}\",path=\"b\",target=\"{IQN}\"}}"))
+    };
+    assert_eq!((lost("digest"), lost("protocol")), (1.0, 0.0));
+    session.note(&Notice::DownstreamDigest("x"));
+    assert_eq!((errors("initiator"), errors("target")), (1.0, 1.0));
+    let name = format!("braid_initiator_protocol_errors_total{{target=\"{IQN}\"}}");
+    assert_eq!(value(&metrics, &name), 0.0, "the initiator did nothing wrong");
 }
 
 #[test]

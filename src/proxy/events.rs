@@ -61,6 +61,8 @@ pub enum Kind {
     TakenAgain,
     /// An initiator broke the protocol.
     ProtocolError,
+    /// What an initiator sent came with a wrong digest; the text says what comes of it.
+    DigestError,
     /// The operator ordered something.
     Ordered,
     /// The configuration was read again.
@@ -95,6 +97,7 @@ impl Kind {
             Self::GaveUp => "gave-up",
             Self::TakenAgain => "taken-again",
             Self::ProtocolError => "protocol-error",
+            Self::DigestError => "digest-error",
             Self::Ordered => "ordered",
             Self::Reloaded => "reloaded",
             Self::NotReloaded => "not-reloaded",

@@ -67,12 +67,24 @@ impl Observer {
         self.metrics.budget(bytes);
     }
 
-    /// Takes note of a PDU that was not one.
-    pub(super) fn spoilt(&mut self, from: Side, error: &FrameError) {
-        let (FrameError::Fatal(error) | FrameError::Rejectable { error, .. }) = error;
-        if matches!(error, WireError::HeaderDigest | WireError::DataDigest) {
-            self.metrics.digest_error(from);
+    /// Takes note of what the initiator's connection ends for.
+    pub(super) fn downstream_spoilt(&mut self, error: WireError) {
+        if error == WireError::HeaderDigest {
+            tracing::warn!("a header came from the initiator with a wrong digest: its connection is closed");
+            self.metrics.digest_error(Side::Initiator);
+            self.events.tell(Kind::DigestError, self.about.clone(), "a header: the connection is closed");
         }
+    }
+
+    /// Takes note of what a connection to a target ends for, and says as what that counts.
+    pub(super) fn upstream_spoilt(&mut self, error: &FrameError) -> Cause {
+        let text = error.to_string();
+        let (FrameError::Fatal(error) | FrameError::Rejectable { error, .. }) = error;
+        if !matches!(error, WireError::HeaderDigest | WireError::DataDigest) {
+            return Cause::Protocol(text);
+        }
+        self.metrics.digest_error(Side::Target);
+        Cause::Digest(text)
     }
 
     /// Takes note of how things stand.
@@ -108,7 +120,7 @@ fn event(notice: &Notice) -> Option<(Kind, Option<PathId>, String)> {
         Notice::PathDown {
             path,
             was_up,
-            cause: Cause::Tcp(why) | Cause::Login(why) | Cause::Protocol(why),
+            cause: Cause::Tcp(why) | Cause::Login(why) | Cause::Protocol(why) | Cause::Digest(why),
         } => (if *was_up { Kind::PathLost } else { Kind::PathUnreachable }, path, why.clone()),
         Notice::Moved { path, commands } => {
             (Kind::CommandsMoved, path, format!("{commands} commands run again over other paths"))
@@ -153,6 +165,7 @@ fn event(notice: &Notice) -> Option<(Kind, Option<PathId>, String)> {
             format!("LUN {lun}: the target did not make this path active: {what}"),
         ),
         Notice::DownstreamProtocol(what) => return Some((Kind::ProtocolError, None, what.clone())),
+        Notice::DownstreamDigest(what) => return Some((Kind::DigestError, None, (*what).to_owned())),
         Notice::AllPathsDown => return Some((Kind::AllPathsDown, None, "commands are held".to_owned())),
         Notice::GaveUp(Exhausted::Close) => {
             return Some((Kind::GaveUp, None, "the session is closed".to_owned()));
@@ -173,6 +186,15 @@ fn event(notice: &Notice) -> Option<(Kind, Option<PathId>, String)> {
 
 fn log_moved(path: &str, commands: usize, how: &str) {
     tracing::info!(path, commands, "{how}");
+}
+
+fn log_given_up(then: Exhausted) {
+    match then {
+        Exhausted::Close => tracing::error!("no path came back in time: the session is closed"),
+        Exhausted::Busy => {
+            tracing::error!("no path came back in time: commands are answered BUSY until one does");
+        }
+    }
 }
 
 /// Logs a notice.
@@ -238,13 +260,11 @@ fn log(paths: &[String], notice: &Notice) {
         // Counted and logged with those of all sessions.
         Notice::Quirk { .. } => {}
         Notice::DownstreamProtocol(what) => tracing::warn!(what, "the initiator broke the protocol"),
+        Notice::DownstreamDigest(what) => {
+            tracing::warn!(what, "data came from the initiator with a wrong digest");
+        }
         Notice::AllPathsDown => tracing::error!("no path works: commands are held"),
-        Notice::GaveUp(Exhausted::Close) => {
-            tracing::error!("no path came back in time: the session is closed");
-        }
+        Notice::GaveUp(then) => log_given_up(*then),
         Notice::TakenAgain => tracing::info!("a path is back: commands are carried out again"),
-        Notice::GaveUp(Exhausted::Busy) => {
-            tracing::error!("no path came back in time: commands are answered BUSY until one does");
-        }
     }
 }

@@ -53,7 +53,7 @@ impl Recorder {
         let Notice::PathDown {
             path,
             was_up: true,
-            cause: Cause::Tcp(_) | Cause::Login(_) | Cause::Protocol(_),
+            cause: Cause::Tcp(_) | Cause::Login(_) | Cause::Protocol(_) | Cause::Digest(_),
         } = notice
         else {
             return;

@@ -28,7 +28,6 @@ use super::operator::Asked;
 use super::recorder::Recorder;
 use super::reload::{PathTerms, Terms};
 use crate::iscsi::FrameError;
-use crate::iscsi::quirk::Side;
 use crate::login::{LoginPlan, Negotiated};
 use crate::session::{Cause, ConnId, Control, Event, How, Output, PathId, Session, Unwashed};
 use smallvec::SmallVec;
@@ -451,15 +450,13 @@ impl Driver {
                     self.feed(Event::Downstream(pdu), now);
                 }
                 Ok(None) => return,
-                Err(error) => {
-                    self.observer.spoilt(Side::Initiator, &error);
-                    match error {
-                        FrameError::Rejectable { header, reason, error } => {
-                            tracing::warn!(%error, reason, "PDU of the initiator rejected");
-                            self.feed(Event::DownstreamRejectable { header, reason }, now);
-                        }
-                        FrameError::Fatal(error) => return self.lose_downstream(&error.to_string(), now),
-                    }
+                Err(FrameError::Rejectable { header, reason, error }) => {
+                    tracing::warn!(%error, reason, "PDU of the initiator rejected");
+                    self.feed(Event::DownstreamRejectable { header, reason }, now);
+                }
+                Err(FrameError::Fatal(error)) => {
+                    self.observer.downstream_spoilt(error);
+                    return self.lose_downstream(&error.to_string(), now);
                 }
             }
         }
@@ -476,8 +473,8 @@ impl Driver {
                 // Below error recovery level 1 a PDU that was lost to its digest can only be had again by running its
                 // task again (R178); its connection goes, so that the engine does just that.
                 Err(error) => {
-                    self.observer.spoilt(Side::Target, &error);
-                    return self.lose_upstream(id, Cause::Protocol(error.to_string()), now);
+                    let cause = self.observer.upstream_spoilt(&error);
+                    return self.lose_upstream(id, cause, now);
                 }
             }
         }

@@ -230,8 +230,10 @@ pub enum Cause {
     Tcp(String),
     /// Login failed or was refused.
     Login(String),
-    /// The peer broke the protocol or a digest failed.
+    /// The peer broke the protocol.
     Protocol(String),
+    /// Something came from the peer with a wrong digest.
+    Digest(String),
     /// Nothing is wrong: it was logged out.
     Logout,
 }
@@ -486,6 +488,9 @@ pub enum Notice {
     },
     /// The initiator broke the protocol.
     DownstreamProtocol(String),
+    /// Data of the initiator came with a wrong digest, which is a fault of its connection and not its own: what was lost, and
+    /// what comes of it.
+    DownstreamDigest(&'static str),
     /// No path works.
     AllPathsDown,
     /// No path came back in time: commands that wait for one are given up in this way.

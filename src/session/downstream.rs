@@ -106,7 +106,9 @@ impl Session {
         let data = Payload::from(header.to_vec());
         let reject = Reject { reason, stat_sn, exp_cmd_sn, max_cmd_sn, data_sn: 0, data };
         self.tell(Pdu::Reject(reject));
-        self.note(Notice::DownstreamProtocol(format!("rejected a PDU, reason {reason:#04x}")));
+        if reason != reject::DATA_DIGEST {
+            self.note(Notice::DownstreamProtocol(format!("rejected a PDU, reason {reason:#04x}")));
+        }
     }
 
     fn command(&mut self, command: ScsiCommand, now: Instant) {

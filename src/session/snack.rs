@@ -9,6 +9,7 @@
 //! At level 0 nothing is kept, and a SNACK is refused.
 
 use super::Session;
+use super::api::Notice;
 use super::replay::{Gone, renew};
 use super::tasks::TaskKey;
 use crate::iscsi::pdu::{BHS_LEN, opcode, opcode_of};
@@ -107,10 +108,21 @@ impl Session {
         let (Some(itt), Some(ttt)) = (word(16).map(Itt), word(20).map(Ttt)) else { return };
         let final_ = header.get(1).is_some_and(|flags| flags & 0x80 != 0);
         let task = self.tasks.find(itt);
+        let digest = reason == reject::DATA_DIGEST;
+        if digest {
+            self.note(Notice::DownstreamDigest(match opcode_of(header) {
+                opcode::DATA_OUT if task.is_none() => "write data that nobody needs",
+                opcode::DATA_OUT if self.recovers() => "write data: asked for again",
+                opcode::DATA_OUT => {
+                    "write data, which are not asked for again at error recovery level 0: the session ends"
+                }
+                _ => "a request: rejected, so that the initiator sends it again",
+            }));
+        }
         match (opcode_of(header), task) {
             // Its unsolicited data are nobody's.
             (opcode::SCSI_COMMAND, None) => self.tasks.expect_remains(itt),
-            (opcode::DATA_OUT, Some(key)) if self.recovers() && reason == reject::DATA_DIGEST => {
+            (opcode::DATA_OUT, Some(key)) if self.recovers() && digest => {
                 self.write_data_lost(key, ttt, final_, now);
             }
             (opcode::DATA_OUT, None) => {
@@ -118,6 +130,7 @@ impl Session {
                 self.follows_early(&lost);
             }
             // Below error recovery level 1 write data that is lost is not asked for again (R177).
+            (opcode::DATA_OUT, Some(_)) if digest => self.begin_finish(now),
             (opcode::DATA_OUT, Some(_)) => self.downstream_broken("write data came broken", now),
             _ => {}
         }

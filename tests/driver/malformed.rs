@@ -10,6 +10,7 @@ use braid::iscsi::{
 };
 use braid::login::{ConnectionParams, LoginPlan};
 use braid::proxy::conn::Conn;
+use braid::proxy::events::Kind;
 use std::time::Duration;
 
 /// From the initiator.
@@ -141,7 +142,8 @@ mod downstream {
             bytes.extend_from_slice(b"none");
             send_raw(&culprit.conn, &bytes).await;
             assert_closed(culprit.conn).await;
-            assert_eq!(rig.digest_errors("initiator"), 1);
+            assert_eq!((rig.digest_errors("initiator"), rig.breaches()), (1, 0));
+            assert_eq!(rig.told(Kind::DigestError), ["a header: the connection is closed"]);
             bystander.stays_well().await;
         })
         .await;
@@ -160,6 +162,11 @@ mod downstream {
             send_raw(&culprit.conn, &bytes).await;
             assert_eq!(expect_reject(&mut culprit).await.reason, reject::DATA_DIGEST);
             assert_eq!((rig.digest_errors("initiator"), rig.digest_errors("target")), (1, 0));
+            assert_eq!(rig.breaches(), 0, "the initiator did nothing wrong");
+            assert_eq!(
+                rig.told(Kind::DigestError),
+                ["a request: rejected, so that the initiator sends it again"]
+            );
             assert_eq!(culprit.read(0, 8).await.status, 0);
             bystander.stays_well().await;
         })
@@ -578,7 +585,7 @@ mod upstream {
                 Spoilt::Instead(pdu)
             });
             let rig = scene.survive(attack).await.rig;
-            assert!(rig.losses() > 0 && rig.digest_errors("target") > 0);
+            assert!(rig.losses_by("digest") > 0 && rig.digest_errors("target") > 0);
         })
         .await;
     }
@@ -592,7 +599,7 @@ mod upstream {
                 Spoilt::Instead(pdu)
             });
             let rig = scene.survive(attack).await.rig;
-            assert!(rig.losses() > 0 && rig.digest_errors("target") > 0);
+            assert!(rig.losses_by("digest") > 0 && rig.digest_errors("target") > 0);
         })
         .await;
     }

@@ -3,6 +3,7 @@
 use crate::rig::{BLOCK, Client, Rig, bounded, pattern, plan, send_raw};
 use braid::iscsi::{DataOut, Itt, Payload, Pdu, R2t, SnackRequest, Ttt, reject};
 use braid::login::{ConnectionParams, LoginPlan, SessionParams};
+use braid::proxy::events::Kind;
 
 /// Blocks moved by one command, and bytes in one PDU.
 const BLOCKS: usize = 64;
@@ -63,6 +64,8 @@ async fn r177_write_data_that_came_spoilt_is_asked_for_again() {
         let pdu = client.conn.recv().await.unwrap();
         let Pdu::Reject(rejected) = pdu else { panic!("{pdu:?}") };
         assert_eq!((rejected.reason, rig.digest_errors("initiator")), (reject::DATA_DIGEST, 1));
+        assert_eq!(rig.told(Kind::DigestError), ["write data: asked for again"]);
+        assert_eq!(rig.breaches(), 0);
         assert_eq!(client.finish(itt, &data).await.unwrap().status, 0);
         assert_eq!(rig.target.read_medium(0, 100, BLOCKS as u64).unwrap(), data);
         client.logout().await;

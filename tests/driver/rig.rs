@@ -12,6 +12,7 @@ use braid::metrics::Metrics;
 use braid::proxy::Proxy;
 use braid::proxy::conn::{Conn, ConnError};
 use braid::proxy::dial::{self, DialError, Route, Timing};
+use braid::proxy::events::Kind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,22 @@ impl Rig {
     /// Connections to the target that were lost so far.
     pub(crate) fn losses(&self) -> u64 {
         counted(&self.metrics, "braid_path_losses_total")
+    }
+
+    /// The same for this cause.
+    pub(crate) fn losses_by(&self, cause: &str) -> u64 {
+        counted(&self.metrics, &format!("braid_path_losses_total{{cause=\"{cause}\""))
+    }
+
+    /// Times that initiators were said to have broken the protocol.
+    pub(crate) fn breaches(&self) -> u64 {
+        counted(&self.metrics, "braid_initiator_protocol_errors_total")
+    }
+
+    /// What events of this kind have told so far.
+    pub(crate) fn told(&self, kind: Kind) -> Vec<String> {
+        let all = self.proxy.operator().events().after(0).events;
+        all.into_iter().filter(|event| event.kind == kind).map(|event| event.text).collect()
     }
 
     /// PDUs with wrong digests from this side so far.

@@ -121,6 +121,7 @@ pub(crate) fn notice(notice: &Notice) -> String {
         }
         Notice::Quirk { path, quirk } => format!("quirk on path {}: {}", path.0, quirk.row().name),
         Notice::DownstreamProtocol(what) => format!("initiator broke the protocol: {what}"),
+        Notice::DownstreamDigest(what) => format!("data of the initiator came with a wrong digest: {what}"),
         Notice::AllPathsDown => "all paths down".to_owned(),
         Notice::TakenAgain => "commands are taken again".to_owned(),
         Notice::GaveUp(then) => format!("gave up: {then:?}"),
@@ -132,6 +133,7 @@ fn cause(cause: &Cause) -> String {
         Cause::Tcp(what) => format!("TCP: {what}"),
         Cause::Login(what) => format!("login: {what}"),
         Cause::Protocol(what) => format!("protocol: {what}"),
+        Cause::Digest(what) => format!("digest: {what}"),
         Cause::Logout => "logged out".to_owned(),
     }
 }

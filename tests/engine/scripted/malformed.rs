@@ -169,6 +169,9 @@ fn write_data_lost_to_a_digest_ends_the_session_r177() {
     assert!(!rig.downstream_closed, "nobody misses it");
     broken(&mut rig, itt);
     assert!(rig.downstream_closed);
+    let digests = rig.notes.iter().filter(|n| matches!(n, Notice::DownstreamDigest(_))).count();
+    let breaches = rig.notes.iter().any(|n| matches!(n, Notice::DownstreamProtocol(_)));
+    assert_eq!((digests, breaches), (2, false), "the network is to blame, not the initiator");
 }
 
 #[test]

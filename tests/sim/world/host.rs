@@ -743,6 +743,7 @@ impl World {
             Notice::TransitionRefused { .. } => "notice: transition refused",
             Notice::Quirk { quirk, .. } => quirk.row().name,
             // What came spoilt, and what was asked for in vain.
+            Notice::DownstreamDigest(_) => "notice: data came with a wrong digest",
             Notice::DownstreamProtocol(what) => self.judge_complaint(what),
             Notice::AllPathsDown => "notice: all paths down",
             Notice::GaveUp(Exhausted::Busy) => {
