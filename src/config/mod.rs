@@ -173,7 +173,7 @@ pub struct BlackBox {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Most downstream sessions at a time; further logins are refused with "out of resources" (03/02).
+    /// Most downstream sessions at a time, and most discovery sessions; further logins are refused with "out of resources" (03/02).
     pub max_sessions: u32,
     /// A downstream connection that has not finished its login after this long is closed.
     pub login_timeout: Duration,

@@ -11,8 +11,11 @@ use crate::login::discovery::{TargetRecord, answer};
 use bytes::Bytes;
 use std::time::Duration;
 
-/// A discovery session that is silent this long is closed.
+/// A discovery session that is silent this long, or takes no answer, is closed.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// And so is one that lasts this long: nobody has that much to ask.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Longest list of keys taken from the initiator, in bytes: it has one short key to send.
 const MAX_REQUEST: usize = 8192;
@@ -20,7 +23,7 @@ const MAX_REQUEST: usize = 8192;
 /// Commands admitted at a time.
 pub(super) const WINDOW: u32 = 8;
 
-/// Serves a discovery session until the initiator logs out, goes, or falls silent.
+/// Serves a discovery session until the initiator logs out, goes, falls silent, or goes on for too long.
 ///
 /// # Errors
 /// [`ConnError`] if the connection ended otherwise than by logout.
@@ -29,19 +32,25 @@ pub(super) async fn run(
     agreed: &Negotiated,
     targets: Vec<TargetRecord>,
 ) -> Result<(), ConnError> {
-    let mut session = Discovery::new(agreed, targets);
-    loop {
-        let Ok(received) = tokio::time::timeout(IDLE, conn.recv()).await else { break };
-        let (reply, last) = session.handle(&received?);
-        if let Some(reply) = reply {
-            conn.send(&[reply]).await?;
-        }
-        if last {
-            break;
-        }
-    }
+    let session = Discovery::new(agreed, targets);
+    // Late or in order, it is closed.
+    tokio::time::timeout(LONGEST, converse(&mut conn, session)).await.unwrap_or(Ok(()))?;
     conn.close().await;
     Ok(())
+}
+
+async fn converse(conn: &mut Conn, mut session: Discovery) -> Result<(), ConnError> {
+    loop {
+        let Ok(received) = tokio::time::timeout(IDLE, conn.recv()).await else { return Ok(()) };
+        let (reply, last) = session.handle(&received?);
+        if let Some(reply) = reply {
+            let Ok(sent) = tokio::time::timeout(IDLE, conn.send(&[reply])).await else { return Ok(()) };
+            sent?;
+        }
+        if last {
+            return Ok(());
+        }
+    }
 }
 
 /// The session's numbers, and a text exchange under way.
@@ -221,13 +230,14 @@ impl Discovery {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::iscsi::framer::Receiver;
     use crate::iscsi::{NopOut, ScsiCommand};
     use crate::login::{ConnectionParams, SessionParams};
 
     const DISK: &str = "iqn.2026-11.example:disk";
 
-    fn session(segment: u32, own: &str) -> Discovery {
-        let agreed = Negotiated {
+    fn agreed(segment: u32, own: &str) -> Negotiated {
+        Negotiated {
             session: SessionParams::default(),
             connection: ConnectionParams { max_send_data_segment: segment, ..ConnectionParams::default() },
             discovery: true,
@@ -242,10 +252,71 @@ mod tests {
             max_cmd_sn: CmdSn(7 + WINDOW - 1),
             stat_sn: StatSn(100),
             quirks: Default::default(),
-        };
-        let record =
-            |name: &str| TargetRecord { name: name.into(), portals: vec![("10.0.0.1:3260".into(), 3)] };
-        Discovery::new(&agreed, vec![record(DISK), record("iqn.2026-11.example:tape")])
+        }
+    }
+
+    fn record(name: &str) -> TargetRecord {
+        TargetRecord { name: name.into(), portals: vec![("10.0.0.1:3260".into(), 3)] }
+    }
+
+    fn session(segment: u32, own: &str) -> Discovery {
+        Discovery::new(&agreed(segment, own), vec![record(DISK), record("iqn.2026-11.example:tape")])
+    }
+
+    /// A session that shows so many targets, and the initiator's end of its connection.
+    async fn served(targets: usize) -> (Conn, tokio::task::JoinHandle<Result<(), ConnError>>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let far = listener.accept().await.unwrap().0;
+        let targets = (0..targets).map(|n| record(&format!("{DISK}{n}"))).collect();
+        let far = Conn::new(far, Receiver::Target);
+        let running = tokio::spawn(async move { run(far, &agreed(8192, ""), targets).await });
+        (Conn::new(near, Receiver::Initiator), running)
+    }
+
+    /// It asks just often enough not to be silent. (Time that passes while bytes are under way makes it end no later.)
+    #[tokio::test]
+    async fn a_session_that_would_never_end_is_ended() {
+        let (mut client, running) = served(1).await;
+        tokio::time::pause();
+        let begun = tokio::time::Instant::now();
+        for _ in 0.. {
+            assert!(begun.elapsed() <= LONGEST + IDLE, "it goes on for ever");
+            let asked = TextRequest { immediate: true, ..ask(0, "SendTargets=All\0") };
+            tokio::time::sleep(IDLE / 3).await;
+            if client.send(&[Pdu::TextRequest(asked)]).await.is_err() || client.recv().await.is_err() {
+                break;
+            }
+        }
+        tokio::time::resume();
+        drop(running.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_session_that_takes_no_answers_is_ended() {
+        let (mut client, running) = served(200).await;
+        let asked = TextRequest { immediate: true, ..ask(0, "SendTargets=All\0") };
+        // Until neither side takes any more: answers are longer than questions.
+        while client.queued() < 1 << 20 {
+            client.queue(&Pdu::TextRequest(asked.clone()));
+            client.flush().unwrap();
+            tokio::task::yield_now().await;
+        }
+        tokio::time::pause();
+        let begun = tokio::time::Instant::now();
+        drop(running.await.unwrap());
+        assert!(begun.elapsed() <= LONGEST + IDLE);
+    }
+
+    #[tokio::test]
+    async fn half_a_question_is_not_waited_for_without_end() {
+        let (client, running) = served(1).await;
+        let (header, _) = Pdu::TextRequest(ask(7, "SendTargets=All\0")).encode();
+        client.stream().try_write(&header[..47]).unwrap();
+        tokio::time::pause();
+        let begun = tokio::time::Instant::now();
+        assert!(running.await.unwrap().is_ok());
+        assert!(begun.elapsed() <= 2 * IDLE);
     }
 
     fn ask(cmd_sn: u32, keys: &str) -> TextRequest {
@@ -369,5 +440,56 @@ mod tests {
         assert!(
             last && matches!(reply, Some(Pdu::LogoutResponse(response)) if response.exp_cmd_sn == CmdSn(8))
         );
+    }
+
+    impl Text {
+        fn held(&self) -> usize {
+            match self {
+                Self::Idle => 0,
+                Self::Asking { keys, .. } => keys.len(),
+                Self::Answering { rest, .. } => rest.len(),
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config { failure_persistence: None, ..Default::default() })]
+
+        /// Questions of any kind in any order: each is answered in bounds, the numbers go on, and little is held.
+        #[test]
+        fn whatever_is_asked_costs_little(
+            asked in proptest::collection::vec((0..6u8, 0..6u8, 0..3u8, 0..3u32, 0..9000usize), 1..60),
+        ) {
+            let mut session = session(512, "");
+            let whole = answer(&session.targets).to_bytes().len();
+            let (mut stat_sn, mut told) = (session.stat_sn, session.exp_cmd_sn);
+            for (kind, text, ttt, skew, length) in asked {
+                let text = match text {
+                    0 => "SendTargets=All\0".to_owned(),
+                    1 => "SendTar".to_owned(),
+                    2 => "gets=All\0".to_owned(),
+                    3 => "SendTargets=All\0SendTargets=All\0".to_owned(),
+                    4 => "SendTargets=".to_owned() + &"x".repeat(length),
+                    _ => "\0=".repeat(length / 2),
+                };
+                let request = TextRequest {
+                    immediate: kind == 1,
+                    continue_: kind > 2,
+                    itt: Itt(5 + u32::from(kind % 2)),
+                    ttt: if ttt == 0 { Ttt::NONE } else { Ttt(ttt.into()) },
+                    ..ask(told.0.wrapping_add(skew / 2), &text)
+                };
+                let pdu = match kind {
+                    0 => Pdu::NopOut(NopOut::default()),
+                    _ => Pdu::TextRequest(request),
+                };
+                let (reply, last) = session.handle(&pdu);
+                proptest::prop_assert!(!last && session.text.held() <= MAX_REQUEST.max(whole));
+                let Some(reply) = reply else { continue };
+                let (number, exp, _) = reply.target_numbers().unwrap();
+                proptest::prop_assert!(number == stat_sn && !exp.is_before(told) && reply.data().len() <= 512);
+                (stat_sn, told) = (number.next(), exp);
+            }
+        }
     }
 }

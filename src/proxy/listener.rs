@@ -4,6 +4,7 @@ use super::balancer::{self, Untold};
 use super::events::{About, Kind};
 use super::intercept::{self, Sorted};
 use super::rate::Verdict;
+use super::room::Place;
 use super::welcome::{self, Approach};
 use super::{Shared, clock, dial};
 use crate::config::Listen;
@@ -12,7 +13,6 @@ use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -65,9 +65,9 @@ fn admit(shared: &Arc<Shared>, listen: &Listen, stream: TcpStream, served: &mut 
         tracing::debug!(%error, "connection lost before it was served");
         return;
     }
-    match Arc::clone(&shared.logins).try_acquire_owned() {
-        Ok(permit) => drop(served.spawn(serve(Arc::clone(shared), listen.clone(), stream, permit))),
-        Err(_) => {
+    match shared.logins.take((!from_balancer).then(|| peer.ip())) {
+        Some(place) => drop(served.spawn(serve(Arc::clone(shared), listen.clone(), stream, place))),
+        None => {
             tracing::warn!(peer = ?stream.peer_addr().ok(), "too many logins under way: connection closed")
         }
     }
@@ -90,24 +90,24 @@ fn in_time(shared: &Shared, address: IpAddr) -> bool {
 }
 
 /// Serves a connection to its end, or passes it on if it was intercepted and is not Braid's.
-async fn serve(shared: Arc<Shared>, listen: Listen, mut stream: TcpStream, permit: OwnedSemaphorePermit) {
+async fn serve(shared: Arc<Shared>, listen: Listen, mut stream: TcpStream, place: Place) {
     if listen.is_behind_balancers() {
         if let Some(approach) = introduced(&shared, &mut stream).await {
-            welcome::serve(shared, stream, approach, permit).await;
+            welcome::serve(shared, stream, approach, place).await;
         }
         return;
     }
     let wanted = listen.intercept.and_then(|how| intercept::original(&stream, listen.address, how));
     let Some(wanted) = wanted else {
-        return welcome::serve(shared, stream, Approach::default(), permit).await;
+        return welcome::serve(shared, stream, Approach::default(), place).await;
     };
     match intercept::sort(&shared, &mut stream, wanted).await {
         Sorted::Ours(read) => {
             let approach = Approach { wanted: Some(wanted), read, ..Approach::default() };
-            welcome::serve(shared, stream, approach, permit).await;
+            welcome::serve(shared, stream, approach, place).await;
         }
         Sorted::Foreign(read) => {
-            drop(permit);
+            drop(place);
             intercept::pass_on(&shared, stream, wanted, &read).await;
         }
         Sorted::Gone => {}

@@ -81,7 +81,7 @@ use mark::Mark;
 use oddities::Oddities;
 use orders::Orders;
 use registry::Registry;
-use room::Room;
+use room::{Logins, Room};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -89,13 +89,14 @@ use std::time::{Duration, Instant};
 use tags::Tags;
 use tape::BlackBox;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use told::{Answer, Told};
 use verdict::StateFile;
 
-/// Connections that have not finished their login, at most.
-const MAX_LOGINS: usize = 256;
+/// Connections that have not finished their login, at most, and those of one address.
+const MAX_LOGINS: u32 = 256;
+const MAX_LOGINS_OF_ONE: u32 = 128;
 
 /// How long sessions may take to end when Braid stops.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -162,7 +163,8 @@ struct Shared {
     mark: Mark,
     links: Links,
     sessions: Room,
-    logins: Arc<Semaphore>,
+    discoveries: Room,
+    logins: Logins,
     rate: Mutex<rate::Rates>,
     verdicts: Verdicts,
     told: Told,
@@ -225,7 +227,8 @@ impl Proxy {
             mark,
             links: Links::listen(),
             sessions: Room::default(),
-            logins: Arc::new(Semaphore::new(MAX_LOGINS)),
+            discoveries: Room::default(),
+            logins: Logins::new(MAX_LOGINS, MAX_LOGINS_OF_ONE),
             rate: Mutex::default(),
             told: Told::new(Arc::clone(&oddities)),
             tags: Tags::new(state),

@@ -11,7 +11,7 @@ use super::operator::{Basis, Desk};
 use super::plan::{login_plan, offer, session_plan, ways};
 use super::recorder::Recorder;
 use super::registry::{Claim, Key};
-use super::room::Seat;
+use super::room::{Place, Seat};
 use super::session::{Beside, Driver, Ending};
 use super::{
     NO_SESSION, NOT_ALLOWED, NOT_FOUND, OUT_OF_RESOURCES, SERVICE_UNAVAILABLE, Shared, TOO_MANY_CONNECTIONS,
@@ -30,7 +30,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
 
 /// How long a session may take to end when a new login replaces it, beside the time that its ghosts need: it fences them
@@ -49,7 +48,7 @@ pub(super) struct Greeting {
     /// The target's portal that the initiator wanted to reach, if the connection was intercepted.
     wanted: Option<SocketAddr>,
     /// Counts it among the logins under way.
-    permit: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// Where a login's conversation comes to a halt.
@@ -93,18 +92,18 @@ pub(super) struct Approach {
     pub(super) read: BytesMut,
 }
 
-/// Serves a connection to its end. `permit` counts it among the logins under way.
+/// Serves a connection to its end. `place` counts it among the logins under way.
 pub(super) async fn serve(
     shared: Arc<Shared>,
     stream: TcpStream,
     Approach { wanted, told, read }: Approach,
-    permit: OwnedSemaphorePermit,
+    place: Place,
 ) {
     let ends = told.and_then(Told::ends);
     let conn = Conn::resumed(stream, Receiver::Target, &read, ends);
     let config = shared.config();
     let (login, about) = (TargetLogin::new(), About::default());
-    let mut greeting = Greeting { shared, config, conn, login, about, wanted, permit };
+    let mut greeting = Greeting { shared, config, conn, login, about, wanted, place };
     match greeting.talk(None).await {
         Ok(Halt::Decide(intent)) => {
             let span = tracing::info_span!(
@@ -223,6 +222,11 @@ impl Greeting {
     async fn discovery(mut self, intent: &Intent) {
         let local = self.conn.stream().local_addr().ok();
         let key = key(intent, self.wanted.or(local));
+        let most = self.config.limits.max_sessions;
+        let Some(_seat) = self.shared.discoveries.take(most) else {
+            tracing::warn!(max_sessions = most, "as many discovery sessions as limits.max_sessions allows");
+            return self.ended(End::Refused(OUT_OF_RESOURCES, LoginResult::Limit)).await;
+        };
         let Some(claim) = claim(&self.shared, key, Duration::ZERO).await else {
             return self.ended(End::Refused(SERVICE_UNAVAILABLE, LoginResult::Limit)).await;
         };
@@ -254,8 +258,8 @@ impl Greeting {
                 targets.iter().map(|target| self.shared.record(&target.name, &self.conn)).collect()
             }
         };
-        let Self { conn, permit, .. } = self;
-        drop(permit);
+        let Self { conn, place, .. } = self;
+        drop(place);
         tokio::select! {
             result = discovery::run(conn, &agreed, targets) => {
                 if let Err(error) = result {
@@ -270,8 +274,8 @@ impl Greeting {
         match self.grant(intent, target).await {
             Ok(granted) => {
                 self.shared.metrics.login(LoginResult::Accepted);
-                let Self { shared, config, conn, about, wanted, login: _, permit } = self;
-                drop(permit);
+                let Self { shared, config, conn, about, wanted, login: _, place } = self;
+                drop(place);
                 run(&shared, &config, (conn, about), wanted, granted).await;
             }
             Err(end) => self.ended(end).await,

@@ -284,6 +284,25 @@ async fn names_and_addresses_that_are_not_allowed_are_refused() {
     .await;
 }
 
+/// Those who ask for targets and stay take places from nobody else but each other.
+#[tokio::test]
+async fn discovery_sessions_are_bounded_apart_from_others() {
+    bounded(async {
+        let rig = Rig::with(TargetOptions::loopback(1), "limits = { max_sessions = 2 }", "").await;
+        let mut client = rig.client(1).await;
+        let first = Client::login_as(rig.address(), discovery(1)).await.unwrap();
+        let _second = Client::login_as(rig.address(), discovery(2)).await.unwrap();
+        assert_eq!(refusal(Client::login_as(rig.address(), discovery(3)).await), (3, 2));
+        assert_eq!(client.write(0, &pattern(1, 1)).await.status, 0);
+        rig.client(2).await.logout().await;
+        first.logout().await;
+        while Client::login_as(rig.address(), discovery(3)).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn connections_that_come_too_fast_are_closed() {
     bounded(async {

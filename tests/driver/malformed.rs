@@ -1,6 +1,18 @@
 //! Bad input from either side ends in Reject, sense or a closed connection, and nobody else notices.
 //!
 //! In each test a bystander has a session of its own, over the same paths to the same target, and must not feel a thing.
+//!
+//! # Logins and discovery requests cost bounded memory and time
+//! | | logins | discovery requests |
+//! | --- | --- | --- |
+//! | fuzzed | fuzz targets `framer`, `text`, `login_target`, `login_pair`, `chap` | `framer`, `text`; `whatever_is_asked_costs_little` in `proxy::discovery` |
+//! | endless | here: rounds, text, byte by byte; `r43_an_endless_login_ends_but_not_soon`; `r47_a_silent_login_is_closed` | in `proxy::discovery`: `an_endless_question_is_rejected`, `a_session_that_would_never_end_is_ended`, `half_a_question_is_not_waited_for_without_end`, `a_session_that_takes_no_answers_is_ended` |
+//! | oversized | here: a length beyond the limit; `r44_texts_end_at_64_kib` | the same: a segment is one of at most 8192 bytes for both |
+//! | wrong order | here: `r16_...`, `r15_...`; `login::tests::wrong` | `r105_r234_everything_else_is_rejected_and_takes_no_number`, `r96_requests_out_of_order_are_ignored` |
+//! | many | here: `more_logins_than_are_served_at_a_time`; `connections_that_come_too_fast_are_closed`; `proxy::room`, `proxy::rate` | `discovery_sessions_are_bounded_apart_from_others` |
+//!
+//! Memory: what a framer holds (`iscsi::framer`: one segment within the limit and two buffers), 64 KiB of text, and so many
+//! connections at a time. Time: `limits.login_timeout`, a minute between two questions and ten in all.
 
 use crate::relay::{Relay, Spoilt, endless_target};
 use crate::rig::{self, Client, Rig, assert_closed, bounded, pattern, plan, send_raw, start, stranger};
@@ -8,8 +20,10 @@ use braid::iscsi::{
     DataOut, Itt, LoginRequest, NopIn, NopOut, Payload, Pdu, R2t, Reject, ScsiCommand, ScsiResponse, Stage,
     StatSn, Ttt, reject,
 };
+use braid::lab::target::TargetOptions;
 use braid::login::{ConnectionParams, LoginPlan};
 use braid::proxy::conn::Conn;
+use braid::proxy::dial::Route;
 use braid::proxy::events::Kind;
 use std::time::Duration;
 
@@ -64,11 +78,13 @@ mod downstream {
     async fn a_length_beyond_the_limit_during_login() {
         bounded(async {
             let (rig, _culprit, bystander) = scene().await;
-            let conn = stranger(rig.address()).await;
-            let mut bytes = header(&Pdu::LoginRequest(LoginRequest::default()));
-            bytes[5..8].copy_from_slice(&[0x00, 0x20, 0x01]);
-            send_raw(&conn, &bytes).await;
-            assert_closed(conn).await;
+            for length in [[0x00, 0x20, 0x01], [0xff, 0xff, 0xff]] {
+                let conn = stranger(rig.address()).await;
+                let mut bytes = header(&Pdu::LoginRequest(LoginRequest::default()));
+                bytes[5..8].copy_from_slice(&length);
+                send_raw(&conn, &bytes).await;
+                assert_closed(conn).await;
+            }
             bystander.stays_well().await;
         })
         .await;
@@ -383,6 +399,34 @@ mod downstream {
         .await;
     }
 
+    /// A byte of login text now and then, for ever: time is up at the same moment as for one that is silent.
+    #[tokio::test]
+    async fn a_login_byte_by_byte() {
+        bounded(async {
+            let rig =
+                Rig::with(TargetOptions::loopback(1), "limits = { login_timeout = \"300ms\" }", "").await;
+            let bystander = Bystander::new(rig.client(99).await).await;
+            let conn = stranger(rig.address()).await;
+            let text = Payload::from(vec![b'x'; 8000]);
+            let part = Pdu::LoginRequest(LoginRequest {
+                continue_: true,
+                current: Stage::Operational,
+                itt: Itt(1),
+                data: text.clone(),
+                ..LoginRequest::default()
+            });
+            send_raw(&conn, &header(&part)).await;
+            let mut sent = 0;
+            while conn.stream().try_write(b"x").is_ok() {
+                sent += 1;
+                assert!(sent < text.len(), "it may go on as long as it likes");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            bystander.stays_well().await;
+        })
+        .await;
+    }
+
     #[tokio::test]
     async fn r16_a_command_in_the_middle_of_a_login() {
         bounded(async {
@@ -413,6 +457,10 @@ mod downstream {
                 silent.push(stranger(rig.address()).await);
             }
             assert_closed(stranger(rig.address()).await).await;
+            // They are all of one address, which does not keep others out.
+            let source = Some("127.0.0.2".parse().unwrap());
+            let elsewhere = Route { source, ..Route::to(rig.address().to_string()) };
+            Client::login_over(&elsewhere, plan(4)).await.unwrap().logout().await;
             bystander.stays_well().await;
             drop(silent);
             while Client::login(rig.address(), 3).await.is_err() {
