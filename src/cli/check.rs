@@ -219,18 +219,4 @@ mod tests {
         minimal.targets[0].paths.clone_from(&full.targets[0].paths);
         assert_eq!(full, minimal);
     }
-
-    #[test]
-    fn the_configuration_in_the_readme_is_right_and_short() {
-        let readme = include_str!("../../README.md");
-        let blocks = readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-        // Where there are secrets there are files.
-        let blocks: Vec<_> = blocks.filter(|text| !text.contains("secret_file")).collect();
-        assert_eq!(blocks.len(), 4, "{blocks:?}");
-        for text in blocks {
-            assert!(text.lines().count() <= 5, "{text}");
-            let config = Config::from_toml(text, "README.md").unwrap_or_else(|error| panic!("{error}"));
-            assert!(config.warnings.is_empty(), "{:?}", config.warnings);
-        }
-    }
 }
