@@ -41,6 +41,43 @@ fn wrong_usage_and_wrong_configuration_end_with_64() {
     assert!(output.stdout.is_empty());
 }
 
+/// Each kind of mistake: what is said names the place, and what to do.
+#[test]
+fn mistakes_are_told_with_their_place_and_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let file = folder.path().join(name).display().to_string();
+        std::fs::write(&file, text).unwrap();
+        file
+    };
+    let name = "name = \"iqn.2003-01.org.example:disk\"\npaths = [\"10.0.1.1\"]";
+    let key = file("key.toml", &format!("[[target]]\n{name}\npolcy = \"failover\"\n"));
+    let kind = file("kind.toml", &format!("[[target]]\n{name}\nwindow = \"many\"\n"));
+    let port = file(
+        "port.toml",
+        "[[target]]\nname = \"iqn.2003-01.org.example:disk\"\npaths = [\"10.0.1.1:99999\"]\n",
+    );
+    let spelt = file("spelt.toml", "[[target]]\nname = \"example:disk\"\npaths = [\"10.0.1.1\"]\n");
+    let drill =
+        file("drill.toml", "duration = \"20s\"\n[[step]]\nat = \"3s\"\ndo = \"silnt\"\npaths = \"link1\"\n");
+    let none = folder.path().join("none.toml").display().to_string();
+    for (args, place, remedy) in [
+        (&["check", "--config", &key][..], format!("{key}:4:1: target.polcy"), "did you mean policy?"),
+        (&["check", "--config", &kind], format!("{kind}:4:10: target.window"), "a whole number from 1"),
+        (&["run", "--config", &port], format!("{port}:3:10: target.paths"), "write one from 1 to 65535"),
+        (&["run", "--config", &spelt], format!("{spelt}:2:8: target.name"), "begins with iqn."),
+        (&["intercept", "--config", &none], format!("{none}:1:1"), "check the path"),
+        (&["drill", "check", &drill], format!("{drill}:4:6: step.do"), "did you mean \"silent\"?"),
+        (&["run", "--targt", "x"], "--targt".to_owned(), "'--target'"),
+        (&["path", "drian", "x"], "drian".to_owned(), "'drain'"),
+    ] {
+        let output = braid(args);
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(64), "{args:?}: {complaint}");
+        assert!(complaint.contains(&place) && complaint.contains(remedy), "{args:?}: {complaint}");
+    }
+}
+
 #[test]
 fn a_good_configuration_is_described() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/full.toml");
@@ -109,7 +146,12 @@ fn a_target_that_is_not_there_ends_with_69() {
     assert!(complaint.contains(&format!("portal {closed}: cannot connect")), "{complaint}");
     assert_eq!(code(&["discover"]), 64);
     assert_eq!(code(&["discover", &closed, "--chap-name", "braid"]), 64);
-    assert_eq!(code(&["probe", &closed, "iqn.2026-01.org.braid:test"]), 69);
+    for args in [&["discover", &closed][..], &["probe", &closed, "iqn.2026-01.org.braid:test"]] {
+        let output = braid(args);
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(69), "{complaint}");
+        assert!(complaint.contains(&closed) && complaint.contains("does the target run?"), "{complaint}");
+    }
 }
 
 /// Starts `run` on free ports, reads its first log lines, and ends it with SIGTERM.
@@ -260,6 +302,28 @@ fn a_running_braid_is_asked_and_told() {
     assert_eq!(said(&["give-up"]).0, Some(0));
     let (code, told) = said(&["path", "fail", "right"]);
     assert!(code == Some(1) && told.contains("it has: left"), "{told}");
+    let known = "there are: iqn.2026-01.org.braid:test";
+    let capture = folder.path().join("none.pcapng").display().to_string();
+    for args in [
+        &["path", "drain", "left", "--target", "iqn.2026-01.org.braid:tset"][..],
+        &["explain", "iqn.2026-01.org.braid:tset"],
+        &["give-up", "--target", "iqn.2026-01.org.braid:tset"],
+        &["events", "--target", "iqn.2026-01.org.braid:tset"],
+        &["capture", "--target", "iqn.2026-01.org.braid:tset", &capture],
+    ] {
+        let (code, told) = said(args);
+        assert!(code == Some(1) && told.contains(known), "{args:?}: {told}");
+    }
+    // Somebody who may not use the socket.
+    std::fs::set_permissions(socket, PermissionsExt::from_mode(0o000)).unwrap();
+    let told = Command::new("setpriv")
+        .args(["--bounding-set=-all", "--inh-caps=-all", env!("CARGO_BIN_EXE_braid")])
+        .args(["status", "--socket", socket])
+        .output()
+        .unwrap();
+    std::fs::set_permissions(socket, PermissionsExt::from_mode(0o660)).unwrap();
+    let told = String::from_utf8(told.stderr).unwrap();
+    assert!(told.contains(socket) && told.contains("you may not use this socket"), "{told}");
     // Another one does not take its socket; one that died leaves it to the next.
     let other = ["run", "--target", "iqn.2026-01.org.braid:test", "--path", "127.0.0.1:1", "--admin", "off"];
     let output = braid(&[&other[..], &["--listen", "127.0.0.1:2", "--control", socket]].concat());

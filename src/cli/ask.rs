@@ -4,15 +4,17 @@ use super::check::describe_local;
 use super::exit::Failure;
 use super::flags::{Discover, Probe, Way};
 use crate::config::{Config, Local, PathConfig, Target};
+use crate::login::LoginError;
 use crate::login::chap::Credentials;
 use crate::login::discovery::TargetRecord;
 use crate::proxy::catalogue;
-use crate::proxy::dial::{Route, Timing, local_address};
-use crate::proxy::discover::discover as send_targets;
+use crate::proxy::dial::{DialError, Route, Timing, local_address};
+use crate::proxy::discover::{DiscoverError, discover as send_targets};
 use crate::proxy::probe::{self, Patience, ProbePlan, throwaway_isid};
 use crate::proxy::told::Answer;
 use anyhow::{Context, anyhow};
-use std::fmt::Write;
+use std::fmt::{Display, Write};
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -35,7 +37,7 @@ pub fn probe(asked: &Probe) -> Result<String, Failure> {
         patience: Patience::default(),
     };
     let report = runtime()?.block_on(probe::probe(&plan));
-    let report = report.map_err(|error| Failure::Unavailable(format!("{}: {error}", asked.target)))?;
+    let report = report.map_err(|error| unavailable(&asked.target, &error, Some(&error)))?;
     Ok(probe::render(&report))
 }
 
@@ -52,12 +54,41 @@ pub fn discover(asked: &Discover) -> Result<String, Failure> {
             let timing = Timing::default();
             let answer =
                 runtime()?.block_on(send_targets(&route, &asked.initiator, throwaway_isid(), &timing));
-            let targets =
-                answer.map_err(|error| Failure::Unavailable(format!("{}: {error}", route.portal)))?;
+            let targets = answer.map_err(|error| {
+                let dial = if let DiscoverError::Dial(dial) = &error { Some(dial) } else { None };
+                unavailable(&route.portal, &error, dial)
+            })?;
             Ok(list(&targets))
         }
         (None, Some(config)) => runtime()?.block_on(survey(&ways, config, &asked.initiator)),
         (None, None) => Err(anyhow!("neither a portal nor --config is given").into()),
+    }
+}
+
+/// What went wrong at a target or portal, and what to do about it where that is known.
+fn unavailable(what: &str, error: &impl Display, dial: Option<&DialError>) -> Failure {
+    let advice = dial.and_then(advice).map(|advice| format!("; {advice}")).unwrap_or_default();
+    Failure::Unavailable(format!("{what}: {error}{advice}"))
+}
+
+fn advice(error: &DialError) -> Option<&'static str> {
+    const NOBODY: [ErrorKind; 3] =
+        [ErrorKind::TimedOut, ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable];
+    if let DialError::Connect { error, .. } = error {
+        return if error.kind() == ErrorKind::ConnectionRefused {
+            Some("nothing listens there: is it the target's portal, and does the target run?")
+        } else if NOBODY.contains(&error.kind()) {
+            Some("nobody answers: look at the address, the route to it, and firewalls on the way")
+        } else {
+            None
+        };
+    }
+    let DialError::Login(LoginError::Refused { class: 2, detail }) = error else { return None };
+    match detail {
+        1 => Some("it wants a proof: give --chap-name and --chap-secret-file, or --config"),
+        2 => Some("it lets other initiators in: give a name that it knows with --initiator"),
+        3 => Some("`braid discover PORTAL` shows which targets there are"),
+        _ => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! `braid capture`: the latest PDU headers of a running Braid, for Wireshark.
 
-use super::client::{NOTHING, escaped, request};
+use super::client::{NOTHING, escaped, must_know, request};
 use super::exit::Failure;
 use super::flags::Capture;
 use anyhow::{Context, anyhow};
@@ -18,6 +18,7 @@ pub fn capture(asked: &Capture) -> Result<(), Failure> {
         let complaint = "a capture is nothing for a terminal: name a file, or pass it on, as in `braid capture - | tshark -r -`";
         return Err(Failure::Wrong(complaint.to_owned()));
     }
+    must_know(&asked.running, asked.target.as_deref())?;
     let named = [("target", &asked.target), ("initiator", &asked.initiator)];
     let named = named.iter().filter_map(|(key, name)| Some(format!("{key}={}", escaped((*name).as_ref()?))));
     let uri = format!("/v1/capture?{}", named.collect::<Vec<_>>().join("&"));

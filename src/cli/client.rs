@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Write;
+use std::io::ErrorKind;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -35,6 +36,18 @@ pub(super) fn one_target(running: &Running, named: Option<&str>) -> Result<Strin
             Err(anyhow!("say which target with --target; there are: {}", names.join(", ")).into())
         }
     }
+}
+
+/// Refuses a name that is none of its targets'.
+pub(super) fn must_know(running: &Running, named: Option<&str>) -> Result<(), Failure> {
+    let Some(named) = named else { return Ok(()) };
+    let targets = fetch_status(running)?.targets;
+    if targets.iter().any(|target| target.name == named) {
+        return Ok(());
+    }
+    let names: Vec<_> = targets.iter().map(|target| target.name.as_str()).collect();
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    Err(anyhow!("no target \"{named}\" is configured or in use; there are: {names}").into())
 }
 
 /// How everything stands.
@@ -137,9 +150,13 @@ fn place(running: &Running) -> String {
 }
 
 async fn connect(running: &Running) -> anyhow::Result<UnixStream> {
-    UnixStream::connect(&running.socket).await.context(
-        "no connection; is it running, and with which `control` socket? (--socket FILE, or --remote ADDR:PORT)",
-    )
+    let connected = UnixStream::connect(&running.socket).await;
+    let denied = connected.as_ref().is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
+    connected.context(if denied {
+        "you may not use this socket; only root and its group may (see `ls -l` of it): use sudo, or join the group"
+    } else {
+        "no connection; is it running, and with which `control` socket? (--socket FILE, or --remote ADDR:PORT)"
+    })
 }
 
 /// The token for control over TCP.

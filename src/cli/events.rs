@@ -1,6 +1,6 @@
 //! `braid events`: what happened in a running Braid.
 
-use super::client::{NOTHING, ask};
+use super::client::{NOTHING, ask, must_know};
 use super::exit::Failure;
 use super::flags::Events;
 use crate::admin::view::{Event, News};
@@ -16,6 +16,7 @@ const WAIT: u32 = 20;
 /// # Errors
 /// No Braid answers, or answers no longer.
 pub fn events(asked: &Events) -> Result<(), Failure> {
+    must_know(&asked.running, asked.target.as_deref())?;
     let mut last = 0;
     let mut wait = 0;
     loop {

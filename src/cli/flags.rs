@@ -586,10 +586,16 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         command.clone().debug_assert();
+        exemplary(&mut command, "braid");
+    }
+
+    /// Those of the command itself as well as of each below it.
+    fn exemplary(command: &mut clap::Command, path: &str) {
+        let help = command.render_long_help().to_string();
+        assert!(help.contains("Example") && help.contains(&format!("  {path}")), "{path}:\n{help}");
         for command in command.get_subcommands_mut().filter(|command| command.get_name() != "help") {
-            let name = command.get_name().to_owned();
-            let help = command.render_long_help().to_string();
-            assert!(help.contains("Example") && help.contains(&format!("braid {name}")), "{name}:\n{help}");
+            let path = format!("{path} {}", command.get_name());
+            exemplary(command, &path);
         }
     }
 

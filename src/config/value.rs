@@ -139,12 +139,16 @@ pub(super) fn address(text: &str) -> Read<SocketAddr> {
     if let Ok(ip) = bare.parse::<IpAddr>() {
         return Ok(SocketAddr::new(ip, 3260));
     }
-    match text.parse::<SocketAddr>() {
-        Ok(address) if address.port() == 0 => Err(format!("\"{text}\": port 0 cannot be used")),
-        Ok(address) => Ok(address),
-        Err(_) => Err(format!(
+    let port_alone = |ip: &str| ip.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    match (text.parse::<SocketAddr>(), text.rsplit_once(':')) {
+        (Ok(address), _) if address.port() == 0 => Err(format!("\"{text}\": port 0 cannot be used")),
+        (Ok(address), _) => Ok(address),
+        (Err(_), Some((ip, port))) if port_alone(ip) => Err(format!(
+            "\"{text}\": \"{port}\" is no port; write one from 1 to 65535, such as \"{ip}:3260\""
+        )),
+        (Err(_), _) => Err(format!(
             "\"{text}\" is not an IP address with a port; write it as \"10.0.0.1:3260\" or \"[fd00::1]:3260\" \
-             (host names are not taken, so that a path stays the same way)"
+             (host names are not taken, since they may mean something else tomorrow)"
         )),
     }
 }
