@@ -28,6 +28,18 @@ pub struct Target {
     pub paths: Vec<ConfiguredPath>,
     /// Its sessions.
     pub sessions: Vec<Session>,
+    /// Its failovers since Braid started.
+    #[serde(default)]
+    pub failovers: Failovers,
+}
+
+/// Failovers of a target.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Default, Debug)]
+pub struct Failovers {
+    /// How many there were, over all sessions.
+    pub count: u64,
+    /// The longest time without a completion of each, in sum.
+    pub stall_seconds: f64,
 }
 
 /// A path as configured.
@@ -303,6 +315,10 @@ impl From<operator::TargetStatus> for Target {
             name: target.name,
             paths: target.paths.into_iter().map(path).collect(),
             sessions: target.sessions.into_iter().map(Session::from).collect(),
+            failovers: Failovers {
+                count: target.failovers.count,
+                stall_seconds: target.failovers.stalled.as_secs_f64(),
+            },
         }
     }
 }

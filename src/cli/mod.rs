@@ -13,7 +13,7 @@
 //! - [`reload`]: a running Braid changes to another configuration.
 //! - [`demo`]: a link is cut, and nothing is lost.
 //! - [`drill`]: a scenario is played, and judged.
-//! - `stage`: what the two of them play on, and `screen`: what is seen meanwhile.
+//! - `stage`: what the two of them play on, `wire`: its links, and `screen`: what is seen meanwhile.
 //! - `generate`: manual pages and completions.
 //! - [`top`]: what the paths of a running Braid carry.
 //! - [`log`]: log lines.
@@ -45,6 +45,7 @@ mod screen;
 mod service;
 mod stage;
 pub mod top;
+mod wire;
 
 use clap::Parser;
 use exit::Failure;

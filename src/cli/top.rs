@@ -240,7 +240,7 @@ fn bytes(bytes: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::view::Session;
+    use crate::admin::view::{Failovers, Session};
 
     fn path(state: &str, commands: u32) -> Path {
         Path {
@@ -274,7 +274,8 @@ mod tests {
     fn status(uptime_seconds: f64, totals: Option<Totals>, sessions: Vec<Session>) -> Status {
         let portal = "10.0.0.1:3260".to_owned();
         let left = ConfiguredPath { name: "left".to_owned(), portal, out: false, totals };
-        let targets = vec![Target { name: "iqn.a".to_owned(), paths: vec![left], sessions }];
+        let failovers = Failovers::default();
+        let targets = vec![Target { name: "iqn.a".to_owned(), paths: vec![left], sessions, failovers }];
         Status { version: "1".to_owned(), uptime_seconds, targets }
     }
 

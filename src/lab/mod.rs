@@ -5,7 +5,8 @@
 //! - [`target`]: a RAM-disk target with several portals and several connections per session.
 //! - [`initiator`]: a small verifying initiator, and raw connections that may send anything.
 //! - [`workload`]: reads and writes that are checked block by block.
-//! - [`cutter`]: a link that can be cut and healed.
+//! - [`cutter`]: a link that can be cut and healed, in user space.
+//! - [`links`]: the same of the kernel's own, between [`netns`].
 //! - [`wire`]: PDUs over a TCP stream, shared by both.
 
 #![expect(
@@ -15,6 +16,8 @@
 
 pub mod cutter;
 pub mod initiator;
+pub mod links;
+pub mod netns;
 pub mod target;
 pub mod wire;
 pub mod workload;

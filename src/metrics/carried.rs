@@ -1,4 +1,4 @@
-//! What paths have carried so far.
+//! What paths have carried so far, and how often one was lost.
 
 use super::Metrics;
 use super::labels::DIRECTIONS;
@@ -19,7 +19,29 @@ pub struct Carried {
     pub time: Duration,
 }
 
+/// Failovers of a target since Braid started.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Failovers {
+    /// How many there were, over all sessions.
+    pub count: u64,
+    /// The longest time without a completion of each, in sum.
+    pub stalled: Duration,
+}
+
 impl Metrics {
+    /// The failovers of a target so far.
+    #[must_use]
+    pub fn failovers(&self, target: &str) -> Failovers {
+        let roll = self.roll();
+        let known = roll.declared.contains_key(target);
+        let stall = known.then(|| self.families.stall.with_label_values(&[target]));
+        let told = stall.map(|stall| Failovers {
+            count: stall.get_sample_count(),
+            stalled: Duration::try_from_secs_f64(stall.get_sample_sum()).unwrap_or_default(),
+        });
+        told.unwrap_or_default()
+    }
+
     /// What each path of a target has carried so far.
     #[must_use]
     pub fn carried(&self, target: &str) -> Vec<Carried> {

@@ -23,7 +23,7 @@ mod roll;
 mod stall;
 mod target;
 
-pub use carried::Carried;
+pub use carried::{Carried, Failovers};
 pub use health::TargetHealth;
 pub use login::LoginResult;
 pub use target::Terms;

@@ -15,7 +15,7 @@ use super::{Shared, clock};
 use crate::config::{Source, Target};
 use crate::iscsi::Tsih;
 use crate::login::SessionParams;
-use crate::metrics::{Carried, Metrics};
+use crate::metrics::{Carried, Failovers, Metrics};
 use crate::session::{Barriers, Control, Fanout, FenceMethod, PathId, PathState, Status, UnitStatus};
 use std::fmt;
 use std::net::IpAddr;
@@ -94,6 +94,8 @@ pub struct TargetStatus {
     pub paths: Vec<PathStanding>,
     /// Its sessions.
     pub sessions: Vec<SessionStatus>,
+    /// Its failovers so far.
+    pub failovers: Failovers,
 }
 
 /// A path, for all sessions.
@@ -278,7 +280,8 @@ impl Operator {
             };
             let paths = paths.into_iter().map(path).collect();
             let sessions = self.sessions(&name).await;
-            all.push(TargetStatus { name, paths, sessions });
+            let failovers = self.shared.metrics.failovers(&name);
+            all.push(TargetStatus { name, paths, sessions, failovers });
         }
         all
     }

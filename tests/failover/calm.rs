@@ -14,7 +14,7 @@ const STOP_MS: u64 = 5000;
 /// Between two stops, and the step in which the rest is watched.
 const STEP_MS: u64 = 2000;
 const JITTER: Duration = Duration::from_millis(50);
-const LOSS: u8 = 2;
+const LOSS: u32 = 50;
 /// Writes that fill every buffer of a target that does not read.
 const FILLING: Work = Work { depth: 32, reads: 0, size: (1 << 20, 1 << 20), region: 256 << 20 };
 

@@ -250,6 +250,7 @@ fn a_link_that_comes_up_is_used_at_once() {
     let dark = [("path", path.as_str()), ("cause", "no_carrier")];
     let known = || (braid.metrics().sum("braid_path_suspicions_total", &dark) > 0.0).then_some(());
     assert!(poll(PATIENCE, known).is_some(), "nobody sees that the link is down\n{}", braid.log());
+    net.abort(1);
     assert!(poll(PATIENCE, || is_up(0.0)).is_some(), "the path does not go down\n{}", braid.log());
     load.round(STALL).expect("a round over the path that is left");
     net.plug(1);

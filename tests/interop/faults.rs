@@ -123,11 +123,11 @@ fn stopped(kind: Kind, mode: &'static str, net: &Net, manners: &Manners) {
 }
 
 /// A bad link, which loses packets or keeps some for a while, is no dead path either.
-fn bad(kind: Kind, net: &Net, loss: Option<u8>) {
+fn bad(kind: Kind, net: &Net, loss: Option<u32>) {
     let _place = HEAVY.enter();
     let stage = Stage::new(kind, Site::Behind(net), Via::Braid("auto"), DISK);
-    if let Some(part) = loss {
-        net.cut(0, Cut::Loss(part));
+    if let Some(one_in) = loss {
+        net.cut(0, Cut::Loss(one_in));
     }
     let scene = Scene::new(stage.braid(), &WIDE);
     for _ in 0..5 {
@@ -295,7 +295,7 @@ fn istgt_stopped() {
 
 #[test]
 fn tgt_over_a_link_that_loses() {
-    bad(Kind::Tgt, &Net::new(2), Some(2));
+    bad(Kind::Tgt, &Net::new(2), Some(50));
 }
 
 #[test]

@@ -22,6 +22,7 @@
 //! - [`files`]: a file system of the kernel's initiator, while each path is cut and mended.
 //! - [`quirks`]: what targets do besides the standard, by the names that Braid has for it.
 //! - [`balancer`]: HAProxy before Braid, which tells whose connections are whose.
+//! - [`drill`]: drills over links of the kernel's, as root and as an ordinary user.
 //! - [`neighbour`]: a second initiator, straight at the target, resets, reserves and preempts under load.
 //!
 //! Fixtures ([`target`], [`lio`], [`uml`], [`braid`], [`stage`]) own their files, addresses and processes and end with the test; a failed
@@ -39,6 +40,7 @@ mod chap;
 mod crossed;
 mod cuts;
 mod discover;
+mod drill;
 mod faults;
 mod files;
 mod initiator;

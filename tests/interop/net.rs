@@ -6,17 +6,17 @@
 //! target that is a guest. An initiator that is a guest has a tap too. Nothing outside these namespaces is touched; they end with the fixture, and those of a killed
 //! run are swept away by the next.
 //!
-//! What vanishes must vanish behind the sender's back, as on a cable: a packet that a filter drops on its way *out* is an
-//! error to the sender's TCP, which then neither counts it as sent nor as lost. So packets are dropped where they arrive. A guest
-//! has no filter; what goes there goes to an Ethernet address that is not its own.
+//! The links and what breaks them are the lab's ([`::braid::lab::links`]). A guest has no filter; what is not to arrive there goes
+//! to an Ethernet address that is not its own.
 
-use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fd::AsFd;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+pub(crate) use ::braid::lab::links::Cut;
+use ::braid::lab::links::Link;
+use ::braid::lab::netns::Namespace;
 use tempfile::TempDir;
 
 use crate::process::{Daemon, Done, PREFIX, command, orphaned, run, temporary, words};
@@ -50,54 +50,19 @@ pub(crate) fn sweep() {
 
 /// Runs something on a thread of its own inside a network namespace: sockets that it makes belong there.
 pub(crate) fn within<T: Send>(netns: Option<&str>, work: impl FnOnce() -> T + Send) -> T {
-    let inside = || {
-        enter(netns);
-        work()
-    };
-    thread::scope(|scope| scope.spawn(inside).join().expect("work inside a namespace"))
+    let Some(name) = netns else { return thread::scope(|scope| scope.spawn(work).join().expect("work")) };
+    named(name).within(work).expect("setns")
 }
 
 /// Moves the calling thread into a network namespace.
 pub(crate) fn enter(netns: Option<&str>) {
     if let Some(name) = netns {
-        let link = File::open(format!("/run/netns/{name}")).expect("network namespace");
-        move_into_link_name_space(link.as_fd(), Some(LinkNameSpaceType::Network)).expect("setns");
+        named(name).enter().expect("setns");
     }
 }
 
-/// How a link is broken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Cut {
-    /// Both ends are told at once: connections are ended by a TCP reset, and so is every attempt to make one.
-    Reset,
-    /// Nobody is told: packets vanish.
-    Drop,
-    /// Those to the initiator vanish.
-    DropIn,
-    /// Those to the target vanish.
-    DropOut,
-    /// Connections can be made, but what is said to the target vanishes; to a target that is no guest.
-    Mute,
-    /// So many of a hundred vanish in each direction; to a guest none, but twice as many from it.
-    Loss(u8),
-}
-
-impl Cut {
-    /// What becomes of packets to the initiator, and of those to the target.
-    fn verdicts(self, guest: bool) -> (String, String) {
-        let (drop, pass) = (|| "drop".to_owned(), || "accept".to_owned());
-        let some = |part: u8| format!("numgen random mod 100 < {part} drop");
-        match self {
-            // The resets themselves have to get through.
-            Self::Reset => ("tcp flags & rst == 0 reject with tcp reset".to_owned(), pass()),
-            Self::Drop => (drop(), drop()),
-            Self::DropIn => (drop(), pass()),
-            Self::DropOut => (pass(), drop()),
-            Self::Mute => (pass(), "meta length > 80 drop".to_owned()),
-            Self::Loss(part) if guest => (some(2 * part), pass()),
-            Self::Loss(part) => (some(part), some(part)),
-        }
-    }
+fn named(name: &str) -> Namespace {
+    Namespace::named(name).expect("network namespace")
 }
 
 /// The initiator's namespace and its links to the target.
@@ -107,7 +72,7 @@ pub(crate) struct Net {
     far: Option<String>,
     /// A machine for which the initiator's one forwards.
     lodger: Option<String>,
-    paths: usize,
+    links: Vec<Link>,
     /// What carries the first link, if it is not the kernel.
     _carrier: Option<(Daemon, TempDir)>,
 }
@@ -115,51 +80,49 @@ pub(crate) struct Net {
 impl Net {
     /// Makes both namespaces and `paths` links between them.
     pub(crate) fn new(paths: usize) -> Self {
-        let (net, far) = Self::apart(paths);
-        for path in 0..paths {
-            must(&format!("-n {} link add p{path} type veth peer name p{path} netns {far}", net.near));
-            net.address(&far, path);
-        }
+        let net = Self::apart(paths);
+        net.links.iter().for_each(|link| link.lay().expect("a link"));
+        net.switch_on();
         net
     }
 
     /// The same, with packets on the first link under way for up to `longest` in each direction, now more, now less.
     pub(crate) fn with_jitter(paths: usize, longest: Duration) -> Self {
-        let (mut net, far) = Self::apart(paths);
+        let mut net = Self::apart(paths);
         let dir = temporary();
         let program = crate::setup::tools().jitter().display().to_string();
         let line = words(&[&program, "p0", "far0", &longest.as_millis().to_string()]);
         let carrier = Daemon::start("jitter", dir.path(), command(Some(&net.near), &line));
         let made = poll(PATIENCE, || ip(&format!("-n {} link show far0", net.near)).ok().then_some(()));
         assert!(made.is_some(), "no link\n{}", carrier.log());
+        let far = net.far.as_deref().expect("no guest");
         must(&format!("-n {} link set far0 netns {far} name p0", net.near));
         net._carrier = Some((carrier, dir));
-        net.address(&far, 0);
-        for path in 1..paths {
-            must(&format!("-n {} link add p{path} type veth peer name p{path} netns {far}", net.near));
-            net.address(&far, path);
-        }
+        net.links.iter().skip(1).for_each(|link| link.lay().expect("a link"));
+        net.switch_on();
         net
     }
 
-    /// Both namespaces, without links.
-    fn apart(paths: usize) -> (Self, String) {
+    /// Both namespaces, with links that are not laid yet.
+    fn apart(paths: usize) -> Self {
         let id = id();
         let (near, far) = (format!("{PREFIX}-{id}-near"), format!("{PREFIX}-{id}-far"));
-        let net = Self { near, far: Some(far.clone()), lodger: None, paths, _carrier: None };
+        let mut net = Self { near, far: Some(far.clone()), lodger: None, links: Vec::new(), _carrier: None };
         for name in [&net.near, &far] {
             must(&format!("netns add {name}"));
             must(&format!("-n {name} link set lo up"));
         }
-        (net, far)
+        net.links = links(&net.near, Some(&far), paths);
+        net
     }
 
-    /// Gives both ends of a link their addresses.
-    fn address(&self, far: &str, path: usize) {
-        for (name, host) in [(self.near.as_str(), 1), (far, 2)] {
-            must(&format!("-n {name} addr add 10.{path}.0.{host}/24 dev p{path}"));
-            must(&format!("-n {name} addr add fd1{path}::{host}/64 dev p{path} nodad"));
-            must(&format!("-n {name} link set p{path} up"));
+    /// Gives the ends of all links their addresses.
+    fn switch_on(&self) {
+        for (path, link) in self.links.iter().enumerate() {
+            link.switch_on().expect("addresses");
+            for (name, host) in self.far.iter().flat_map(|far| [(&self.near, 1), (far, 2)]) {
+                must(&format!("-n {name} addr add fd1{path}::{host}/64 dev p{path} nodad"));
+            }
         }
     }
 
@@ -188,15 +151,15 @@ impl Net {
     /// Makes the initiator's namespace, with `paths` taps in it for a guest.
     pub(crate) fn with_taps(paths: usize) -> Self {
         let near = format!("{PREFIX}-{}-near", id());
-        let net = Self { near, far: None, lodger: None, paths, _carrier: None };
+        let mut net = Self { near, far: None, lodger: None, links: Vec::new(), _carrier: None };
         let name = &net.near;
         must(&format!("netns add {name}"));
         must(&format!("-n {name} link set lo up"));
         for path in 0..paths {
             must(&format!("-n {name} tuntap add dev p{path} mode tap"));
-            must(&format!("-n {name} addr add 10.{path}.0.1/24 dev p{path}"));
-            must(&format!("-n {name} link set p{path} up"));
         }
+        net.links = links(&net.near, None, paths);
+        net.switch_on();
         net
     }
 
@@ -232,7 +195,11 @@ impl Net {
 
     /// How many links there are.
     pub(crate) fn paths(&self) -> usize {
-        self.paths
+        self.links.len()
+    }
+
+    fn link(&self, path: usize) -> &Link {
+        self.links.get(path).expect("such a link")
     }
 
     /// The target's address on a path.
@@ -242,61 +209,41 @@ impl Net {
 
     /// The target's addresses on all paths.
     pub(crate) fn addresses(&self) -> Vec<String> {
-        (0..self.paths).map(Self::target_address).collect()
+        (0..self.paths()).map(Self::target_address).collect()
     }
 
     /// The same, of IPv6.
     pub(crate) fn addresses_v6(&self) -> Vec<String> {
-        (0..self.paths).map(|path| format!("[fd1{path}::2]")).collect()
+        (0..self.paths()).map(|path| format!("[fd1{path}::2]")).collect()
     }
 
     /// Breaks one path, in the way that is said; it stays broken until [`Net::heal`].
     pub(crate) fn cut(&self, path: usize, how: Cut) {
-        let target = Self::target_address(path);
-        let (inwards, outwards) = how.verdicts(self.far.is_none());
-        let near = format!("ip saddr {target} tcp sport {PORT} {inwards}");
-        let chain =
-            |hook, rule: &str| format!("chain {hook} {{ type filter hook {hook} priority 0; {rule}; }};");
-        let mut rules = chain("input", &near);
-        if how == Cut::Reset {
-            rules += &chain("output", &format!("ip daddr {target} tcp dport {PORT} {inwards}"));
-        }
-        let mut script = format!("nft 'table ip cut{path} {{ {rules} }}'");
-        if how == Cut::Reset {
-            // Also to an end that is silent just now, and at once: until then it takes the link for a silent one.
-            script += &format!(" && ss -K dst {target} dport = :{PORT}");
-        }
-        run(command(Some(&self.near), &words(&["sh", "-c", &script])), LIMIT).expect_ok();
-        match &self.far {
-            Some(far) => {
-                let rule = format!("ip daddr {target} tcp dport {PORT} {outwards}");
-                nft(far, &format!("table ip cut{path} {{ {} }}", chain("input", &rule))).expect_ok();
-            }
-            None if outwards == "drop" => {
-                let there = format!("{target} lladdr {NOWHERE} nud permanent dev p{path}");
-                must(&format!("-n {} neigh replace {there}", self.near));
-            }
-            None => {}
+        self.link(path).cut(how).expect("a cut");
+        if self.far.is_none() && how.is_deaf() {
+            let there = format!("{} lladdr {NOWHERE} nud permanent dev p{path}", Self::target_address(path));
+            must(&format!("-n {} neigh replace {there}", self.near));
         }
     }
 
-    /// Pulls the plug of one path, at the initiator's end; connections over it are ended.
+    /// Pulls the plug of one path.
     pub(crate) fn unplug(&self, path: usize) {
-        must(&format!("-n {} link set p{path} down", self.near));
-        let line = format!("ss -K dst {} dport = :{PORT}", Self::target_address(path));
-        run(command(Some(&self.near), &split(&line)), LIMIT).expect_ok();
+        self.link(path).unplug().expect("the far end");
+    }
+
+    /// Ends the connections of one path.
+    pub(crate) fn abort(&self, path: usize) {
+        self.link(path).abort().expect("connections");
     }
 
     /// Puts it back.
     pub(crate) fn plug(&self, path: usize) {
-        must(&format!("-n {} link set p{path} up", self.near));
+        self.link(path).plug().expect("the far end");
     }
 
     /// Mends what [`Net::cut`] broke.
     pub(crate) fn heal(&self, path: usize) {
-        for name in self.far.iter().chain([&self.near]) {
-            nft(name, &format!("delete table ip cut{path}")).expect_ok();
-        }
+        self.link(path).heal().expect("a cut");
         if self.far.is_none() {
             let target = Self::target_address(path);
             let there = format!("-n {} neigh show {target} dev p{path} nud permanent", self.near);
@@ -313,6 +260,13 @@ impl Drop for Net {
             ip(&format!("netns del {name}"));
         }
     }
+}
+
+/// Links that are not laid yet.
+fn links(near: &str, far: Option<&str>, paths: usize) -> Vec<Link> {
+    let (near, far) = (Arc::new(named(near)), far.map(|name| Arc::new(named(name))));
+    let number = |path| u8::try_from(path).expect("so many links");
+    (0..paths).map(|path| Link::between(Arc::clone(&near), far.clone(), number(path), PORT)).collect()
 }
 
 /// Distinguishes the fixtures of all runs.
@@ -338,8 +292,4 @@ fn must(arguments: &str) {
 fn set(netns: &str, what: &str, value: &str) {
     let script = format!("echo {value} >/proc/sys/net/{what}");
     run(command(Some(netns), &words(&["sh", "-c", &script])), LIMIT).expect_ok();
-}
-
-fn nft(netns: &str, rules: &str) -> Done {
-    run(command(Some(netns), &words(&["nft", rules])), LIMIT)
 }

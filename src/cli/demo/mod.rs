@@ -15,9 +15,10 @@ use super::exit::Failure;
 use super::flags::Demo;
 use super::log;
 use super::screen::{Screen, Share, bytes, live};
-use super::stage::{Plan, Stage};
+use super::stage::{Laid, Plan, Stage};
 use crate::config::LogFormat;
 use crate::lab::initiator::Initiator;
+use crate::lab::links::Cut;
 use crate::lab::workload::{Limit, Progress, Report, Workload, WorkloadOptions};
 use anyhow::{Context, anyhow};
 use report::Outcome;
@@ -41,7 +42,8 @@ pub fn demo(settings: &Demo) -> Result<(), Failure> {
     drop(log::start("error", LogFormat::Human));
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
-        let stage = Stage::set_up(&Plan::of(settings.paths as usize)).await?;
+        let plan = Plan::of(settings.paths as usize);
+        let stage = Stage::set_up(&plan, Laid::new(&plan).await?).await?;
         println!("{}\n", describe(&stage));
         let outcome = perform(&stage, Duration::from_secs(settings.seconds.into())).await?;
         print!("\n{}", outcome.summary());
@@ -66,7 +68,7 @@ async fn perform(stage: &Stage, time: Duration) -> anyhow::Result<Outcome> {
         let ran = workload.run(&mut initiator, limit).await;
         (ran, workload, initiator)
     });
-    let acts = acts(stage, &progress, time / 3).await;
+    let acts = acts(stage, &progress, time / 3).await?;
     progress.stop();
     let (ran, mut workload, mut initiator) = play.await.context("the workload ended by itself")?;
     progress.resume();
@@ -82,25 +84,21 @@ struct Acts {
     after_heal: Option<u64>,
 }
 
-async fn acts(stage: &Stage, progress: &Progress, third: Duration) -> Acts {
+async fn acts(stage: &Stage, progress: &Progress, third: Duration) -> anyhow::Result<Acts> {
     let screen = Screen::spinner();
     let link = stage.link(CUT);
-    let cutter = stage.link_named(link);
+    let wire = stage.link_named(link).context("no link to cut")?;
     show_until(&screen, stage, "all links up", third, || true).await;
-    if let Some(cutter) = cutter {
-        cutter.cut_silent().await;
-    }
+    wire.cut(Cut::Drop).await?;
     let hit = || stage.moved() > 0 || progress.sample().errors > 0;
     show_until(&screen, stage, &format!("{link} cut"), third, hit).await;
     let before = stage.carried_by(CUT);
-    if let Some(cutter) = cutter {
-        cutter.heal().await;
-    }
+    wire.heal().await?;
     let back = || stage.is_up(CUT) && stage.carried_by(CUT) > before;
     show_until(&screen, stage, &format!("{link} healed"), third, back).await;
     screen.close();
     let after_heal = stage.is_up(CUT).then(|| stage.carried_by(CUT) - before);
-    Acts { carried: stage.carried(), moved: stage.moved(), after_heal }
+    Ok(Acts { carried: stage.carried(), moved: stage.moved(), after_heal })
 }
 
 fn outcome(stage: &Stage, acts: &Acts, [prepared, ran, verified]: [&Report; 3]) -> Outcome {

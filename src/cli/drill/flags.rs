@@ -18,8 +18,10 @@ pub enum Drill {
     /// Run it, show how it goes, and judge it.
     #[command(after_help = "Examples:
   braid drill run examples/drills/silent-drop.toml --html report.html --json report.json
+  braid drill run examples/drills/unplugged-link.toml
   braid drill run live.toml --socket /run/braid/control.sock
 
+Over links of the kernel's (where = \"links\") it takes root or user namespaces, and the programs ip, ss, nft and tc.
 Ctrl-C ends it: everything is undone first, and the report says so. Exit status: 0 all objectives were met, 1 not,
 64 wrong scenario, 69 no Braid answers.")]
     Run(DrillRun),

@@ -36,7 +36,11 @@ fn card(title: &str, note: &str, content: &str) -> String {
 
 fn head(report: &Report) -> String {
     let (class, word) = if report.passed { ("verdict", "Passed") } else { ("verdict failed", "Not passed") };
-    let ground = if report.scenario.ground == "lab" { "in the lab" } else { "in a running Braid" };
+    let ground = match report.scenario.ground {
+        "lab" => "in the lab",
+        "links" => "over links of the kernel&#8217;s",
+        _ => "in a running Braid",
+    };
     let name = escaped(&report.scenario.name);
     let mut text = format!(
         "<header>\n<h1>{name}</h1>\n<span class=\"{class}\">{word}</span>\n</header>\n\
@@ -141,7 +145,7 @@ fn plots(report: &Report) -> String {
     let at = report.stalls.longest_at_seconds.map_or_else(String::new, |at| format!(", begun at {at:.1} s"));
     let resolution = if report.stalls.resolution_seconds > 0.0 {
         format!(
-            " Looked at every {}: what is shorter was not seen.",
+            " Looked at every {}: what is shorter was not seen, but around the loss of a path.",
             seconds(report.stalls.resolution_seconds)
         )
     } else {

@@ -4,7 +4,7 @@ use super::play::{End, Seen};
 use super::report::{
     Affected, Ended, FORMAT, Latency, Load, Path, Report, Scenario as Which, Stalls, Step, VERSION, Verdict,
 };
-use super::scenario::{Action, Ground, Scenario};
+use super::scenario::{Action, Scenario};
 use crate::admin::view;
 use std::time::Duration;
 
@@ -24,10 +24,6 @@ pub(super) fn judge(scenario: &Scenario, seen: Seen, target: String) -> Report {
     };
     let objectives = verdicts(scenario, &steps, &load, &stalls, elapsed);
     let passed = how == "finished" && objectives.iter().all(|verdict| verdict.met);
-    let ground = match scenario.ground {
-        Ground::Lab(_) => "lab",
-        Ground::Live(_) => "live",
-    };
     Report {
         format: FORMAT,
         version: VERSION,
@@ -35,7 +31,7 @@ pub(super) fn judge(scenario: &Scenario, seen: Seen, target: String) -> Report {
         scenario: Which {
             name: scenario.name.clone(),
             file: scenario.file.clone(),
-            ground,
+            ground: scenario.ground.word(),
             target,
             duration_seconds: scenario.duration.as_secs_f64(),
         },

@@ -1,7 +1,7 @@
 //! `braid drill`: a scenario is played and judged.
 //!
 //! A scenario (TOML) says what is done to which path from when to when, and what is expected. It is played in a lab of its own,
-//! where links can be cut in every way and a verifying load runs, or in a running Braid, which is told to take paths out and
+//! where links (relays, or the kernel's) can be cut in every way and a verifying load runs, or in a running Braid, which is told to take paths out and
 //! give them back while the real load is watched. Either way everything is undone in the end, whatever that end is, and what was
 //! seen becomes a report: on the terminal, as one HTML file, and as JSON.
 //!
@@ -32,10 +32,11 @@ use super::exit::Failure;
 use super::log;
 use super::screen::say;
 use crate::config::LogFormat;
+use crate::lab::netns;
 use anyhow::{Context, anyhow};
 use flags::{Drill, DrillRun};
 use report::Report;
-use scenario::Scenario;
+use scenario::{Ground, Scenario};
 use std::fs;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -61,6 +62,9 @@ fn run(asked: &DrillRun) -> Result<(), Failure> {
         write(file, "")?;
     }
     say(&text::describe(&scenario));
+    if matches!(&scenario.ground, Ground::Lab(plan) if plan.real) {
+        leave_the_network()?;
+    }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let (seen, target) = runtime.block_on(play::play(&mut scenario, asked))?;
     let report = judge::judge(&scenario, seen, target);
@@ -70,6 +74,14 @@ fn run(asked: &DrillRun) -> Result<(), Failure> {
         (Some(why), false) => Err(anyhow!("{why}").into()),
         (None, false) => Err(anyhow!("objectives were not met").into()),
     }
+}
+
+/// What is done to links is done in a network that ends with the process. There is one thread yet.
+fn leave_the_network() -> anyhow::Result<()> {
+    netns::isolate().context(
+        "cannot make a network of its own: run it as root, or let users make namespaces (sysctl user.max_user_namespaces, \
+         kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)",
+    )
 }
 
 fn show(report: &Report, asked: &DrillRun) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use super::flags::DrillRun;
 use super::load::{Outcome, Working};
 use super::record::{Record, state};
 use super::report::Event;
-use super::scenario::{Action, Scenario, Span, longest_outage};
+use super::scenario::{Action, Ground, Scenario, Span, longest_outage};
 use super::scene::Scene;
 use crate::admin::view;
 use crate::cli::exit::Failure;
@@ -18,8 +18,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 /// Time between two looks at how the target stands.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Given to paths to come up before the drill begins.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Given to paths to come up before the drill begins: those of the lab have only just begun to, those of a running Braid had
+/// their time.
+const PATIENCE_IN_THE_LAB: Duration = Duration::from_secs(30);
+const PATIENCE_LIVE: Duration = Duration::from_secs(5);
 
 /// Events that are kept.
 const MOST_EVENTS: usize = 1000;
@@ -183,7 +185,8 @@ async fn settle(
     scene: &Scene<'_>,
     interrupts: &mut Interrupts,
 ) -> Result<(String, view::Target), Failure> {
-    let end = Instant::now() + PATIENCE;
+    let live = matches!(scenario.ground, Ground::Live(_));
+    let end = Instant::now() + if live { PATIENCE_LIVE } else { PATIENCE_IN_THE_LAB };
     loop {
         let status = scene.braid().status().await?;
         let braid = status.version.clone();

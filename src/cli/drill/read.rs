@@ -7,6 +7,7 @@ use super::scenario::{
     longest_outage,
 };
 use crate::cli::stage::Plan;
+use crate::cli::wire::Slow;
 use crate::config::draft::{self, Placed, Section, Value};
 use crate::config::value;
 use crate::config::{Config, ConfigError, Keys, Place, Problem, checked};
@@ -22,6 +23,14 @@ const FASTEST_FLAP: Duration = Duration::from_millis(100);
 
 /// The lab's disk, in bytes.
 const DISK: u64 = 64 << 20;
+
+/// Where the scenario is played, in its words.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Where {
+    Lab,
+    Links,
+    Live,
+}
 
 /// A step as it is written.
 struct Written {
@@ -64,14 +73,16 @@ impl Scenario {
 fn scenario(section: &Section, file: &str, problems: &mut Vec<Problem>) -> Scenario {
     let mut keys = Keys::new(section, "", problems);
     let name = keys.optional("name", value::text);
-    let live = keys.or("where", false, |value| value::word(value, &[("lab", false), ("live", true)]));
+    let words = [("lab", Where::Lab), ("links", Where::Links), ("live", Where::Live)];
+    let ground = keys.or("where", Where::Lab, |value| value::word(value, &words));
+    let live = ground == Where::Live;
     let remedy = "write how long the drill lasts, such as duration = \"20s\"";
     let limits = |value: &Value| value::duration(value, MS(1000), LONGEST);
     let duration = keys.required("duration", remedy, limits);
     let (ground, config) = if live {
         (Ground::Live(keys.table("live", self::live)), None)
     } else {
-        let plan = keys.table("lab", |keys| lab(keys, file));
+        let plan = keys.table("lab", |keys| lab(keys, file, ground == Where::Links));
         let config = check_target(&plan, &mut keys);
         (Ground::Lab(plan), config)
     };
@@ -84,7 +95,7 @@ fn scenario(section: &Section, file: &str, problems: &mut Vec<Problem>) -> Scena
                       paths = \"link1\"\n  for = \"5s\"";
         keys.problem(section.place.clone(), "step", remedy);
     }
-    reject_the_other_ground(section, live, &mut keys);
+    reject_the_other_ground(section, ground.word(), &mut keys);
     keys.reject_unknown();
     objectives.errors = objectives.errors.or(Some(0));
     objectives.wrong_blocks = objectives.wrong_blocks.or_else(|| load.is_some().then_some(0));
@@ -105,13 +116,14 @@ fn scenario(section: &Section, file: &str, problems: &mut Vec<Problem>) -> Scena
     scenario
 }
 
-fn lab(keys: &mut Keys<'_>, file: &str) -> Plan {
+fn lab(keys: &mut Keys<'_>, file: &str, real: bool) -> Plan {
     let paths = keys.or("paths", 4, |value| value::number(value, 1, 16));
-    let rate = keys.or("rate", Plan::RATE, |value| value::size(value, 1 << 20, 10 << 30));
+    let rate = keys.optional("rate", |value| value::size(value, 1 << 20, 10 << 30));
+    let rate = rate.or(if real { None } else { Some(Plan::RATE) });
     let delay = keys.or("delay", Duration::ZERO, |value| value::duration(value, Duration::ZERO, MS(1000)));
     let device = keys.or("device", Duration::ZERO, |value| value::duration(value, Duration::ZERO, MS(1000)));
-    let link = LinkOptions { rate: Some(rate), delay, ..LinkOptions::default() };
-    let mut plan = Plan { link, device, file: file.to_owned(), ..Plan::of(paths as usize) };
+    let link = LinkOptions { rate, delay, ..LinkOptions::default() };
+    let mut plan = Plan { real, link, device, file: file.to_owned(), ..Plan::of(paths as usize) };
     match keys.placed("target") {
         Some(Placed { value: Value::Table(section), .. }) => {
             for own in ["name", "paths", "discover"] {
@@ -154,8 +166,8 @@ fn live(keys: &mut Keys<'_>) -> Live {
 }
 
 /// Settings for the ground that this scenario is not for.
-fn reject_the_other_ground(section: &Section, live: bool, keys: &mut Keys<'_>) {
-    let (other, word) = if live { ("lab", "live") } else { ("live", "lab") };
+fn reject_the_other_ground(section: &Section, word: &str, keys: &mut Keys<'_>) {
+    let other = if word == "live" { "lab" } else { "live" };
     if let Some((.., place, _)) = section.entries.iter().find(|(key, ..)| key == other) {
         let message =
             format!("is not used with where = \"{word}\"; leave it out, or write where = \"{other}\"");
@@ -251,7 +263,8 @@ fn step(item: &Placed, problems: &mut Vec<Problem>) -> Option<Written> {
         Action::Reset
         | Action::Silent
         | Action::HalfOpen(_)
-        | Action::Slow { .. }
+        | Action::Unplug
+        | Action::Slow(_)
         | Action::Lossy(_)
         | Action::Flap { .. }
         | Action::Drain
@@ -291,19 +304,8 @@ fn action(keys: &mut Keys<'_>, word: &str) -> Action {
             let silent = keys.required("silent", remedy, |value| value::word(value, &words));
             Action::HalfOpen(silent.unwrap_or(Direction::ToTarget))
         }
-        "slow" => {
-            let rate = keys.optional("rate", |value| value::size(value, 16 << 10, 10 << 30));
-            let delay = keys.optional("delay", |value| value::duration(value, MS(1), MS(10_000)));
-            if !keys.has("rate") && !keys.has("delay") {
-                let place = keys.place();
-                keys.problem(
-                    place,
-                    "rate",
-                    "and delay are missing; write one, such as rate = \"2MiB\" or delay = \"50ms\"",
-                );
-            }
-            Action::Slow { rate, delay }
-        }
+        "unplug" => Action::Unplug,
+        "slow" => Action::Slow(slow(keys)),
         "lossy" => {
             let remedy = "write how many packets there are to one that is lost, such as one_in = 1000";
             Action::Lossy(
@@ -320,6 +322,25 @@ fn action(keys: &mut Keys<'_>, word: &str) -> Action {
         "fail" => Action::Fail,
         _ => Action::Heal,
     }
+}
+
+fn slow(keys: &mut Keys<'_>) -> Slow {
+    let rate = keys.optional("rate", |value| value::size(value, 16 << 10, 10 << 30));
+    let time = |value: &Value| value::duration(value, MS(1), MS(10_000));
+    let (delay, jitter) = (keys.optional("delay", time), keys.optional("jitter", time));
+    let place = keys.place();
+    if !keys.has("rate") && !keys.has("delay") {
+        let remedy = "and delay are missing; write one, such as rate = \"2MiB\" or delay = \"50ms\"";
+        keys.problem(place.clone(), "rate", remedy);
+    }
+    if jitter > delay {
+        keys.problem(
+            place,
+            "jitter",
+            "is by how much the delay varies: write a delay that is as long at least",
+        );
+    }
+    Slow { rate, delay, jitter }
 }
 
 /// What the steps do to which path, and until when.
@@ -435,11 +456,25 @@ impl Layout<'_> {
     }
 }
 
-/// What a running Braid cannot do, and what it does not do on one word alone.
+/// What cannot be done there, and what is not done on one word alone.
 fn check_ground(scenario: &Scenario, section: &Section, problems: &mut Vec<Problem>) {
-    let Ground::Live(live) = &scenario.ground else { return };
     let mut complain = |line: usize, key: &str, message: String| {
         problems.push(Problem { place: Place::File { line, column: 1 }, key: key.to_owned(), message });
+    };
+    let live = match &scenario.ground {
+        Ground::Live(live) => live,
+        Ground::Lab(plan) if plan.real => return,
+        Ground::Lab(_) => {
+            for (step, word) in
+                scenario.steps.iter().filter_map(|step| Some((step, beyond_relays(step.action)?)))
+            {
+                let message = format!(
+                    "\"{word}\" takes links of the kernel's, which the lab has not; write where = \"links\""
+                );
+                complain(step.line, "step.do", message);
+            }
+            return;
+        }
     };
     for step in scenario.steps.iter().filter(|step| !step.action.is_an_order()) {
         let message = format!(
@@ -465,6 +500,13 @@ fn check_ground(scenario: &Scenario, section: &Section, problems: &mut Vec<Probl
             }
         }
     }
+}
+
+/// What of an action relays cannot do.
+fn beyond_relays(action: Action) -> Option<&'static str> {
+    let varies = matches!(action, Action::Slow(Slow { jitter: Some(_), .. }));
+    let word = if varies { "jitter" } else { action.word() };
+    (varies || action == Action::Unplug).then_some(word)
 }
 
 /// What cannot be met whatever Braid does, and what nobody would see.

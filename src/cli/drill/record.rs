@@ -29,6 +29,8 @@ pub(super) struct Record {
     stalls: Counted,
     /// For a load that is watched.
     progress: Option<Progress>,
+    /// What Braid had told of failovers.
+    failovers: Option<view::Failovers>,
 }
 
 /// When something completed last, or nothing was under way.
@@ -51,6 +53,7 @@ impl Record {
             series,
             stalls: Counted::default(),
             progress: None,
+            failovers: None,
         }
     }
 
@@ -93,6 +96,9 @@ impl Record {
     }
 
     fn watch(&mut self, now: Duration, target: &view::Target) {
+        if let Some(before) = self.failovers.replace(target.failovers.clone()) {
+            self.stalls.told(&before, &target.failovers);
+        }
         let completed = commands(target);
         let standing = target.sessions.iter().filter_map(|session| session.standing.as_ref());
         let idle = standing.map(|standing| standing.commands).sum::<usize>() == 0;
@@ -202,10 +208,14 @@ impl Counted {
     /// Nothing completed from then until then.
     fn over(&mut self, from: Duration, to: Duration) {
         self.pending(from, to);
-        let gap = to.saturating_sub(from).as_micros();
+        self.count(to.saturating_sub(from), 1);
+    }
+
+    fn count(&mut self, gap: Duration, times: u64) {
+        let gap = gap.as_micros();
         let class = CLASSES.iter().position(|bound| gap < u128::from(*bound) * 1000);
         if let Some(count) = self.counts.get_mut(class.unwrap_or(CLASSES.len())) {
-            *count += 1;
+            *count += times;
         }
     }
 
@@ -214,6 +224,20 @@ impl Counted {
         let gap = to.saturating_sub(from);
         if gap > self.longest {
             (self.longest, self.longest_at) = (gap, Some(from));
+        }
+    }
+
+    /// Braid has told of failovers: what was too short to be seen is taken from there.
+    fn told(&mut self, before: &view::Failovers, now: &view::Failovers) {
+        let count = now.count.saturating_sub(before.count);
+        let mean = (now.stall_seconds - before.stall_seconds) / count.max(1) as f64;
+        let mean = Duration::try_from_secs_f64(mean).unwrap_or_default();
+        if count == 0 || mean >= self.resolution {
+            return;
+        }
+        self.count(mean, count);
+        if mean > self.longest {
+            (self.longest, self.longest_at) = (mean, None);
         }
     }
 
@@ -261,7 +285,8 @@ mod tests {
             standing: Some(standing),
         };
         let path = view::ConfiguredPath { name, portal, out: false, totals: Some(totals) };
-        view::Target { name: "iqn.a".to_owned(), paths: vec![path], sessions: vec![session] }
+        let (paths, sessions) = (vec![path], vec![session]);
+        view::Target { name: "iqn.a".to_owned(), paths, sessions, failovers: view::Failovers::default() }
     }
 
     #[test]
@@ -297,5 +322,28 @@ mod tests {
         assert_eq!(stalls.classes.iter().map(|class| class.count).sum::<u64>(), 1);
         assert_eq!(series.at_seconds, [0.2, 0.9, 9.0]);
         assert_eq!(series.paths[0].state, ["none", "none", "none"]);
+    }
+
+    #[test]
+    fn of_a_load_that_is_watched_braid_tells_what_is_too_short_to_be_seen() {
+        #[expect(clippy::disallowed_methods, reason = "an arbitrary origin")]
+        let start = Instant::now();
+        let mut record = Record::new(start, MS(10_000));
+        record.set_resolution(MS(100));
+        // The first is older than the drill, the last was seen.
+        let told = [(0, 1, 7.0), (100, 1, 7.0), (200, 3, 7.08), (300, 4, 7.58)];
+        for (at, count, stall_seconds) in told {
+            let failovers = view::Failovers { count, stall_seconds };
+            let target = view::Target { failovers, ..target(at, 1) };
+            record.seen(start + MS(at), &target, true);
+        }
+        let (_, stalls) = record.finish(None, start + MS(400));
+        assert!(
+            (stalls.longest_seconds - 0.04).abs() < 1e-6 && stalls.longest_at_seconds.is_none(),
+            "{stalls:?}"
+        );
+        let counts: Vec<_> = stalls.classes.iter().filter(|class| class.count > 0).collect();
+        let counts: Vec<_> = counts.iter().map(|class| (class.below_seconds, class.count)).collect();
+        assert_eq!(counts, [(Some(0.05), 2)]);
     }
 }

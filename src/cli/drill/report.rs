@@ -39,7 +39,7 @@ pub(super) struct Report {
 pub(super) struct Scenario {
     pub(super) name: String,
     pub(super) file: String,
-    /// `lab` or `live`.
+    /// `lab`, `links` or `live`.
     #[serde(rename = "where")]
     pub(super) ground: &'static str,
     /// TargetName.
@@ -124,7 +124,7 @@ pub(super) struct Stalls {
     pub(super) longest_seconds: f64,
     /// When that began.
     pub(super) longest_at_seconds: Option<f64>,
-    /// What is shorter was not seen.
+    /// What is shorter was not seen, but where Braid told of it around the loss of a path.
     pub(super) resolution_seconds: f64,
     pub(super) classes: Vec<Class>,
 }

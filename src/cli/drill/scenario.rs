@@ -5,6 +5,7 @@
 //! expected can be seen, and is not ruled out by what is done.
 
 use crate::cli::stage::Plan;
+use crate::cli::wire::Slow;
 use crate::lab::cutter::Direction;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -42,10 +43,21 @@ pub(super) struct Scenario {
 /// Where a drill happens.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Ground {
-    /// On a RAM disk, links and a Braid of its own.
+    /// On a RAM disk, links and a Braid of its own; the plan says whether the links are the kernel's.
     Lab(Plan),
     /// In a running Braid.
     Live(Live),
+}
+
+impl Ground {
+    /// The word for it.
+    pub(super) const fn word(&self) -> &'static str {
+        match self {
+            Self::Lab(plan) if plan.real => "links",
+            Self::Lab(_) => "lab",
+            Self::Live(_) => "live",
+        }
+    }
 }
 
 /// Which target of a running Braid.
@@ -90,8 +102,10 @@ pub(super) enum Action {
     Silent,
     /// Nothing passes in this direction.
     HalfOpen(Direction),
+    /// The link loses its carrier.
+    Unplug,
     /// Less passes, or it takes longer.
-    Slow { rate: Option<u64>, delay: Option<Duration> },
+    Slow(Slow),
     /// One packet in so many is lost.
     Lossy(u32),
     /// Down and up, again and again.
@@ -107,8 +121,19 @@ pub(super) enum Action {
 }
 
 /// The words for actions.
-pub(super) const ACTIONS: &[&str] =
-    &["reset", "silent", "half-open", "slow", "lossy", "flap", "stop-target", "drain", "fail", "heal"];
+pub(super) const ACTIONS: &[&str] = &[
+    "reset",
+    "silent",
+    "half-open",
+    "unplug",
+    "slow",
+    "lossy",
+    "flap",
+    "stop-target",
+    "drain",
+    "fail",
+    "heal",
+];
 
 impl Action {
     /// The word for it.
@@ -117,7 +142,8 @@ impl Action {
             Self::Reset => "reset",
             Self::Silent => "silent",
             Self::HalfOpen(_) => "half-open",
-            Self::Slow { .. } => "slow",
+            Self::Unplug => "unplug",
+            Self::Slow(_) => "slow",
             Self::Lossy(_) => "lossy",
             Self::Flap { .. } => "flap",
             Self::StopTarget => "stop-target",
@@ -133,9 +159,10 @@ impl Action {
         match self {
             Self::HalfOpen(Direction::ToTarget) => "half-open, nothing reaches the target".to_owned(),
             Self::HalfOpen(Direction::ToInitiator) => "half-open, nothing comes back".to_owned(),
-            Self::Slow { rate, delay } => {
+            Self::Slow(Slow { rate, delay, jitter }) => {
                 let rate = rate.map(|rate| format!("{}/s", crate::cli::screen::bytes(rate)));
-                let delay = delay.map(|delay| format!("{} each way", time(delay)));
+                let jitter = jitter.map_or_else(String::new, |jitter| format!(" ± {}", time(jitter)));
+                let delay = delay.map(|delay| format!("{}{jitter} each way", time(delay)));
                 let parts: Vec<_> = rate.into_iter().chain(delay).collect();
                 format!("slow, {}", parts.join(", "))
             }
@@ -144,9 +171,13 @@ impl Action {
                 let how = if reset { "reset" } else { "silent" };
                 format!("flap, {how} for {} of {}", time(down), time(down + up))
             }
-            Self::Reset | Self::Silent | Self::StopTarget | Self::Drain | Self::Fail | Self::Heal => {
-                self.word().to_owned()
-            }
+            Self::Reset
+            | Self::Silent
+            | Self::Unplug
+            | Self::StopTarget
+            | Self::Drain
+            | Self::Fail
+            | Self::Heal => self.word().to_owned(),
         }
     }
 
@@ -158,10 +189,14 @@ impl Action {
     /// Whether no command can complete over a path as long as this is so.
     const fn severs(self) -> bool {
         match self {
-            Self::Reset | Self::Silent | Self::HalfOpen(_) | Self::StopTarget | Self::Drain | Self::Fail => {
-                true
-            }
-            Self::Slow { .. } | Self::Lossy(_) | Self::Flap { .. } | Self::Heal => false,
+            Self::Reset
+            | Self::Silent
+            | Self::HalfOpen(_)
+            | Self::Unplug
+            | Self::StopTarget
+            | Self::Drain
+            | Self::Fail => true,
+            Self::Slow(_) | Self::Lossy(_) | Self::Flap { .. } | Self::Heal => false,
         }
     }
 }

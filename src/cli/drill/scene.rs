@@ -1,7 +1,7 @@
 //! Where a drill happens, and how its actions are done and undone there.
 //!
 //! # What cannot stay
-//! In the lab everything ends with the process. A running Braid is told with each order how long it may last at most, a little
+//! In the lab everything ends with the process, links of the kernel's too. A running Braid is told with each order how long it may last at most, a little
 //! more than the scenario says, so that it gives the path back by itself should nobody be left to do so.
 
 use super::braid::Braid;
@@ -9,10 +9,12 @@ use super::flags::DrillRun;
 use super::scenario::{ALL, Action, Ground, Live, Load, Scenario, Span};
 use crate::admin::view;
 use crate::cli::exit::Failure;
-use crate::cli::stage::{Plan, Stage};
+use crate::cli::stage::{Laid, Plan, Stage};
+use crate::cli::wire::Wire;
 use crate::iscsi::Lun;
-use crate::lab::cutter::{Cutter, LinkOptions};
+use crate::lab::cutter::Direction;
 use crate::lab::initiator::InitiatorOptions;
+use crate::lab::links::Cut;
 use crate::proxy::operator::PathOrder;
 use anyhow::{Context, anyhow};
 use std::time::Duration;
@@ -25,7 +27,7 @@ const INITIATOR: &str = "iqn.2026-01.org.braid:drill";
 
 /// A place for a drill, set up.
 pub(super) struct Scene<'r> {
-    stage: Option<(Stage, Plan)>,
+    stage: Option<Stage>,
     braid: Braid<'r>,
     target: String,
     /// Sessions may be left without a path.
@@ -43,9 +45,11 @@ impl<'r> Scene<'r> {
                 "--last-path is for a running Braid (where = \"live\"); leave it out".to_owned(),
             )),
             Ground::Lab(plan) => {
-                let stage = Stage::set_up(plan).await?;
+                let laid = Laid::new(plan).await?;
+                rehearse(&laid, plan, scenario).await?;
+                let stage = Stage::set_up(plan, laid).await?;
                 let (braid, target) = (Braid::Here(stage.operator()), stage.name().to_owned());
-                Ok(Self { stage: Some((stage, plan.clone())), braid, target, force: true })
+                Ok(Self { stage: Some(stage), braid, target, force: true })
             }
             Ground::Live(live) => {
                 let live = live.clone();
@@ -79,7 +83,7 @@ impl<'r> Scene<'r> {
     /// Where the drill's own load logs in.
     pub(super) fn initiator(&self, load: &Load) -> InitiatorOptions {
         match (&self.stage, &load.scratch) {
-            (Some((stage, _)), _) => stage.initiator(),
+            (Some(stage), _) => stage.initiator(),
             (None, scratch) => {
                 let (portal, lun) = scratch.as_ref().map_or(("", 0), |unit| (unit.portal.as_str(), unit.lun));
                 let options = InitiatorOptions::new(portal, &self.target);
@@ -95,40 +99,17 @@ impl<'r> Scene<'r> {
     pub(super) async fn act(&self, span: &Span, down: bool) -> Result<(), Failure> {
         let path = (self.target.as_str(), span.path.as_str());
         let limit = span.to - span.from + GRACE;
-        if matches!(span.action, Action::Drain | Action::Fail) && !self.force {
-            self.spare(&span.path).await?;
-        }
-        match span.action {
-            Action::Drain => return self.braid.take_out(path, PathOrder::Drain, self.force, limit).await,
-            Action::Fail => return self.braid.take_out(path, PathOrder::Fail, self.force, limit).await,
-            Action::StopTarget => {
-                self.lab()?.0.target().set_stopped(true);
-                return Ok(());
+        if let Some(order) = order(span.action) {
+            if !self.force {
+                self.spare(&span.path).await?;
             }
-            Action::Reset
-            | Action::Silent
-            | Action::HalfOpen(_)
-            | Action::Slow { .. }
-            | Action::Lossy(_)
-            | Action::Flap { .. }
-            | Action::Heal => {}
+            return self.braid.take_out(path, order, self.force, limit).await;
         }
-        let (link, usual) = self.link(span)?;
-        match span.action {
-            Action::Flap { .. } if !down => link.heal().await,
-            Action::Reset | Action::Flap { reset: true, .. } => link.cut_reset().await,
-            Action::Silent | Action::Flap { reset: false, .. } => link.cut_silent().await,
-            Action::HalfOpen(direction) => link.cut_half(direction).await,
-            Action::Slow { rate, delay } => {
-                let (rate, delay) = (rate.or(usual.rate), delay.unwrap_or(usual.delay));
-                link.set_options(LinkOptions { rate, delay, ..usual }).await;
-            }
-            Action::Lossy(one_in) => {
-                link.set_options(LinkOptions { loses_one_in: Some(one_in), ..usual }).await;
-            }
-            Action::StopTarget | Action::Drain | Action::Fail | Action::Heal => {}
+        if span.action == Action::StopTarget {
+            self.lab()?.target().set_stopped(true);
+            return Ok(());
         }
-        Ok(())
+        Ok(begin(self.wire(span)?, span.action, down).await?)
     }
 
     /// Makes sure that there is another path: for every session one that works, and for those to come one that is not out.
@@ -152,22 +133,14 @@ impl<'r> Scene<'r> {
     /// # Errors
     /// Braid does not answer.
     pub(super) async fn undo(&self, span: &Span) -> Result<(), Failure> {
-        match span.action {
-            Action::Drain | Action::Fail => self.braid.give_back((&self.target, &span.path)).await,
-            Action::StopTarget => {
-                self.lab()?.0.target().set_stopped(false);
-                Ok(())
-            }
-            Action::Slow { .. } | Action::Lossy(_) => {
-                let (link, usual) = self.link(span)?;
-                link.set_options(usual).await;
-                Ok(())
-            }
-            Action::Reset | Action::Silent | Action::HalfOpen(_) | Action::Flap { .. } | Action::Heal => {
-                self.link(span)?.0.heal().await;
-                Ok(())
-            }
+        if order(span.action).is_some() {
+            return self.braid.give_back((&self.target, &span.path)).await;
         }
+        if span.action == Action::StopTarget {
+            self.lab()?.target().set_stopped(false);
+            return Ok(());
+        }
+        Ok(end(self.wire(span)?, span.action).await?)
     }
 
     /// What to say of a span that could not be undone.
@@ -178,20 +151,62 @@ impl<'r> Scene<'r> {
 
     /// Ends what was set up.
     pub(super) async fn tear_down(self) {
-        if let Some((stage, _)) = self.stage {
+        if let Some(stage) = self.stage {
             stage.tear_down().await;
         }
     }
 
-    fn lab(&self) -> Result<&(Stage, Plan), Failure> {
+    fn lab(&self) -> Result<&Stage, Failure> {
         self.stage.as_ref().ok_or_else(|| Failure::Bug("an action of the lab in a running Braid".to_owned()))
     }
 
-    fn link(&self, span: &Span) -> Result<(&Cutter, LinkOptions), Failure> {
-        let (stage, plan) = self.lab()?;
-        let link = stage.link_named(&span.path).with_context(|| format!("no link {}", span.path))?;
-        Ok((link, plan.link))
+    fn wire(&self, span: &Span) -> Result<&Wire, Failure> {
+        Ok(self.lab()?.link_named(&span.path).with_context(|| format!("no link {}", span.path))?)
     }
+}
+
+/// What Braid is told, if it is told something.
+fn order(action: Action) -> Option<PathOrder> {
+    let orders = [(Action::Drain, PathOrder::Drain), (Action::Fail, PathOrder::Fail)];
+    orders.into_iter().find(|(own, _)| *own == action).map(|(_, order)| order)
+}
+
+/// Does to a link what is asked for. With `down` false, what flaps is up for a while.
+async fn begin(wire: &Wire, action: Action, down: bool) -> anyhow::Result<()> {
+    match action {
+        Action::Flap { .. } if !down => wire.heal().await,
+        Action::Reset | Action::Flap { reset: true, .. } => wire.cut(Cut::Reset).await,
+        Action::Silent | Action::Flap { reset: false, .. } => wire.cut(Cut::Drop).await,
+        Action::HalfOpen(Direction::ToTarget) => wire.cut(Cut::DropOut).await,
+        Action::HalfOpen(Direction::ToInitiator) => wire.cut(Cut::DropIn).await,
+        Action::Lossy(one_in) => wire.cut(Cut::Loss(one_in)).await,
+        Action::Unplug => wire.unplug().await,
+        Action::Slow(slow) => wire.slow(slow).await,
+        Action::StopTarget | Action::Drain | Action::Fail | Action::Heal => Ok(()),
+    }
+}
+
+/// Undoes it.
+async fn end(wire: &Wire, action: Action) -> anyhow::Result<()> {
+    match action {
+        Action::Reset | Action::Silent | Action::HalfOpen(_) | Action::Lossy(_) | Action::Flap { .. } => {
+            wire.heal().await
+        }
+        Action::Unplug => wire.plug().await,
+        Action::Slow(_) => wire.as_usual().await,
+        Action::StopTarget | Action::Drain | Action::Fail | Action::Heal => Ok(()),
+    }
+}
+
+/// Does and undoes each action once on links of the kernel's, as long as nothing goes over them: what the machine lacks is known
+/// before the drill begins.
+async fn rehearse(laid: &Laid, plan: &Plan, scenario: &Scenario) -> Result<(), Failure> {
+    for span in scenario.spans.iter().filter(|_| plan.real) {
+        let Some(wire) = laid.link_named(&span.path) else { continue };
+        begin(wire, span.action, true).await?;
+        end(wire, span.action).await?;
+    }
+    Ok(())
 }
 
 /// What only both together may do: the scenario and the command line.

@@ -81,8 +81,8 @@ fn every_mistake_is_told_at_once_with_its_line_and_what_to_write() {
             "t:2:12: duration: \"2h\" is out of range: from 1s to 1h",
             "t:4:1: lab.path: is not known; did you mean paths?",
             "t:6:6: step.at: \"1\" is not a duration; write one such as \"500ms\", \"5s\" or \"2min\"",
-            "t:7:6: step.do: \"silnt\" is not known; it must be one of \"reset\", \"silent\", \"half-open\", \"slow\", \"lossy\", \
-             \"flap\", \"stop-target\", \"drain\", \"fail\", \"heal\"; did you mean \"silent\"?",
+            "t:7:6: step.do: \"silnt\" is not known; it must be one of \"reset\", \"silent\", \"half-open\", \"unplug\", \"slow\", \
+             \"lossy\", \"flap\", \"stop-target\", \"drain\", \"fail\", \"heal\"; did you mean \"silent\"?",
             "t:9:1: step.paths: is missing; write paths = \"link1\", paths = [\"link1\", \"link2\"] or paths = \"all\"",
             "t:12:1: step.delay: is not known; known here are: at, do, paths, for",
         ]
@@ -179,6 +179,29 @@ fn a_running_braid_is_asked_only_for_what_it_can_do_to_itself() {
     assert!(
         complaint(&live(&format!("{fail}[lab]\npaths = 2\n")))
             .starts_with("t:8:2: lab: is not used with where = \"live\"; leave it out, or write")
+    );
+}
+
+#[test]
+fn what_takes_links_of_the_kernels_is_done_there_only() {
+    let unplug = ten_seconds(&STEP.replace("reset", "unplug"));
+    assert_eq!(
+        complaint(&unplug),
+        "t:4:1: step.do: \"unplug\" takes links of the kernel's, which the lab has not; write where = \"links\""
+    );
+    let slow = "do = \"slow\"\ndelay = \"9ms\"\njitter = \"3ms\"";
+    let jitter = ten_seconds(&STEP.replace("do = \"reset\"", slow));
+    assert!(complaint(&jitter).starts_with("t:4:1: step.do: \"jitter\" takes links of the kernel's"));
+    let over_links = |text: &str| parse(&format!("where = \"links\"\n{text}"));
+    assert_eq!(over_links(&unplug).steps[0].action, Action::Unplug);
+    assert_eq!(over_links(&jitter).steps[0].action.describe(), "slow, 9ms ± 3ms each way");
+    let Ground::Lab(plan) = over_links(&unplug).ground else { panic!("the lab has links") };
+    assert_eq!((plan.real, plan.link.rate), (true, None));
+    let long = format!("where = \"links\"\n{}", jitter.replace("3ms", "30ms"));
+    assert!(
+        complaint(&long).contains("step.jitter: is by how much the delay varies"),
+        "{:?}",
+        complaints(&long)
     );
 }
 

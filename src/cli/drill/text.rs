@@ -20,6 +20,7 @@ const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '�
 pub(super) fn describe(scenario: &Scenario) -> String {
     let time = |time: Duration| humantime::format_duration(time).to_string();
     let ground = match &scenario.ground {
+        Ground::Lab(plan) if plan.real => format!("over links of the kernel's, {} paths", plan.paths),
         Ground::Lab(plan) => format!("in the lab, {} paths", plan.paths),
         Ground::Live(live) => {
             let target = live.target.as_deref().unwrap_or("its only target");
@@ -260,7 +261,7 @@ fn stall_lines(stalls: &Stalls, fine: bool) -> Vec<String> {
     lines.push(format!("  the longest: {longest}{at}"));
     if stalls.resolution_seconds > 0.0 {
         lines.push(format!(
-            "  looked at every {}: what is shorter was not seen",
+            "  looked at every {}: what is shorter was not seen, but around the loss of a path",
             seconds(stalls.resolution_seconds)
         ));
     }

@@ -6,6 +6,7 @@
 use super::core::{ConnId, Options, Output, PortalAddress, SessionInfo, Target};
 use crate::iscsi::framer::Receiver;
 use crate::iscsi::{FrameError, Pdu};
+use crate::lab::netns::Namespace;
 use crate::lab::wire::{Event, Wire};
 use socket2::SockRef;
 use std::collections::BTreeMap;
@@ -69,16 +70,37 @@ impl RamTarget {
     /// A portal cannot be opened, or the options contradict themselves.
     pub async fn start(options: TargetOptions) -> io::Result<Self> {
         let mut listeners = Vec::new();
+        for listen in &options.listen {
+            listeners.push(TcpListener::bind(listen.address).await?);
+        }
+        Self::serve(listeners, options)
+    }
+
+    /// The same in another network.
+    ///
+    /// # Errors
+    /// As of [`RamTarget::start`].
+    pub fn start_in(network: &Namespace, options: TargetOptions) -> io::Result<Self> {
+        let bind = |listen: &Listen| {
+            let socket = std::net::TcpListener::bind(listen.address)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        };
+        let sockets =
+            network.within(|| options.listen.iter().map(bind).collect::<io::Result<Vec<_>>>())??;
+        let listeners = sockets.into_iter().map(TcpListener::from_std).collect::<io::Result<_>>()?;
+        Self::serve(listeners, options)
+    }
+
+    fn serve(listeners: Vec<TcpListener>, options: TargetOptions) -> io::Result<Self> {
         let mut target = options.target;
         target.portals.clear();
-        for listen in &options.listen {
-            let listener = TcpListener::bind(listen.address).await?;
+        for (listen, listener) in options.listen.iter().zip(&listeners) {
             let address = listen
                 .advertise
                 .clone()
                 .map_or_else(|| listener.local_addr().map(|address| address.to_string()), Ok)?;
             target.portals.push(PortalAddress { address, tpgt: listen.tpgt });
-            listeners.push(listener);
         }
         let most = target.max_sessions * usize::from(target.limits.max_connections.max(1)) + 16;
         let core = Target::new(target).map_err(io::Error::other)?;
