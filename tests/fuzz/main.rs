@@ -35,6 +35,16 @@ fn replay(target: &str) {
     }
 }
 
+#[test]
+fn the_corpus_of_sessions_reaches_error_recovery() {
+    let corpus = folder("corpus/session");
+    let met = names(&corpus)
+        .iter()
+        .flat_map(|input| bodies::session::meets(&fs::read(corpus.join(input)).unwrap()))
+        .collect::<BTreeSet<_>>();
+    assert_eq!(met, BTreeSet::from(["DataACK", "data or R2T again", "recovery R2T", "response again"]));
+}
+
 macro_rules! replays {
     ($($target:ident)*) => {
         $(

@@ -4,7 +4,7 @@ use super::ops::{Command, DataFault, Number, Op, Raw, Tag};
 use super::world::counts;
 use braid::iscsi::{
     Cdb, Cid, CmdSn, DataIn, DataOut, Itt, LogoutRequest, Lun, NopOut, Payload, Pdu, R2t, Receiver,
-    ScsiCommand, StatSn, TaskAttribute, TaskManagementRequest, TextRequest, Ttt,
+    ScsiCommand, StatSn, TaskAttribute, TaskManagementRequest, TextRequest, Ttt, reject,
 };
 use braid::login::Negotiated;
 use braid::session::{Event, SessionPlan};
@@ -35,6 +35,8 @@ struct Task {
     unasked_sn: u32,
     /// Unsolicited data still to be sent.
     announced: bool,
+    /// First byte that no R2T has asked for.
+    asked_to: u32,
 }
 
 /// An R2T that is not answered.
@@ -63,6 +65,16 @@ pub(super) struct Initiator {
     functions: BTreeSet<u32>,
     /// It has kept to the rules so far.
     fair: bool,
+    /// At error recovery level 1: what it was told, by StatSN, and by tag and DataSN or R2TSN.
+    recovers: bool,
+    said: BTreeMap<u32, [u8; 48]>,
+    said_of: BTreeMap<(u32, u32), [u8; 48]>,
+    /// Tags of data that it was asked to acknowledge.
+    asks: Vec<Ttt>,
+    /// What may be kept of read data.
+    memory_budget: u64,
+    /// What was met of recovery, to see that the corpus does.
+    pub(super) met: BTreeSet<&'static str>,
 }
 
 impl Initiator {
@@ -80,13 +92,21 @@ impl Initiator {
             asked: Vec::new(),
             functions: BTreeSet::new(),
             fair: true,
+            recovers: agreed.session.error_recovery_level > 0,
+            said: BTreeMap::new(),
+            said_of: BTreeMap::new(),
+            asks: Vec::new(),
+            memory_budget: plan.memory_budget,
+            met: BTreeSet::new(),
             agreed,
         }
     }
 
-    /// Write data that the engine may hold: all that the writes not answered move.
+    /// Data that the engine may hold: all that the writes not answered move, and what there is room for to be sent again.
     pub(super) fn most_memory(&self) -> u64 {
-        self.tasks.values().filter(|task| !task.ended || !task.clean).map(|task| task.moves).sum()
+        let open = self.tasks.values().filter(|task| !task.ended || !task.clean);
+        let kept = if self.recovers { self.memory_budget } else { 0 };
+        open.map(|task| task.moves).sum::<u64>() + kept
     }
 
     /// What it does next, if it can.
@@ -131,6 +151,11 @@ impl Initiator {
                 Pdu::LogoutRequest(LogoutRequest { reason, itt, cid, cmd_sn, ..LogoutRequest::default() })
             }
             Op::FromInitiator(raw) => self.anything(&raw)?,
+            Op::Rejectable { header: bytes, reason }
+                if self.agreed.connection.data_digest && reason & 0xc0 != 0xc0 =>
+            {
+                return self.lose(bytes, reason & 0x80 != 0);
+            }
             Op::Rejectable { header: bytes, reason } => {
                 self.fair = false;
                 let mut header = [0; 48];
@@ -234,6 +259,7 @@ impl Initiator {
             unasked: data,
             unasked_sn: 0,
             announced: !command.final_,
+            asked_to: 0,
             command: command.clone(),
         };
         self.tasks.insert(command.itt.0, task);
@@ -297,6 +323,18 @@ impl Initiator {
         Some(Pdu::DataOut(pdu))
     }
 
+    /// Data that are due are lost on their way: to their digest, or else without a trace.
+    fn lose(&mut self, bytes: [u8; 8], unseen: bool) -> Option<Event> {
+        let [_, kind, which, part, last, ..] = bytes;
+        let pdu = match kind % 3 {
+            0 => self.unsolicited(which, part, last % 2 == 1)?,
+            _ => self.data(which, part, DataFault::Nothing)?,
+        };
+        self.fair &= self.recovers;
+        let (header, _) = pdu.encode();
+        (!unseen).then_some(Event::DownstreamRejectable { header, reason: reject::DATA_DIGEST })
+    }
+
     fn unsolicited(&mut self, which: u8, units: u8, last: bool) -> Option<Pdu> {
         let itt = self.some_task(which)?;
         let first_burst = self.agreed.session.first_burst_length;
@@ -310,10 +348,17 @@ impl Initiator {
 
     /// Any PDU that an initiator could have sent; that may have been anything.
     fn anything(&mut self, raw: &Raw<'_>) -> Option<Pdu> {
-        self.fair = false;
         let mut header = raw.header;
         let opcode = [0, 1, 2, 3, 4, 5, 6, 0x10][usize::from(header[0] & 7)];
         header[0] = opcode | (header[0] & 0x40);
+        if opcode == 0x10 && self.recovers {
+            self.put_snack_right(&mut header);
+            if header[1] == 0x82 && header[20..24] != [0xff; 4] {
+                self.met.insert("DataACK");
+            }
+        } else {
+            self.fair = false;
+        }
         if let Some(itt) = raw.tag.and_then(|which| self.some_task(which)) {
             header[16..20].copy_from_slice(&itt.0.to_be_bytes());
         }
@@ -336,6 +381,22 @@ impl Initiator {
             self.cmd_sn = self.cmd_sn.next();
         }
         Some(pdu)
+    }
+
+    /// A SNACK asks for something that may be there.
+    fn put_snack_right(&self, header: &mut [u8; 48]) {
+        header[1] = 0x80 | (header[1] % 3);
+        let ask =
+            self.asks.get(usize::from(header[20]) % self.asks.len().max(1)).filter(|_| header[1] == 0x82);
+        header[20..24].copy_from_slice(&ask.copied().unwrap_or(Ttt::NONE).0.to_be_bytes());
+        let seen = self.stat_sn.0.wrapping_sub(u32::from(header[31] % 8));
+        header[28..32].copy_from_slice(&seen.to_be_bytes());
+        // Half of the time from the beginning, or to the end.
+        let few = |byte: u8, most: u8| if byte < 128 { 0 } else { u32::from(byte % most) };
+        let (begin, run) = (few(header[43], 8), few(header[47], 4));
+        let begin = if header[1] == 0x81 && begin > 0 { seen.wrapping_add(begin) } else { begin };
+        header[40..44].copy_from_slice(&begin.to_be_bytes());
+        header[44..48].copy_from_slice(&run.to_be_bytes());
     }
 
     /// What it owes: numbers left out, and data.
@@ -368,6 +429,9 @@ impl Initiator {
     /// Judges what it is told, and keeps it in mind.
     pub(super) fn told(&mut self, pdu: Pdu) {
         let (stat_sn, exp, max) = pdu.target_numbers().unwrap();
+        if self.recovers && self.knows(&pdu) {
+            return;
+        }
         if counts(&pdu) {
             assert_eq!(stat_sn, self.stat_sn, "R112: {pdu}");
             self.stat_sn = stat_sn.next();
@@ -410,6 +474,38 @@ impl Initiator {
         }
     }
 
+    /// Whether it was told this before: then it is as it was (R171).
+    fn knows(&mut self, pdu: &Pdu) -> bool {
+        let (mut lasting, _) = pdu.encode();
+        lasting[28..36].fill(0);
+        let number = match pdu {
+            Pdu::DataIn(data) => {
+                self.asks.extend(data.acknowledge.then_some(data.ttt));
+                Some(data.data_sn)
+            }
+            Pdu::R2t(r2t) => {
+                lasting[24..28].fill(0);
+                Some(r2t.r2t_sn)
+            }
+            _ => None,
+        };
+        let itt = pdu.itt().0;
+        let before = match number {
+            Some(number) if self.tasks.get(&itt).is_some_and(|task| task.clean) => {
+                self.said_of.insert((itt, number), lasting)
+            }
+            None if counts(pdu) => {
+                pdu.target_numbers().and_then(|(stat_sn, ..)| self.said.insert(stat_sn.0, lasting))
+            }
+            _ => None,
+        };
+        assert!(before.is_none_or(|before| before == lasting), "R171: {pdu}");
+        if before.is_some() {
+            self.met.insert(if number.is_some() { "data or R2T again" } else { "response again" });
+        }
+        before.is_some()
+    }
+
     fn task(&mut self, itt: Itt, pdu: &Pdu) -> &mut Task {
         self.tasks.get_mut(&itt.0).unwrap_or_else(|| panic!("for a task that never was: {pdu}"))
     }
@@ -428,9 +524,17 @@ impl Initiator {
             task.sn += 1;
         }
         let clean = task.clean;
+        let recovery = clean && r2t.buffer_offset < task.asked_to;
+        task.asked_to = end;
+        if recovery {
+            self.met.insert("recovery R2T");
+        }
         let open = self.asked.iter().filter(|asked| asked.itt == r2t.itt).count();
-        // Where an R2T was answered wrongly, nobody knows how many are open.
-        assert!(!clean || !self.fair || open < usize::from(session.max_outstanding_r2t), "{pdu}");
+        // Where an R2T was answered wrongly, nobody knows how many are open; and what nobody answers is asked again.
+        assert!(
+            !clean || !self.fair || self.recovers || open < usize::from(session.max_outstanding_r2t),
+            "{pdu}"
+        );
         assert!(self.asked.iter().all(|asked| asked.ttt != r2t.ttt), "{pdu}");
         let R2t { itt, ttt, lun, buffer_offset: next, .. } = *r2t;
         self.asked.push(Asked { itt, ttt, lun, next, end, data_sn: 0 });

@@ -9,6 +9,7 @@ mod world;
 
 use arbitrary::Arbitrary;
 use ops::{Op, Setup};
+use std::collections::BTreeSet;
 use world::World;
 
 /// Most events of one input: the rest of a longer one is left away.
@@ -24,10 +25,17 @@ struct Input<'a> {
 
 /// Runs one input.
 pub fn run(bytes: &[u8]) {
-    super::with_input(bytes, go);
+    super::with_input(bytes, |input| drop(go(input)));
 }
 
-fn go(input: &Input<'_>) {
+/// What an input meets of error recovery level 1.
+pub fn meets(bytes: &[u8]) -> BTreeSet<&'static str> {
+    let mut met = BTreeSet::new();
+    super::with_input(bytes, |input| met = go(input));
+    met
+}
+
+fn go(input: &Input<'_>) -> BTreeSet<&'static str> {
     let mut world = World::new(&input.setup);
     for op in input.ops.iter().take(MOST_OPS) {
         world.act(op);
@@ -36,4 +44,5 @@ fn go(input: &Input<'_>) {
         world.heal();
     }
     world.end();
+    world.initiator.met
 }

@@ -17,6 +17,7 @@ pub(super) struct Setup {
     paths: u8,
     policy: u8,
     fence: u8,
+    /// Its upper bits: whether the initiator recovers (error recovery level 1), and whether it uses data digests.
     window: u8,
     memory: u8,
     first_cmd_sn: u8,
@@ -77,6 +78,7 @@ pub(super) enum Op<'a> {
     },
     /// Anything from the initiator; of its header some fields are put right.
     FromInitiator(Raw<'a>),
+    /// What the initiator sent is to be rejected. With data digests it may be data that are due, or those are lost without a trace.
     Rejectable {
         header: [u8; 8],
         reason: u8,
@@ -230,6 +232,25 @@ impl Sizes {
 }
 
 impl Setup {
+    /// What was agreed with the initiator.
+    fn agreed(&self, home: &Negotiated, window: u32) -> Negotiated {
+        let (recovers, data_digest) = (self.window & 0x80 != 0, self.window & 0x40 != 0);
+        let session = self.downstream.session(1);
+        Negotiated {
+            session: SessionParams {
+                error_recovery_level: u8::from(recovers),
+                max_outstanding_r2t: if recovers { 1 } else { session.max_outstanding_r2t },
+                ..session
+            },
+            connection: ConnectionParams { data_digest, ..self.downstream.connection() },
+            cid: Cid(7),
+            cmd_sn: home.cmd_sn,
+            max_cmd_sn: home.cmd_sn.plus(window - 1),
+            stat_sn: StatSn(home.cmd_sn.0),
+            ..home.clone()
+        }
+    }
+
     pub(super) fn plan(&self) -> SessionPlan {
         let first = CmdSn(0_u32.wrapping_sub(u32::from(self.first_cmd_sn)));
         let paths = 1 + usize::from(self.paths % 4);
@@ -246,15 +267,7 @@ impl Setup {
             connection: ConnectionParams::default(),
         };
         let home = logged_in(&home_login, self.upstream, 1, 16);
-        let downstream = Negotiated {
-            session: self.downstream.session(1),
-            connection: self.downstream.connection(),
-            cid: Cid(7),
-            cmd_sn: first,
-            max_cmd_sn: first.plus(window - 1),
-            stat_sn: StatSn(first.0),
-            ..home.clone()
-        };
+        let downstream = self.agreed(&home, window);
         let mut send_targets = KeyList::new();
         send_targets.push("TargetName", "iqn.2026-01.example:t");
         send_targets.push("TargetAddress", "192.0.2.1:3260,1".repeat(1 + usize::from(self.memory)));
