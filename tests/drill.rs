@@ -397,7 +397,7 @@ fn the_last_path_is_taken_out_only_if_told_twice() {
     let live = Live::start();
     live.order("drain", "right");
     live.until("it is out", |status| {
-        status["targets"][0]["sessions"][0]["standing"]["paths"][1]["state"] == "out"
+        status["targets"][0]["sessions"][0]["standing"]["paths"][1]["state"] == "drained"
     });
     let (code, text) = live.drill("do = \"fail\"\npaths = \"left\"", "", &[]);
     assert!(

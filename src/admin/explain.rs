@@ -233,12 +233,12 @@ fn words_of(path: &PathStatus, trouble: Option<&Event>) -> String {
     let trouble = trouble.unwrap_or_default();
     let and = |words: &str| if trouble.is_empty() { words.to_owned() } else { format!("{trouble}; {words}") };
     match path.state {
-        PathState::Out => "taken out by the operator; `braid path restore` gives it back".to_owned(),
+        PathState::Drained => "taken out by the operator; `braid path restore` gives it back".to_owned(),
         PathState::Down => match path.retry_in {
             Some(time) => and(&format!("tried again in {:.1} s", time.as_secs_f64())),
             None => and("tried again when it is needed"),
         },
-        PathState::Opening => and("a connection is being made"),
+        PathState::Probing => and("a connection is being made"),
         PathState::Draining => "what is under way ends, and nothing new is sent".to_owned(),
         PathState::Suspect => {
             let why = match path.doubt {

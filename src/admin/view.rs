@@ -116,7 +116,7 @@ pub struct Standing {
 pub struct Path {
     /// Name.
     pub name: String,
-    /// `up`, `marginal`, `suspect`, `draining`, `opening`, `down` or `out`.
+    /// `up`, `marginal`, `suspect`, `draining`, `probing`, `down` or `drained`.
     pub state: String,
     /// Whether it is home: what only one path may carry goes over it.
     pub home: bool,
@@ -352,18 +352,9 @@ fn standing(names: &[String], status: &session::Status) -> Standing {
 }
 
 fn path_of(name: &str, path: &session::PathStatus) -> Path {
-    let state = match path.state {
-        session::PathState::Up => "up",
-        session::PathState::Marginal => "marginal",
-        session::PathState::Suspect => "suspect",
-        session::PathState::Draining => "draining",
-        session::PathState::Opening => "opening",
-        session::PathState::Down => "down",
-        session::PathState::Out => "out",
-    };
     Path {
         name: name.to_owned(),
-        state: state.to_owned(),
+        state: path.state.word().to_owned(),
         home: path.home,
         connections: path.connections,
         commands: path.commands,

@@ -192,7 +192,7 @@ fn state<'s>(path: &ConfiguredPath, standings: impl Iterator<Item = &'s Standing
         *states.entry(own.state.as_str()).or_default() += 1;
     }
     match states.iter().next() {
-        None if path.out => "out".to_owned(),
+        None if path.out => "drained".to_owned(),
         None => "-".to_owned(),
         Some((state, _)) if states.len() == 1 => (*state).to_owned(),
         Some(_) => {

@@ -29,7 +29,7 @@ pub use login::LoginResult;
 pub use target::Terms;
 
 use crate::iscsi::quirk::{self, Quirk, Side};
-use crate::session::{Fanout, Notice, PathId, Session};
+use crate::session::{Fanout, Notice, PathId, PathState, Session};
 use path::PathSeries;
 use prometheus::core::Collector;
 use prometheus::{
@@ -108,9 +108,8 @@ struct Families {
     in_flight: IntGaugeVec,
     moved: IntCounterVec,
     reassigned: IntCounterVec,
-    suspect: IntGaugeVec,
+    states: IntGaugeVec,
     suspicions: IntCounterVec,
-    marginal: IntGaugeVec,
     demotions: IntCounterVec,
     evaded: IntCounterVec,
     hedged: IntCounterVec,
@@ -174,9 +173,8 @@ impl Families {
             in_flight: gauge("braid_path_commands_in_flight", "Commands under way now.", PATH),
             moved: counter("braid_path_commands_moved_total", "Commands moved to other paths because this one was lost.", PATH),
             reassigned: counter("braid_path_commands_reassigned_total", "Commands that go on over another connection of their session because this path was lost.", PATH),
-            suspect: gauge("braid_path_suspect", "Sessions for which the path is suspect now: they use others.", PATH),
-            suspicions: counter("braid_path_suspicions_total", "Times that a connection became suspect, by cause.", &["target", "path", "cause"]),
-            marginal: gauge("braid_path_marginal", "Sessions for which the path is marginal now: lost too often of late, and kept for emergencies.", PATH),
+            states: gauge("braid_path_state", "Sessions open now for which the path is in this state: up, marginal, suspect, draining, probing, down or drained.", &["target", "path", "state"]),
+            suspicions: counter("braid_path_suspicions_total", "Times that the path became suspect for a session, by cause.", &["target", "path", "cause"]),
             demotions: counter("braid_path_demotions_total", "Times that a path became marginal for a session.", PATH),
             evaded: counter("braid_path_commands_evaded_total", "Commands asked again over other paths because this one was suspect.", PATH),
             hedged: counter("braid_path_reads_hedged_total", "Reads that were late on this path and were asked again over another.", PATH),
@@ -306,6 +304,7 @@ impl Metrics {
             TargetSeries::new(&self.families, target).of_session(terms, self.ages.new_session(target));
         let mut session = SessionMetrics { _open: open, target, paths, _in_use: in_use };
         session.count_paths();
+        session.paths.iter_mut().for_each(|path| path.stands(PathState::Down));
         session
     }
 
@@ -422,10 +421,8 @@ impl SessionMetrics {
             | Notice::PathDown { path, .. }
             | Notice::Moved { path, .. }
             | Notice::Reassigned { path, .. }
-            | Notice::PathSuspect { path, .. }
-            | Notice::PathTrusted { path }
+            | Notice::PathState { path, .. }
             | Notice::PathMarginal { path }
-            | Notice::PathCalm { path }
             | Notice::Evaded { path, .. }
             | Notice::Hedged { path }
             | Notice::HedgeWon { path }
@@ -469,20 +466,6 @@ impl SessionMetrics {
     /// Counts a PDU with a wrong digest that ended its connection; of others the engine tells.
     pub fn digest_error(&self, from: Side) {
         self.target.digest_error(from);
-    }
-
-    /// Tells whether a path is suspect.
-    pub fn suspect(&mut self, path: PathId, suspect: bool) {
-        if let Some(series) = self.paths.get_mut(path.0) {
-            series.suspect.set(i64::from(suspect));
-        }
-    }
-
-    /// Tells whether a path is marginal.
-    pub fn marginal(&mut self, path: PathId, marginal: bool) {
-        if let Some(series) = self.paths.get_mut(path.0) {
-            series.marginal.set(i64::from(marginal));
-        }
     }
 
     /// Tells how many commands are under way on a path.

@@ -2,7 +2,7 @@
 
 use super::labels::{CAUSES, DIRECTIONS, DOUBTS, FENCES, cause_label, doubt_label, fence_label};
 use super::{Contribution, Families};
-use crate::session::Notice;
+use crate::session::{Notice, PathState, Trigger};
 use prometheus::{Counter, Histogram, IntCounter, IntCounterVec};
 
 /// Series of one path.
@@ -19,9 +19,9 @@ pub(super) struct PathSeries {
     commands: IntCounter,
     moved: IntCounter,
     reassigned: IntCounter,
-    pub(super) suspect: Contribution,
+    /// One is 1, that of the state that the path is in.
+    states: [Contribution; PathState::ALL.len()],
     suspicions: [IntCounter; DOUBTS.len()],
-    pub(super) marginal: Contribution,
     demotions: IntCounter,
     evaded: IntCounter,
     hedged: IntCounter,
@@ -55,9 +55,10 @@ impl PathSeries {
             commands: families.commands.with_label_values(labels),
             moved: families.moved.with_label_values(labels),
             reassigned: families.reassigned.with_label_values(labels),
-            suspect: Contribution::new(families.suspect.with_label_values(labels)),
+            states: PathState::ALL
+                .map(|state| families.states.with_label_values(&[target, path, state.word()]))
+                .map(Contribution::new),
             suspicions: DOUBTS.map(|cause| families.suspicions.with_label_values(&[target, path, cause])),
-            marginal: Contribution::new(families.marginal.with_label_values(labels)),
             demotions: families.demotions.with_label_values(labels),
             evaded: families.evaded.with_label_values(labels),
             hedged: families.hedged.with_label_values(labels),
@@ -77,6 +78,13 @@ impl PathSeries {
 }
 
 impl PathSeries {
+    /// The state of the path in a session that is open.
+    pub(super) fn stands(&mut self, now: PathState) {
+        for (state, contribution) in PathState::ALL.iter().zip(&mut self.states) {
+            contribution.set(i64::from(*state == now));
+        }
+    }
+
     /// Counts what the engine tells of the path.
     pub(super) fn note(&mut self, notice: &Notice) {
         match notice {
@@ -95,7 +103,12 @@ impl PathSeries {
             }
             Notice::Moved { commands, .. } => add(&self.moved, *commands),
             Notice::Reassigned { commands, .. } => add(&self.reassigned, *commands),
-            Notice::PathSuspect { doubt, .. } => count(&self.suspicions, &DOUBTS, doubt_label(*doubt)),
+            Notice::PathState { to, trigger, .. } => {
+                self.stands(*to);
+                if let Trigger::Doubted(doubt) = trigger {
+                    count(&self.suspicions, &DOUBTS, doubt_label(*doubt));
+                }
+            }
             Notice::Evaded { commands, .. } => add(&self.evaded, *commands),
             Notice::PathMarginal { .. } => self.demotions.inc(),
             Notice::Hedged { .. } => self.hedged.inc(),
@@ -126,8 +139,6 @@ impl PathSeries {
             Notice::UnitAttentionAbsorbed { .. } => self.absorbed.inc(),
             Notice::OutcomeUnknown { .. } => self.unknown.inc(),
             Notice::UnitBound { .. }
-            | Notice::PathTrusted { .. }
-            | Notice::PathCalm { .. }
             | Notice::Quirk { .. }
             | Notice::DownstreamProtocol(_)
             | Notice::DownstreamDigest(_)

@@ -1,5 +1,5 @@
 use super::*;
-use crate::session::{AccessState, Barriers, Cause, FenceMethod};
+use crate::session::{AccessState, Barriers, Cause, Doubt, FenceMethod, Trigger};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -220,6 +220,33 @@ fn sessions_tell_which_paths_they_miss() {
     let only = metrics.session(IQN, ["a"], &TERMS);
     assert_eq!(of_target("braid_sessions_without_redundancy"), 0.0, "it never had any");
     drop(only);
+}
+
+#[test]
+fn a_path_is_in_one_state_for_a_session() {
+    let metrics = metrics();
+    let stand = |path: &str| {
+        let count = |state: &str| {
+            value(
+                &metrics,
+                &format!("braid_path_state{{path=\"{path}\",state=\"{state}\",target=\"{IQN}\"}}"),
+            )
+        };
+        let counts = PathState::ALL.iter().map(|state| (state.word(), count(state.word())));
+        counts.filter(|(_, count)| *count > 0.0).collect::<Vec<_>>()
+    };
+    let mut one = session(&metrics);
+    let two = session(&metrics);
+    assert_eq!((stand("a"), stand("b")), (vec![("down", 2.0)], vec![("down", 2.0)]));
+    let mut turn = |from, trigger, to| one.note(&Notice::PathState { path: B, from, to, trigger });
+    turn(PathState::Down, Trigger::Tried, PathState::Probing);
+    turn(PathState::Probing, Trigger::Connected, PathState::Up);
+    turn(PathState::Up, Trigger::Doubted(Doubt::NoCarrier), PathState::Suspect);
+    assert_eq!((stand("a"), stand("b")), (vec![("down", 2.0)], vec![("suspect", 1.0), ("down", 1.0)]));
+    let doubted = format!("{{cause=\"no_carrier\",path=\"b\",target=\"{IQN}\"}}");
+    assert_eq!(value(&metrics, &format!("braid_path_suspicions_total{doubted}")), 1.0);
+    drop((one, two));
+    assert_eq!((stand("a"), stand("b")), (vec![], vec![]));
 }
 
 #[test]

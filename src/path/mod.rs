@@ -5,9 +5,11 @@
 //! - [`flaps`]: whether a path comes and goes too often to be relied on.
 //! - [`health`]: whether a connection is suspect, or dead.
 //! - [`late`]: when a read takes longer than its path's reads usually do.
+//! - [`state`]: the states of a path, and which may follow which.
 
 pub mod backoff;
 pub mod flaps;
 pub mod health;
 pub mod late;
 pub mod select;
+pub mod state;

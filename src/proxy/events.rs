@@ -35,6 +35,8 @@ pub enum Kind {
     PathSuspect,
     /// And trusted again.
     PathTrusted,
+    /// A path takes no new commands, to leave in order; the text says why.
+    PathDraining,
     /// A path was lost too often, and is kept for emergencies.
     PathMarginal,
     /// And is used like any other again.
@@ -84,6 +86,7 @@ impl Kind {
             Self::PathUnreachable => "path-unreachable",
             Self::PathSuspect => "path-suspect",
             Self::PathTrusted => "path-trusted",
+            Self::PathDraining => "path-draining",
             Self::PathMarginal => "path-marginal",
             Self::PathCalm => "path-calm",
             Self::CommandsMoved => "commands-moved",

@@ -5,7 +5,7 @@ use super::oddities::Oddities;
 use crate::iscsi::quirk::Side;
 use crate::iscsi::{FrameError, WireError};
 use crate::metrics::SessionMetrics;
-use crate::session::{Cause, Doubt, Exhausted, Notice, PathId, Session};
+use crate::session::{Cause, Doubt, Exhausted, Notice, PathId, PathState, Session, Trigger};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,6 +18,8 @@ pub(super) struct Observer {
     paths: Vec<String>,
     /// Which of them could not be brought up; that is told once.
     unreachable: Vec<bool>,
+    /// A path whose state has changed with a connection, of which the next notice tells, and how.
+    turned: Option<(PathId, String)>,
     events: Arc<Events>,
     about: About,
 }
@@ -32,7 +34,7 @@ impl Observer {
         about: About,
     ) -> Self {
         let unreachable = vec![false; paths.len()];
-        Self { metrics, oddities, paths, unreachable, events, about }
+        Self { metrics, oddities, paths, unreachable, turned: None, events, about }
     }
 
     /// Takes note of an event.
@@ -43,13 +45,44 @@ impl Observer {
         {
             self.oddities.met(Side::Target, name, *quirk);
         }
-        log(&self.paths, notice);
+        let turn = self.turn(notice);
+        log(&self.paths, notice, turn.as_deref());
         if let Some((kind, path, text)) = event(notice)
             && self.is_news(kind, path)
         {
             let path = path.and_then(|path| self.paths.get(path.0)).cloned();
+            let text = match turn {
+                Some(turn) if text.is_empty() => turn,
+                Some(turn) => format!("{turn}: {text}"),
+                None => text,
+            };
             self.events.tell(kind, About { path, ..self.about.clone() }, &text);
         }
+    }
+
+    /// The change of a path's state that a notice tells of. One that came with a connection is told with that.
+    fn turn(&mut self, notice: &Notice) -> Option<String> {
+        if let Notice::PathState { path, from, to, trigger } = notice {
+            let turn = format!("{} -> {}", from.word(), to.word());
+            self.turned.take_if(|(turned, _)| turned == path);
+            return match trigger {
+                Trigger::Connected | Trigger::Failed | Trigger::Left | Trigger::Lost => {
+                    self.turned = Some((*path, turn));
+                    None
+                }
+                Trigger::Tried
+                | Trigger::Doubted(_)
+                | Trigger::Trusted
+                | Trigger::Demoted
+                | Trigger::Calmed
+                | Trigger::Ordered
+                | Trigger::Asked
+                | Trigger::Dispensable
+                | Trigger::Restored => Some(turn),
+            };
+        }
+        let (Notice::PathUp { path, .. } | Notice::PathDown { path, .. }) = notice else { return None };
+        self.turned.take_if(|(turned, _)| turned == path).map(|(_, turn)| turn)
     }
 
     /// Whether it is to be told: a path that stays away is tried again and again.
@@ -94,8 +127,6 @@ impl Observer {
             self.events.tell(Kind::Failover, self.about.clone(), &text);
         }
         for path in (0..self.paths.len()).map(PathId) {
-            self.metrics.suspect(path, engine.is_suspect(path));
-            self.metrics.marginal(path, engine.is_marginal(path));
             self.metrics.in_flight(path, usize::try_from(engine.in_flight(path)).unwrap_or(usize::MAX));
         }
     }
@@ -108,6 +139,28 @@ fn words_for(doubt: Doubt) -> &'static str {
         Doubt::TargetSilent => "the target does not answer",
         Doubt::NoCarrier => "its link has no carrier",
     }
+}
+
+/// A change of a path's state that comes with no connection, as a kind of event and why; none if something else tells of it,
+/// or it is nothing that people wait for.
+fn change(path: &PathId, to: PathState, trigger: Trigger) -> Option<(Kind, &PathId, String)> {
+    let (kind, words) = match trigger {
+        Trigger::Doubted(doubt) => (Kind::PathSuspect, words_for(doubt)),
+        Trigger::Trusted => (Kind::PathTrusted, ""),
+        Trigger::Calmed => (Kind::PathCalm, ""),
+        Trigger::Asked => (Kind::PathDraining, "the target asked for it"),
+        Trigger::Dispensable => (Kind::PathDraining, "it has helped out, and is not needed any more"),
+        Trigger::Ordered if to == PathState::Draining => (Kind::PathDraining, "the operator wants it"),
+        Trigger::Ordered
+        | Trigger::Restored
+        | Trigger::Demoted
+        | Trigger::Tried
+        | Trigger::Connected
+        | Trigger::Failed
+        | Trigger::Left
+        | Trigger::Lost => return None,
+    };
+    Some((kind, path, words.to_owned()))
 }
 
 /// A notice as an event; none if it is nothing that people wait for.
@@ -131,12 +184,10 @@ fn event(notice: &Notice) -> Option<(Kind, Option<PathId>, String)> {
         Notice::Evaded { path, commands } => {
             (Kind::CommandsMoved, path, format!("{commands} commands asked again over other paths"))
         }
-        Notice::PathSuspect { path, doubt } => (Kind::PathSuspect, path, words_for(*doubt).to_owned()),
-        Notice::PathTrusted { path } => (Kind::PathTrusted, path, String::new()),
+        Notice::PathState { path, to, trigger, .. } => change(path, *to, *trigger)?,
         Notice::PathMarginal { path } => {
             (Kind::PathMarginal, path, "lost too often: kept for emergencies".to_owned())
         }
-        Notice::PathCalm { path } => (Kind::PathCalm, path, String::new()),
         Notice::Fenced { path, method, took } => (
             Kind::Fenced,
             path,
@@ -197,30 +248,48 @@ fn log_given_up(then: Exhausted) {
     }
 }
 
-/// Logs a notice.
-fn log(paths: &[String], notice: &Notice) {
+/// Logs a change of a path's state. The next notice tells of one that came with a connection.
+fn log_state(path: &str, state: Option<&str>, trigger: Trigger) {
+    let Some(state) = state else { return };
+    match trigger {
+        Trigger::Doubted(doubt) => tracing::warn!(path, state, ?doubt, "path suspect"),
+        Trigger::Tried => tracing::debug!(path, state, "path tried"),
+        Trigger::Trusted
+        | Trigger::Demoted
+        | Trigger::Calmed
+        | Trigger::Ordered
+        | Trigger::Asked
+        | Trigger::Dispensable
+        | Trigger::Restored
+        | Trigger::Connected
+        | Trigger::Failed
+        | Trigger::Left
+        | Trigger::Lost => tracing::info!(path, state, cause = ?trigger, "path changed"),
+    }
+}
+
+/// Logs a notice, and the change of a path's `state` that it tells of.
+fn log(paths: &[String], notice: &Notice, state: Option<&str>) {
     let name = |path: &PathId| paths.get(path.0).map_or("?", String::as_str);
     match notice {
-        Notice::PathUp { path, home } => tracing::info!(path = name(path), home, "path up"),
+        Notice::PathUp { path, home } => tracing::info!(path = name(path), state, home, "path up"),
         Notice::PathDown { path, cause: Cause::Logout, .. } => {
-            tracing::info!(path = name(path), "path logged out")
+            tracing::info!(path = name(path), state, "path logged out");
         }
         Notice::PathDown { path, was_up: true, cause } => {
-            tracing::warn!(path = name(path), ?cause, "path lost");
+            tracing::warn!(path = name(path), state, ?cause, "path lost");
         }
         Notice::PathDown { path, was_up: false, cause } => {
-            tracing::info!(path = name(path), ?cause, "path still down");
+            tracing::info!(path = name(path), state, ?cause, "path still down");
         }
+        Notice::PathState { path, trigger, .. } => log_state(name(path), state, *trigger),
         Notice::Moved { path, commands } => log_moved(name(path), *commands, "commands moved to other paths"),
         Notice::Reassigned { path, commands } => {
             log_moved(name(path), *commands, "commands reassigned to another connection");
         }
-        Notice::PathSuspect { path, doubt } => tracing::warn!(path = name(path), ?doubt, "path suspect"),
-        Notice::PathTrusted { path } => tracing::info!(path = name(path), "path trusted again"),
         Notice::PathMarginal { path } => {
             tracing::warn!(path = name(path), "path lost too often: kept for emergencies");
         }
-        Notice::PathCalm { path } => tracing::info!(path = name(path), "path used like any other again"),
         Notice::Evaded { path, commands } => log_moved(name(path), *commands, "asked again elsewhere"),
         Notice::Hedged { path } => tracing::debug!(path = name(path), "late read asked again elsewhere"),
         Notice::HedgeWon { path } => tracing::debug!(path = name(path), "late read answered elsewhere first"),

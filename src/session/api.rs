@@ -7,6 +7,7 @@ use crate::login::{LoginPlan, Negotiated};
 pub use crate::path::flaps::Limits as Marginal;
 pub use crate::path::health::{Doubt, Sample};
 use crate::path::select::Policy;
+pub use crate::path::state::{PathState, Trigger};
 pub use crate::scsi::alua::State as AccessState;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -353,26 +354,21 @@ pub enum Notice {
         /// Number of commands.
         commands: usize,
     },
-    /// A connection is suspect: no new commands go there as long as another one is trusted.
-    PathSuspect {
+    /// A path is in another state. The notice of the connection that came up or ended with that follows, if there is one. Every
+    /// path begins down; nothing is told any more once the session ends.
+    PathState {
         /// Path.
         path: PathId,
+        /// Before.
+        from: PathState,
+        /// Now.
+        to: PathState,
         /// Why.
-        doubt: Doubt,
-    },
-    /// A connection that was suspect is trusted again.
-    PathTrusted {
-        /// Path.
-        path: PathId,
+        trigger: Trigger,
     },
     /// A path was lost so often of late that it is kept for emergencies: no new commands go there as long as another one that
     /// is not marginal works.
     PathMarginal {
-        /// Path.
-        path: PathId,
-    },
-    /// A path that was marginal is used like any other again.
-    PathCalm {
         /// Path.
         path: PathId,
     },

@@ -2,7 +2,7 @@
 //! besides the standard ([`Quirk`]).
 
 use super::Session;
-use super::api::{Cause, ConnId, Notice, Output};
+use super::api::{Cause, ConnId, Notice, Output, Trigger};
 use super::nexus::{Conn, ConnState, HOME};
 use super::upstream::Fault;
 use crate::iscsi::pdu::opcode;
@@ -66,7 +66,9 @@ impl Session {
             // Logout wanted, or a renegotiation that is declined by leaving (R218, R220).
             1 | 4 if conn.state == ConnState::Up && !broken!(rules, LogoutRequestIgnored) => {
                 conn.state = ConnState::Draining(now + Duration::from_secs(u64::from(patience.max(1))));
+                let path = conn.path;
                 self.changed = true;
+                self.path_turns(path, Trigger::Asked);
                 let renegotiate = message.event == 4;
                 let quirk = if renegotiate { Quirk::AsyncRenegotiation } else { Quirk::AsyncLogoutRequest };
                 self.note_quirk(id, quirk);

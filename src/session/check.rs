@@ -1,6 +1,7 @@
 //! Invariants of the whole engine, for tests and the simulator: what must hold between any two events.
 
 use super::Session;
+use super::api::PathId;
 use super::nexus::{ConnState, NexusState};
 use super::tasks::Origin;
 
@@ -51,6 +52,12 @@ impl Session {
         let promised: u64 = self.tasks.iter().map(|(_, t)| t.booked()).sum();
         if (held, promised) != (self.held, self.promised) {
             return Err(format!("memory: {}/{} booked, {held}/{promised} held", self.held, self.promised));
+        }
+        for (index, slot) in self.paths.iter().enumerate() {
+            let state = self.state_of(PathId(index));
+            if slot.state != state {
+                return Err(format!("path {index} is {state:?}, and noted is {:?}", slot.state));
+            }
         }
         for (index, load) in self.loads.iter().enumerate() {
             let running =

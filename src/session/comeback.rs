@@ -16,7 +16,7 @@
 //! the business of suspicion, which lasts the longer the more often it comes ([`crate::path::health`]).
 
 use super::Session;
-use super::api::{Cause, Notice, PathId};
+use super::api::{Cause, Notice, PathId, Trigger};
 use super::nexus::{Conn, ConnState, Role};
 use crate::path::select::{FULL_SHARE, PathLoad};
 use std::time::{Duration, Instant};
@@ -28,8 +28,7 @@ const SLOW_START: Duration = Duration::from_secs(5);
 
 impl Session {
     /// Whether a path is kept for emergencies.
-    #[must_use]
-    pub fn is_marginal(&self, path: PathId) -> bool {
+    pub(super) fn is_marginal(&self, path: PathId) -> bool {
         self.paths.get(path.0).is_some_and(|slot| slot.flaps.is_marginal())
     }
 
@@ -44,6 +43,7 @@ impl Session {
         slot.was_lost = true;
         if slot.flaps.lost(&limits, now) {
             self.note(Notice::PathMarginal { path });
+            self.path_turns(path, Trigger::Demoted);
         }
     }
 
@@ -61,7 +61,7 @@ impl Session {
     fn calm_paths(&mut self, mut is_calm: impl FnMut(&mut super::nexus::PathSlot) -> bool) {
         for index in 0..self.paths.len() {
             if self.paths.get_mut(index).is_some_and(&mut is_calm) {
-                self.note(Notice::PathCalm { path: PathId(index) });
+                self.path_turns(PathId(index), Trigger::Calmed);
             }
         }
     }

@@ -2,7 +2,7 @@
 //! is logged out over its last connection, when the others are gone (RFC 7143 section 11.14).
 
 use super::Session;
-use super::api::{Cause, ConnId, How, Notice, Output};
+use super::api::{Cause, ConnId, How, Notice, Output, Trigger};
 use super::nexus::{Conn, ConnState, NexusId, Role};
 use super::tasks::Task;
 use crate::iscsi::{LogoutRequest, Pdu};
@@ -75,6 +75,8 @@ impl Session {
         let logout = LogoutRequest { immediate, reason, itt, cid, cmd_sn, exp_stat_sn };
         if let Some(conn) = self.conn_mut(id) {
             conn.state = ConnState::LoggingOut(now + LOGOUT_PATIENCE);
+            let path = conn.path;
+            self.path_turns(path, Trigger::Dispensable);
         }
         self.send_numbered(id, nexus, (cmd_sn, immediate), Pdu::LogoutRequest(logout));
         if alone {
@@ -100,13 +102,15 @@ impl Session {
     pub(super) fn close_conn(&mut self, id: ConnId, how: How, now: Instant) {
         let Some(conn) = self.conn(id) else { return };
         let (nexus, path, role) = (conn.nexus, conn.path, conn.role);
-        let noted = conn.state != ConnState::Opening && conn.role != Role::Fencing;
+        let was_up = conn.state != ConnState::Opening;
+        let noted = was_up && role != Role::Fencing;
+        self.conns.retain(|c| c.id != id);
+        self.path_turns(path, if was_up { Trigger::Left } else { Trigger::Failed });
         // At the end of the session every path goes: that is no loss.
         if noted && self.finishing.is_none() {
             let cause = Cause::Logout;
             self.note(Notice::PathDown { path, was_up: true, cause });
         }
-        self.conns.retain(|c| c.id != id);
         self.outputs.push_back(Output::Close(id, how));
         self.changed = true;
         // A path that another connection stays on has not failed: what left it was a rescue.
@@ -123,10 +127,13 @@ impl Session {
         if self.conns.iter().any(|c| c.nexus == nexus && c.state != ConnState::Opening) {
             return;
         }
-        for id in self.conns.iter().filter(|c| c.nexus == nexus).map(|c| c.id) {
+        let opening: Vec<_> =
+            self.conns.iter().filter(|c| c.nexus == nexus).map(|c| (c.id, c.path)).collect();
+        for (id, path) in opening {
             self.outputs.push_back(Output::Close(id, How::Reset));
+            self.conns.retain(|c| c.id != id);
+            self.path_turns(path, Trigger::Failed);
         }
-        self.conns.retain(|c| c.nexus != nexus);
         self.nexus_gone(nexus, now);
     }
 

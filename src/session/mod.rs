@@ -28,7 +28,7 @@
 //! - `stuck`: commands that a living connection does not answer. `cleared`: those that somebody else has cleared.
 //!   `stale`: runs left to themselves, and answers that come too late.
 //! - `caches`: what a flush must reach where there are several targets. `power`: those that lost power.
-//! - `comeback`: paths that are back, and those that come and go.
+//! - `comeback`: paths that are back, and those that come and go. `states`: how each path stands.
 //! - `outage`: home is lost, and commands wait for it. `reassign`: a session of several connections that keeps its tasks when it
 //!   loses one. `recover`: a nexus is lost: moved commands, ghosts. `fence`: what makes sure that these have ended. `recognise`: whether they are of the right unit. `predecessor`: ghosts of an earlier session.
 //! - `operator`: what an operator does to the session, and is shown of it. `finish`: the end.
@@ -79,6 +79,7 @@ mod select;
 mod sequence;
 mod snack;
 mod stale;
+mod states;
 mod stuck;
 mod tally;
 mod tasks;
@@ -88,7 +89,7 @@ mod upstream;
 mod watch;
 
 pub use api::*;
-pub use operator::{PathState, PathStatus, Status};
+pub use operator::{PathStatus, Status};
 pub use tally::{HeldBy, Tally, Waits};
 pub use unit::{MOST_TOLD, Share, UnitStatus};
 

@@ -246,6 +246,8 @@ mutants! {
     StaleRequestsUnanswered = "stale-requests-unanswered",
     /// A write that was moved while its connection lives leaves no ghost (P2).
     MovedLeavesNoGhost = "moved-leaves-no-ghost",
+    /// A path that the operator has drained is tried all the same, before it is given back (states of a path).
+    DrainedPathTried = "drained-path-tried",
     /// Where all paths are suspect none is used (P4).
     LastPathEjected = "last-path-ejected",
     /// Late reads are asked again however many there are (P4).

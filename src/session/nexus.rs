@@ -6,7 +6,7 @@
 //! has no use for its own nexus. Behind these come strays ([`super::predecessor`]), which are only ever fenced.
 
 use super::Session;
-use super::api::{Cause, ConnId, Fanout, How, Notice, Output, PathId};
+use super::api::{Cause, ConnId, Fanout, How, Notice, Output, PathId, PathState, Trigger};
 use super::group::{Group, TargetId};
 use super::reassign::Unacknowledged;
 use super::sequence::{StatusNumbers, UpstreamWindow};
@@ -141,6 +141,8 @@ pub(super) struct PathSlot {
     /// Where it leads.
     pub(super) group: Group,
     pub(super) up: bool,
+    /// As it was told last ([`super::states`]).
+    pub(super) state: PathState,
     /// When it was last tried out of its turn.
     pub(super) hurried_at: Option<Instant>,
     /// It was lost, and has not come back since.
@@ -185,16 +187,21 @@ impl Session {
                 own_nexus: self.plan.fanout == Fanout::Sessions,
                 group: Group { target, tag: None },
                 up: false,
+                state: PathState::Down,
                 hurried_at: None,
                 was_lost: false,
                 returned_at: None,
                 flaps: Flaps::default(),
             });
         }
+        for index in 0..self.paths.len() {
+            self.path_turns(PathId(index), Trigger::Ordered);
+        }
         self.build_strays();
         let (path, negotiated) = (self.plan.home_path, self.plan.home.clone());
         self.next_conn = 1;
         self.conns.push(self.new_conn(super::SessionPlan::HOME_CONN, path, HOME, Role::Leading, now));
+        self.path_turns(path, Trigger::Tried);
         self.adopt(super::SessionPlan::HOME_CONN, &negotiated, now);
         self.group_known(path, now);
         if let Some(home) = self.nexuses.get_mut(HOME) {
@@ -261,7 +268,8 @@ impl Session {
     }
 
     pub(super) fn path_ready(&self, path: PathId, now: Instant) -> bool {
-        self.paths.get(path.0).is_some_and(|p| !p.out && p.retry_at.is_none_or(|at| at <= now))
+        let wanted = |out: bool| !out || broken!(self.rules, DrainedPathTried);
+        self.paths.get(path.0).is_some_and(|p| wanted(p.out) && p.retry_at.is_none_or(|at| at <= now))
     }
 
     /// Home must be somewhere: over a path that works, else over one that nothing speaks against, else over any that may be
@@ -351,6 +359,7 @@ impl Session {
             plan.isid.0 = plan.isid.0.map(|byte| byte ^ 1);
         }
         self.conns.push(conn);
+        self.path_turns(path, Trigger::Tried);
         self.outputs.push_back(Output::Open(id, path, Box::new(plan)));
     }
 
@@ -433,6 +442,7 @@ impl Session {
             if role != Role::Fencing {
                 slot.retry_at = None;
                 slot.up = true;
+                self.path_turns(path, Trigger::Connected);
                 self.note(Notice::PathUp { path, home: nexus == HOME });
             }
         }
@@ -457,6 +467,7 @@ impl Session {
             }
         }
         if let Some(conn) = self.conns.iter().position(|c| c.id == id).map(|at| self.conns.remove(at)) {
+            self.path_turns(path, if was_up { Trigger::Lost } else { Trigger::Failed });
             self.count_loss(&conn, &cause, now);
         }
         self.note(Notice::PathDown { path, was_up: was_up && role != Role::Fencing, cause });

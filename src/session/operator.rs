@@ -5,29 +5,10 @@
 //! is for the operator's tools to ask first ([`Session::carries_beside`]): the engine does what it is told.
 
 use super::Session;
-use super::api::{Cause, ConnId, Control, Doubt, Fanout, How, PathId, Tuning};
+use super::api::{Cause, ConnId, Control, Doubt, Fanout, How, PathId, PathState, Trigger, Tuning};
 use super::nexus::{ConnState, HOME};
 use crate::path::select::Selector;
 use std::time::{Duration, Instant};
-
-/// A path of a session, as it is now. Of several connections the best counts.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum PathState {
-    /// Taken out by the operator.
-    Out,
-    /// Tried again and again, or waiting for that.
-    Down,
-    /// Its connection is being made.
-    Opening,
-    /// Commands end, and no new ones are sent.
-    Draining,
-    /// Silent: no new commands as long as another path is trusted.
-    Suspect,
-    /// It works, but comes and goes: kept for emergencies.
-    Marginal,
-    /// It works.
-    Up,
-}
 
 /// What is shown of a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -85,6 +66,7 @@ impl Session {
                 if let Some(slot) = self.paths.get_mut(path.0).filter(|slot| slot.out) {
                     (slot.out, slot.retry_at) = (false, None);
                     self.changed = true;
+                    self.path_turns(path, Trigger::Restored);
                 }
             }
             Control::Weigh(path, weight) => {
@@ -127,6 +109,7 @@ impl Session {
         let Some(slot) = self.paths.get_mut(path.0) else { return };
         slot.out = true;
         self.changed = true;
+        self.path_turns(path, Trigger::Ordered);
         for id in self.conns.iter().filter(|c| c.path == path).map(|c| c.id).collect::<Vec<_>>() {
             end(self, id, now);
         }
@@ -136,7 +119,11 @@ impl Session {
         let until = now + self.plan.task_timeout;
         let Some(conn) = self.conn_mut(id) else { return };
         match conn.state {
-            ConnState::Up => conn.state = ConnState::Draining(until),
+            ConnState::Up => {
+                conn.state = ConnState::Draining(until);
+                let path = conn.path;
+                self.path_turns(path, Trigger::Ordered);
+            }
             ConnState::Opening => {
                 self.outputs.push_back(super::Output::Close(id, How::Reset));
                 self.disconnected(id, Cause::Logout, now);
@@ -175,18 +162,8 @@ impl Session {
         let retry_at = self.paths.get(path.0).and_then(|slot| slot.retry_at);
         let retry_at = retry_at.filter(|_| !out && conns().next().is_none());
         let calm_at = self.paths.get(path.0).and_then(|slot| slot.flaps.settles_at());
-        let none = if out { PathState::Out } else { PathState::Down };
-        let state = |c: &super::nexus::Conn| match c.state {
-            ConnState::Opening => PathState::Opening,
-            ConnState::Up if c.health.doubt().is_some() => PathState::Suspect,
-            ConnState::Up if self.is_marginal(path) => PathState::Marginal,
-            ConnState::Up => PathState::Up,
-            ConnState::Draining(_) | ConnState::LoggingOut(_) | ConnState::LoggedOut(_) => {
-                PathState::Draining
-            }
-        };
         PathStatus {
-            state: conns().map(state).max().unwrap_or(none),
+            state: self.paths.get(path.0).map_or(PathState::Down, |slot| slot.state),
             home: conns().any(|c| c.nexus == HOME && c.state != ConnState::Opening),
             connections: conns().filter(|c| c.state != ConnState::Opening).count(),
             commands: self.in_flight(path),

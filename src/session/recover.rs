@@ -23,7 +23,7 @@
 //! what it wanted, reads back itself.
 
 use super::Session;
-use super::api::{Cause, FenceMethod, How, Notice, Output, PathId};
+use super::api::{Cause, FenceMethod, How, Notice, Output, PathId, Trigger};
 use super::group::TargetId;
 use super::nexus::{ConnState, HOME, Nexus, NexusId, NexusState};
 use super::order::Holder;
@@ -65,12 +65,14 @@ impl Session {
             self.conns.iter().filter(|c| c.nexus == nexus).map(|c| (c.id, c.path, c.state)).collect();
         for (id, other, state) in others {
             let well = state == ConnState::Up && !self.is_suspect(other);
-            if state != ConnState::Opening {
+            let was_up = state != ConnState::Opening;
+            self.conns.retain(|c| c.id != id);
+            self.path_turns(other, if was_up { Trigger::Lost } else { Trigger::Failed });
+            if was_up {
                 let cause = Cause::Protocol("its session lost another connection".into());
-                self.note(Notice::PathDown { path: other, was_up: true, cause });
+                self.note(Notice::PathDown { path: other, was_up, cause });
             }
             self.outputs.push_back(Output::Close(id, How::Reset));
-            self.conns.retain(|c| c.id != id);
             let still = self.conns.iter().any(|c| c.path == other && c.state == ConnState::Up);
             if let Some(slot) = self.paths.get_mut(other.0) {
                 slot.up = still;

@@ -7,7 +7,7 @@
 //! first. When home has been well for [`LINGER`] the rescue is drained and logged out.
 
 use super::Session;
-use super::api::{Fanout, PathId};
+use super::api::{Fanout, PathId, Trigger};
 use super::nexus::{Conn, ConnState, HOME, NexusState, Role};
 use std::time::{Duration, Instant};
 
@@ -68,9 +68,10 @@ impl Session {
         self.rescued_until = None;
         let until = now + self.plan.task_timeout;
         for id in rescues {
-            if let Some(conn) = self.conn_mut(id) {
-                conn.state = ConnState::Draining(until);
-            }
+            let Some(conn) = self.conn_mut(id) else { continue };
+            conn.state = ConnState::Draining(until);
+            let path = conn.path;
+            self.path_turns(path, Trigger::Dispensable);
         }
     }
 }

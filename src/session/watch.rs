@@ -27,7 +27,7 @@
 //!   caught on it, commands of home or a session of several connections, goes on once its session is made anew elsewhere.
 
 use super::Session;
-use super::api::{Cause, ConnId, Notice, Output, PathId};
+use super::api::{Cause, ConnId, Output, PathId, Trigger};
 use super::nexus::{Conn, ConnState};
 use crate::iscsi::{CmdSn, Itt, NopOut, Pdu};
 use crate::path::health::{Change, Doubt, Sample};
@@ -172,12 +172,12 @@ impl Session {
         match change {
             None => {}
             Some(Change::Suspect(doubt)) => {
-                self.note(Notice::PathSuspect { path, doubt });
+                self.path_turns(path, Trigger::Doubted(doubt));
                 self.changed = true;
                 self.evade(now);
             }
             Some(Change::Trusted) => {
-                self.note(Notice::PathTrusted { path });
+                self.path_turns(path, Trigger::Trusted);
                 self.changed = true;
                 // What failed over it while it was silent is tried again at once.
                 if let Some(slot) = self.paths.get_mut(path.0) {

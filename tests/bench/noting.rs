@@ -78,8 +78,6 @@ fn note() -> f64 {
         // The engine needs the time in any case.
         black_box(series.look(&engine, began + Duration::from_micros(u64::from(number) * 10)));
         for path in (0..PATHS).map(PathId) {
-            series.suspect(path, engine.is_suspect(path));
-            series.marginal(path, engine.is_marginal(path));
             series.in_flight(path, usize::try_from(engine.in_flight(path)).unwrap_or(usize::MAX));
         }
     }

@@ -54,7 +54,7 @@ async fn a_path_is_explained_from_its_proof_to_its_loss() {
         assert!(told.paths[1].out && !told.paths[2].out);
         let session = &told.sessions[0];
         let paths = &session.status.standing.as_ref().unwrap().1.paths;
-        assert_eq!(paths[1].state, PathState::Out);
+        assert_eq!(paths[1].state, PathState::Drained);
         assert_eq!(paths[1].retry_in, None);
         assert!(!session.troubles[2].as_ref().unwrap().text.is_empty());
         assert!(session.units[0].paths[2].1.contains("no connection"));

@@ -41,7 +41,7 @@ async fn every_order(settings: &str) {
                 until(&operator, 0, PathState::Up).await;
                 until(&operator, 1, PathState::Up).await;
                 assert_eq!(operator.order(TARGET, name, order, false).await, Ok(1));
-                until(&operator, path, PathState::Out).await;
+                until(&operator, path, PathState::Drained).await;
                 let other = &names[1 - path];
                 let refused = operator.order(TARGET, other, order, false).await;
                 assert!(matches!(refused, Err(Refused::LastPath { path, .. }) if path == *other));
@@ -83,7 +83,7 @@ async fn a_session_that_begins_leaves_alone_what_was_taken_out_before() {
         let mut client = Client::login(rig.proxy.addresses()[0], 1).await.unwrap();
         assert_eq!(client.write(0, &pattern(8, 1)).await.status, 0);
         let stand = paths(&operator).await;
-        assert_eq!([stand[0].state, stand[1].state], [PathState::Out, PathState::Up]);
+        assert_eq!([stand[0].state, stand[1].state], [PathState::Drained, PathState::Up]);
         assert!(stand[1].home && stand[1].weight == 7);
         assert_eq!(operator.order(TARGET, &names[0], PathOrder::Restore, false).await, Ok(1));
         until(&operator, 0, PathState::Up).await;
@@ -101,7 +101,7 @@ async fn what_waits_for_a_lost_target_is_given_up_when_ordered() {
         assert_eq!(client.write(0, &pattern(8, 1)).await.status, 0);
         // Its last path, but the operator insists.
         assert_eq!(operator.order(TARGET, &names[0], PathOrder::Fail, true).await, Ok(1));
-        until(&operator, 0, PathState::Out).await;
+        until(&operator, 0, PathState::Drained).await;
         let read = client.read_command(0, 8);
         let answered = async {
             const BUSY: u8 = 0x08;
@@ -141,7 +141,7 @@ async fn a_path_is_given_back_when_its_time_is_over_unless_another_order_came() 
         // The second order has no end, and the first one's time is over before that of the third.
         assert_eq!(order(1, PathOrder::Fail, short(10)).await, Ok(1));
         assert_eq!(order(1, PathOrder::Drain, None).await, Ok(1));
-        until(&operator, 1, PathState::Out).await;
+        until(&operator, 1, PathState::Drained).await;
         assert_eq!(operator.order_for(TARGET, &names[0], PathOrder::Fail, true, short(50)).await, Ok(1));
         given_back(0).await;
         assert!(out(1).await);

@@ -124,7 +124,7 @@ const HOSTILE: &str = "iqn.2026-11.x:<img src=http://192.0.2.1/x onerror=alert(1
 
 /// Every state, a thousand sessions, long and hostile names; `tick` is how often it was asked for.
 fn hard_status(tick: u64) -> Value {
-    let states = ["up", "up", "suspect", "draining", "opening", "down", "out", "up"];
+    let states = ["up", "marginal", "suspect", "draining", "probing", "down", "drained", "up"];
     let path = |(at, state): (usize, &&str)| {
         json!({ "name": format!("path{at}"), "state": state, "home": at == 0, "connections": 1, "commands": at,
             "oldest_seconds": 0.5, "weight": 1, "group": 1, "retry_seconds": if *state == "down" { json!(1.5) } else { Value::Null } })

@@ -323,7 +323,7 @@ impl Engine {
         self.session.check().map_err(|broken| format!("invariant: {broken}"))
     }
 
-    /// The line for an output; none for a question that is answered for the script.
+    /// The line for an output; none for a question that is answered for the script, and for a change that the line of its connection says.
     fn output(&mut self, output: Output) -> Result<Option<String>, String> {
         Ok(Some(match output {
             Output::ToInitiator(pdu) => {
@@ -366,6 +366,7 @@ impl Engine {
                 self.finished = true;
                 "finished".into()
             }
+            Output::Note(notice) if print::comes_with_connection(&notice) => return Ok(None),
             Output::Note(notice) => format!("notice: {}", print::notice(&notice)),
         }))
     }

@@ -3,7 +3,7 @@
 use braid::iscsi::{BHS_LEN, Payload, Pdu, Receiver};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::scsi::{Command, Sense};
-use braid::session::{Cause, How, Notice};
+use braid::session::{Cause, How, Notice, Trigger};
 
 /// The content of `length` bytes from byte `at` of a unit on: no two places nearby look alike.
 pub(crate) fn content(at: u64, length: u32) -> Payload {
@@ -78,6 +78,12 @@ pub(crate) fn how(how: How) -> &'static str {
     }
 }
 
+/// Whether a path is in another state only because a connection is opened, comes up or ends, which is printed.
+pub(crate) fn comes_with_connection(notice: &Notice) -> bool {
+    use Trigger::{Connected, Failed, Left, Lost, Tried};
+    matches!(notice, Notice::PathState { trigger: Tried | Connected | Failed | Left | Lost, .. })
+}
+
 pub(crate) fn notice(notice: &Notice) -> String {
     match notice {
         Notice::PathUp { path, home } => format!("path {} up{}", path.0, if *home { ", home" } else { "" }),
@@ -87,10 +93,10 @@ pub(crate) fn notice(notice: &Notice) -> String {
         }
         Notice::Moved { path, commands } => format!("{commands} commands moved off path {}", path.0),
         Notice::Reassigned { path, commands } => format!("{commands} commands of path {} go on", path.0),
-        Notice::PathSuspect { path, doubt } => format!("path {} suspect: {doubt:?}", path.0),
+        Notice::PathState { path, from, to, trigger } => {
+            format!("path {} {} -> {}: {trigger:?}", path.0, from.word(), to.word())
+        }
         Notice::PathMarginal { path } => format!("path {} marginal", path.0),
-        Notice::PathCalm { path } => format!("path {} marginal no more", path.0),
-        Notice::PathTrusted { path } => format!("path {} trusted again", path.0),
         Notice::Hedged { path } => format!("a read late on path {} is asked again", path.0),
         Notice::HedgeWon { path } => format!("a read late on path {} is answered elsewhere", path.0),
         Notice::Evaded { path, commands } => format!("{commands} commands evaded path {}", path.0),

@@ -90,7 +90,7 @@ function pathOf(path, own) {
   const counts = new Map();
   for (const { state } of own) counts.set(state, (counts.get(state) ?? 0) + 1);
   const states = [...counts].sort(([a], [b]) => rank(a) - rank(b));
-  const worst = states[0]?.[0] ?? (path.out ? "out" : "none");
+  const worst = states[0]?.[0] ?? (path.out ? "drained" : "none");
   return {
     name: path.name,
     portal: path.portal,

@@ -117,7 +117,7 @@ export const byTrouble = (a, b) =>
   b.trouble - a.trouble || (b.standing?.commands ?? 0) - (a.standing?.commands ?? 0) || a.key.localeCompare(b.key);
 
 function sessionFacts({ standing }) {
-  if (standing === null) return { facts: "begins, or does not answer", line: "opening" };
+  if (standing === null) return { facts: "begins, or does not answer", line: "probing" };
   const { commands, waiting, outage_seconds: outage, ghosts } = standing;
   const facts = [`${number(commands)} under way`];
   if (waiting > 0) facts.push(`${number(waiting)} waiting`);

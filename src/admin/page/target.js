@@ -71,7 +71,7 @@ function left(all, fit, shown) {
 export function verdict({ paths, sessions, without, ghosts }) {
   if (without > 0) return { tone: "bad", shape: "cross", says: `${some(without, "session")} without a path` };
   const count = (...states) => paths.filter((path) => states.includes(path.state)).length;
-  const [down, suspect, out] = [count("down"), count("suspect"), count("out", "draining")];
+  const [down, suspect, drained] = [count("down"), count("suspect"), count("drained", "draining")];
   const facts = [];
   if (down > 0) facts.push(`${number(down)} of ${some(paths.length, "path")} down`);
   if (suspect > 0) facts.push(`${number(suspect)} suspect`);
@@ -80,10 +80,10 @@ export function verdict({ paths, sessions, without, ghosts }) {
     return { tone: down > 0 ? "bad" : "warn", shape: down > 0 ? "cross" : "triangle", says: facts.join(", ") };
   }
   if (sessions.length === 0) return { tone: "idle", shape: "dash", says: "no session" };
-  if (out > 0) return { tone: "cool", shape: "square", says: `${number(out)} of ${some(paths.length, "path")} taken out` };
+  if (drained > 0) return { tone: "cool", shape: "square", says: `${number(drained)} of ${some(paths.length, "path")} drained` };
   const marginal = count("marginal");
   if (marginal > 0) return { tone: "cool", shape: "triangle", says: `${number(marginal)} marginal` };
-  if (count("opening") > 0) return { tone: "cool", shape: "ring", says: "paths are being opened" };
+  if (count("probing") > 0) return { tone: "cool", shape: "ring", says: "paths are being probed" };
   return { tone: "good", shape: "disc", says: paths.length === 1 ? "the path is up" : `all ${number(paths.length)} paths up` };
 }
 

@@ -5,9 +5,9 @@ export const STATES = {
   down: { shape: "cross", tone: "bad", says: "down" },
   suspect: { shape: "triangle", tone: "warn", says: "suspect" },
   marginal: { shape: "triangle", tone: "cool", says: "marginal" },
-  opening: { shape: "ring", tone: "cool", says: "opening" },
+  probing: { shape: "ring", tone: "cool", says: "probing" },
   draining: { shape: "arrow", tone: "cool", says: "draining" },
-  out: { shape: "square", tone: "idle", says: "taken out" },
+  drained: { shape: "square", tone: "idle", says: "drained" },
   up: { shape: "disc", tone: "good", says: "up" },
   none: { shape: "dash", tone: "idle", says: "no session" },
 };

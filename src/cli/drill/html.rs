@@ -125,7 +125,11 @@ fn plots(report: &Report) -> String {
         "Payload both ways, one path on top of the other. What the drill did is marked in red.",
         &(legend(keys) + &scroll(plot::throughput(report))),
     );
-    let keys = [("is-up", "up"), ("is-doubt", "suspect or draining"), ("is-down", "down, opening or out")];
+    let keys = [
+        ("is-up", "up"),
+        ("is-doubt", "marginal, suspect or draining"),
+        ("is-down", "down, probing or drained"),
+    ];
     let states = card(
         "Paths as Braid saw them",
         "Dashed: when the drill was at work on the path. The worst of all sessions counts.",

@@ -233,7 +233,7 @@ pub(super) fn states(report: &Report) -> String {
             let (width, high) = ((right - left).max(1.0), LANE - 6.0);
             let class = match state {
                 "up" => "up",
-                "suspect" | "draining" => "doubt",
+                "marginal" | "suspect" | "draining" => "doubt",
                 "none" => "none",
                 _ => "down",
             };

@@ -3,6 +3,7 @@
 use super::report::{Class, PathSeries, Series, Stalls};
 use crate::admin::view;
 use crate::lab::workload::Done;
+use crate::session::PathState;
 use std::time::{Duration, Instant};
 
 /// Upper bounds of the classes of stalls, in milliseconds.
@@ -13,9 +14,6 @@ const MOST_INTERVALS: u32 = 400;
 
 /// Shortest interval.
 const SHORTEST: Duration = Duration::from_millis(200);
-
-/// Path states, the best first.
-const STATES: [&str; 7] = ["none", "up", "suspect", "draining", "opening", "down", "out"];
 
 /// What is seen of a target.
 pub(super) struct Record {
@@ -183,9 +181,9 @@ fn close(series: &mut Series, before: &view::Target, now: &view::Target, seconds
 pub(super) fn state(target: &view::Target, path: &str) -> &'static str {
     let standings = target.sessions.iter().filter_map(|session| session.standing.as_ref());
     let states = standings.flat_map(|standing| &standing.paths).filter(|own| own.name == path);
-    let rank = |state: &str| STATES.iter().position(|known| *known == state).unwrap_or_default();
-    let worst = states.map(|own| rank(&own.state)).max().unwrap_or_default();
-    STATES.get(worst).copied().unwrap_or("none")
+    let rank = |own: &view::Path| PathState::ALL.iter().position(|known| known.word() == own.state);
+    let worst = states.filter_map(rank).max().and_then(|worst| PathState::ALL.get(worst));
+    worst.map_or("none", |state| state.word())
 }
 
 /// Times between completions.

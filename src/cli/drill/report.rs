@@ -167,7 +167,7 @@ pub(super) struct PathSeries {
     pub(super) name: String,
     pub(super) read_bytes_per_second: Vec<f64>,
     pub(super) written_bytes_per_second: Vec<f64>,
-    /// `up`, `suspect`, `draining`, `opening`, `down`, `out` or `none`: the worst of all sessions at the end of the interval.
+    /// `up`, `marginal`, `suspect`, `draining`, `probing`, `down`, `drained` or `none`: the worst of all sessions at the end of the interval.
     pub(super) state: Vec<String>,
 }
 

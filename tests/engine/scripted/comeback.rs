@@ -1,7 +1,6 @@
 //! Paths that come back: how soon they are tried, what they are given at first, and which are kept for emergencies.
 
 use super::*;
-use braid::session::PathState;
 
 fn settled() -> Rig {
     let mut rig = Rig::sessions(2);
@@ -85,7 +84,7 @@ fn after_some_calm_it_is_used_like_any_other() {
     rig.idle(9);
     assert_eq!(rig.state(1), PathState::Marginal);
     rig.idle(2);
-    assert!(rig.notes.contains(&Notice::PathCalm { path: PathId(1) }));
+    assert!(rig.turned(1, (PathState::Marginal, Trigger::Calmed, PathState::Up)));
     assert_eq!(rig.state(1), PathState::Up);
     assert_eq!(rig.reads_over(conn, 64), 32);
 }
@@ -111,6 +110,20 @@ fn what_the_operator_or_the_target_ends_is_no_loss() {
         rig.connect();
     }
     assert_eq!(rig.state(1), PathState::Up);
+}
+
+#[test]
+fn a_drained_path_is_not_tried_before_it_is_given_back() {
+    let mut rig = settled();
+    rig.handle(Event::Control(braid::session::Control::Fail(PathId(1))));
+    assert!(rig.turned(1, (PathState::Up, Trigger::Lost, PathState::Drained)));
+    rig.idle(30);
+    rig.handle(Event::LinkUp);
+    assert_eq!((rig.state(1), rig.opens.len()), (PathState::Drained, 0));
+    rig.handle(Event::Control(braid::session::Control::Restore(PathId(1))));
+    assert_eq!(rig.state(1), PathState::Probing);
+    rig.connect();
+    assert!(rig.turned(1, (PathState::Probing, Trigger::Connected, PathState::Up)));
 }
 
 #[test]

@@ -33,7 +33,7 @@ use braid::path::select::Policy;
 use braid::scsi::Sense;
 use braid::session::{
     Barriers, Cause, ConnId, Event, Exhausted, Fanout, FenceMethod, How, Marginal, Notice, Output, PathId,
-    PathPlan, Session, SessionPlan, Unwashed, Waits,
+    PathPlan, PathState, Session, SessionPlan, Trigger, Unwashed, Waits,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -222,6 +222,7 @@ impl Rig {
             Event::Upstream(conn, pdu) => upstream.received(*conn, pdu),
             Event::Connected(conn, negotiated) => upstream.connected(*conn, negotiated),
             Event::Disconnected(conn, _) => upstream.closed(*conn),
+            Event::Control(control) => upstream.states.ordered(*control),
             _ => {}
         }
         self.session.handle(event, self.now);
@@ -275,14 +276,19 @@ impl Rig {
                 Output::CloseDownstream => {
                     assert!(!self.downstream_closed, "closed twice");
                     self.downstream_closed = true;
+                    self.checkers.1.states.ends();
                 }
                 Output::Finished(_) => {
                     assert!(self.downstream_closed && self.lines.is_empty(), "finished too early");
                     self.finished += 1;
                 }
-                Output::Note(notice) => self.notes.push(notice),
+                Output::Note(notice) => {
+                    self.checkers.1.states.noted(&notice);
+                    self.notes.push(notice);
+                }
             }
         }
+        self.checkers.1.states.judge();
         if let Err(broken) = self.session.check() {
             panic!("invariant: {broken}");
         }
@@ -655,6 +661,12 @@ impl Rig {
         self.told_status(itt, GOOD);
         self.notes.clear();
         self.quiet();
+    }
+
+    /// Whether a path was told to have changed so.
+    pub(crate) fn turned(&self, path: usize, change: (PathState, Trigger, PathState)) -> bool {
+        let told = |n: &Notice| matches!(n, Notice::PathState { path: p, from, to, trigger } if p.0 == path && (*from, *trigger, *to) == change);
+        self.notes.iter().any(told)
     }
 
     /// Path of each notice that a connection was lost.

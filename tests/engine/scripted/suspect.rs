@@ -47,7 +47,8 @@ fn caught_commands_are_asked_again_and_a_late_answer_lays_the_ghost() {
     let (conn, first) = rig.next_command();
     assert_eq!(conn, 1);
     rig.fall_silent(1);
-    assert!(rig.notes.contains(&Notice::PathSuspect { path: PathId(1), doubt: Doubt::Unacknowledged }));
+    let doubted = Trigger::Doubted(Doubt::Unacknowledged);
+    assert!(rig.turned(1, (PathState::Up, doubted, PathState::Suspect)));
     let again = rig.next_command();
     assert_eq!((again.0, &again.1.cdb), (0, &first.cdb));
     rig.finish(write_tag, &again);
@@ -183,7 +184,7 @@ fn trust_returns_and_the_path_is_used_again() {
     rig.serve_read(1, &first.1);
     rig.quiet();
     rig.recover(1);
-    assert!(rig.notes.contains(&Notice::PathTrusted { path: PathId(1) }));
+    assert!(rig.turned(1, (PathState::Suspect, Trigger::Trusted, PathState::Up)));
     rig.read(0, 1);
     rig.read(8, 1);
     let mut conns = [rig.next_command().0, rig.next_command().0];

@@ -1,4 +1,4 @@
-//! Protocol checkers at the engine's border, one for each side.
+//! Protocol checkers at the engine's border, one for each side; that of the targets judges how paths are said to stand, too.
 //!
 //! They see exactly what the engine is told and what it emits, in order, and judge every PDU it emits against
 //! the conformance index, by number. They know nothing of the engine but its API types: what a rule asks is worked out here
@@ -10,6 +10,7 @@
 mod again;
 mod downstream;
 mod downstream_trials;
+mod states;
 mod trials;
 mod upstream;
 mod upstream_trials;
@@ -114,5 +115,5 @@ fn rejected(header: &[u8]) -> Option<(u8, Itt, Option<CmdSn>)> {
 
 /// Hand-made conversations: sound ones pass, and each rule that they meet can be broken.
 pub(crate) fn trials() -> Vec<(&'static str, fn())> {
-    [upstream_trials::trials(), downstream_trials::trials(), again::trials()].concat()
+    [upstream_trials::trials(), downstream_trials::trials(), again::trials(), states::trials()].concat()
 }

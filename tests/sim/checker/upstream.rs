@@ -1,5 +1,6 @@
 //! Braid as initiator.
 
+use super::states::States;
 use super::{Broken, Fault, Judge, Judged, Request, Verdict, rejected, request, takes_stat_sn};
 use braid::iscsi::{
     Cid, CmdSn, DataOut, Isid, Itt, LogoutRequest, LogoutResponse, Lun, NopOut, Payload, Pdu, R2t,
@@ -145,6 +146,8 @@ pub(crate) struct Upstream {
     bound: Vec<(Lun, Option<ConnId>)>,
     /// What was found when nothing could be returned.
     late: Option<Broken>,
+    /// How paths are said to stand.
+    pub(crate) states: States,
 }
 
 const NO_SESSION: usize = usize::MAX;
@@ -160,7 +163,9 @@ impl Upstream {
             conns: Vec::new(),
             bound: Vec::new(),
             late: None,
+            states: States::new(plan),
         };
+        checker.states.opened(SessionPlan::HOME_CONN, plan.home_path);
         checker.conns.push(Conn::opening(SessionPlan::HOME_CONN, NO_SESSION, &plan.home_login));
         checker.connected(SessionPlan::HOME_CONN, &plan.home);
         checker
@@ -174,6 +179,7 @@ impl Upstream {
     /// The engine opens a connection.
     pub(crate) fn opened(&mut self, conn: ConnId, path: PathId, plan: &LoginPlan) -> Result<(), Broken> {
         self.late()?;
+        self.states.opened(conn, path);
         self.judge_login(conn, path, plan).map_err(|f| f.with(&(conn, path, plan)))
     }
 
@@ -215,6 +221,7 @@ impl Upstream {
             return;
         };
         let Some(plan) = self.conns[at].plan.take() else { return };
+        self.states.connected(conn);
         let mut index = self.conns[at].session;
         if matches!(plan.kind, LoginKind::Joining { .. }) {
             let session = &mut self.sessions[index];
@@ -263,6 +270,7 @@ impl Upstream {
 
     /// The connection is gone: closed by the engine, or lost.
     pub(crate) fn closed(&mut self, conn: ConnId) {
+        self.states.closed(conn);
         let Some(at) = self.conns.iter().position(|c| c.id == conn) else { return };
         let conn = self.conns.remove(at);
         // One that should never have joined is no part of the session.

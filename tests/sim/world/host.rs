@@ -14,7 +14,7 @@ use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionPa
 use braid::session::mutant::Mutant;
 use braid::session::{
     Cause, ConnId, Doubt, Event, Exhausted, Fanout, FenceMethod, How, Notice, Output, PathId, PathPlan,
-    Session, SessionPlan, Tuning, Unwashed,
+    Session, SessionPlan, Trigger, Tuning, Unwashed,
 };
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -119,12 +119,24 @@ fn fenced(method: FenceMethod) -> &'static str {
     }
 }
 
-fn suspect(doubt: Doubt) -> &'static str {
-    match doubt {
-        Doubt::Unacknowledged => "notice: path suspect, nothing acknowledged",
-        Doubt::Resending => "notice: path suspect, sending again",
-        Doubt::TargetSilent => "notice: path suspect, target silent",
-        Doubt::NoCarrier => "notice: path suspect, no carrier",
+fn turned(trigger: Trigger) -> &'static str {
+    match trigger {
+        Trigger::Tried => "path: tried",
+        Trigger::Connected => "path: connected",
+        Trigger::Failed => "path: not connected",
+        Trigger::Doubted(Doubt::Unacknowledged) => "path: suspect, nothing acknowledged",
+        Trigger::Doubted(Doubt::Resending) => "path: suspect, sending again",
+        Trigger::Doubted(Doubt::TargetSilent) => "path: suspect, target silent",
+        Trigger::Doubted(Doubt::NoCarrier) => "path: suspect, no carrier",
+        Trigger::Trusted => "path: trusted again",
+        Trigger::Demoted => "path: marginal while it works",
+        Trigger::Calmed => "path: marginal no more",
+        Trigger::Ordered => "path: drained by the operator",
+        Trigger::Asked => "path: drained for the target",
+        Trigger::Dispensable => "path: drained since home is well again",
+        Trigger::Left => "path: left in order",
+        Trigger::Lost => "path: lost",
+        Trigger::Restored => "path: given back",
     }
 }
 
@@ -524,6 +536,9 @@ impl World {
     /// Gives the engine an event and does what it wants done.
     pub(crate) fn feed(&mut self, event: Event) {
         if let Some(session) = &mut self.host.session {
+            if let (Event::Control(control), Some(checker)) = (&event, &mut self.host.upstream) {
+                checker.states.ordered(*control);
+            }
             session.handle(event, self.now);
             self.drain();
         }
@@ -566,6 +581,9 @@ impl World {
                     }
                 }
                 Output::CloseDownstream => {
+                    if let Some(checker) = &mut self.host.upstream {
+                        checker.states.ends();
+                    }
                     if let Some(wire) = self.host.front.take() {
                         let reset = self.initiator.cold_reset.is_some();
                         let wanted = self.initiator.logging_out || self.host.ends_for_cause || reset;
@@ -581,6 +599,9 @@ impl World {
             }
         }
         self.judge_memory();
+        if let Some(checker) = &self.host.upstream {
+            checker.states.judge();
+        }
         // A mutant must be noticed from outside.
         if let Some(session) = &self.host.session
             && self.host.mutant.is_none()
@@ -701,6 +722,9 @@ impl World {
 
     fn noted(&mut self, notice: &Notice) {
         self.trace(&[19], || format!("braid: {notice:?}"));
+        if let Some(checker) = &mut self.host.upstream {
+            checker.states.noted(notice);
+        }
         let name = match notice {
             Notice::PathUp { .. } => "notice: path up",
             Notice::PathDown { path, was_up, cause } => {
@@ -715,10 +739,8 @@ impl World {
             }
             Notice::Moved { .. } => "notice: commands moved",
             Notice::Reassigned { .. } => "notice: session recovered with its tasks",
-            Notice::PathSuspect { doubt, .. } => suspect(*doubt),
+            Notice::PathState { trigger, .. } => turned(*trigger),
             Notice::PathMarginal { .. } => "notice: path marginal",
-            Notice::PathCalm { .. } => "notice: path marginal no more",
-            Notice::PathTrusted { .. } => "notice: path trusted again",
             Notice::Evaded { .. } => "notice: commands asked again elsewhere",
             Notice::Hedged { .. } => {
                 self.host.hedges.hedged(self.scenario.hedge);
