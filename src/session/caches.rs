@@ -111,8 +111,9 @@ impl Caches {
             double: false,
         };
         let mark = self.marks.entry((lun, target)).or_insert(fresh);
-        if std::mem::take(&mut mark.double) {
-            mark.at_risk = number;
+        // Where all that was there was told to be lost, or is no news, this is the oldest that is at risk.
+        if std::mem::take(&mut mark.double) || mark.at_risk > mark.last {
+            mark.at_risk = mark.at_risk.max(number);
         }
         (mark.last, mark.at, mark.feared) = (number, at, feared);
     }

@@ -2,8 +2,8 @@
 //!
 //! # How soon
 //! After each failure the next attempt waits longer ([`crate::path::backoff`]), and when a link of this machine comes up there is
-//! one at once ([`Session::try_paths_again`]). While no path works everything waits for the first that does: then no path is
-//! left alone for longer than [`ALONE`], however often it has failed before.
+//! one at once ([`Session::try_paths_again`]). While no path works that is trusted everything waits for the first that does: then
+//! no path is left alone for longer than [`ALONE`], however often it has failed before.
 //!
 //! # How much
 //! A path that was lost may be lost again soon, and what is behind it may be cold. So where others have carried on, its share
@@ -21,7 +21,7 @@ use super::nexus::{Conn, ConnState, Role};
 use crate::path::select::{FULL_SHARE, PathLoad};
 use std::time::{Duration, Instant};
 
-/// While no path works each is tried again within this, unless the first delay is set to more.
+/// While no path is trusted each is tried again within this, unless the first delay is set to more.
 const ALONE: Duration = Duration::from_secs(2);
 /// In this time the share of a path that is back grows to the whole.
 const SLOW_START: Duration = Duration::from_secs(5);
@@ -104,11 +104,15 @@ impl Session {
     }
 
     fn is_alone(&self) -> bool {
-        !self.conns.iter().any(|c| matches!(c.state, ConnState::Up | ConnState::Draining(_)))
+        let carries = |c: &Conn| matches!(c.state, ConnState::Up | ConnState::Draining(_));
+        !self.conns.iter().any(|c| carries(c) && c.health.doubt().is_none())
     }
 
-    /// No path works any more: none waits for long.
+    /// If no path is trusted any more none waits for long.
     pub(super) fn hurry(&mut self, now: Instant) {
+        if !self.is_alone() {
+            return;
+        }
         let latest = now + ALONE.max(self.plan.reconnect.0);
         for slot in self.paths.iter_mut().filter(|slot| slot.retry_at.is_some_and(|at| at > latest)) {
             slot.retry_at = Some(now + slot.backoff.soon(ALONE));

@@ -97,8 +97,8 @@ impl Session {
         }
         if self.finishing.is_none() && self.conns.iter().all(|c| c.state == ConnState::Opening) {
             self.note(Notice::AllPathsDown);
-            self.hurry(now);
         }
+        self.hurry(now);
         self.tmf_conns_lost(now);
     }
 

@@ -174,6 +174,7 @@ impl Session {
             Some(Change::Suspect(doubt)) => {
                 self.path_turns(path, Trigger::Doubted(doubt));
                 self.changed = true;
+                self.hurry(now);
                 self.evade(now);
             }
             Some(Change::Trusted) => {

@@ -147,6 +147,27 @@ fn a_path_that_is_back_carries_all_where_it_is_the_only_one() {
 }
 
 #[test]
+fn a_path_waits_for_long_only_while_another_is_trusted() {
+    let mut rig = settled();
+    rig.cut(1);
+    for _ in 0..5 {
+        rig.idle(9);
+        assert_eq!(rig.refuse(Cause::Tcp("refused".into())), 1);
+    }
+    rig.idle(3);
+    assert_eq!(rig.opens.len(), 0, "it waits for its turn");
+    rig.read(0, 1);
+    rig.next_command();
+    rig.fall_silent(0);
+    assert_eq!(rig.state(0), PathState::Suspect);
+    rig.pass(SECOND * 2);
+    assert_eq!(rig.opens.len(), 1);
+    rig.refuse(Cause::Tcp("refused".into()));
+    rig.pass(SECOND * 2);
+    assert_eq!(rig.opens.len(), 1, "as long as none is trusted");
+}
+
+#[test]
 fn without_any_path_none_is_left_alone_for_long() {
     let mut rig = settled();
     rig.cut(1);

@@ -18,7 +18,7 @@ impl Rig {
     }
 
     /// Nothing that was sent over a connection is acknowledged any more.
-    fn fall_silent(&mut self, conn: u32) {
+    pub(super) fn fall_silent(&mut self, conn: u32) {
         self.sample(conn, 1000, true, Duration::ZERO);
         self.pass(60 * MS);
         self.sample(conn, 1000, true, 60 * MS);

@@ -4,9 +4,10 @@ use super::states::States;
 use super::{Broken, Fault, Judge, Judged, Request, Verdict, rejected, request, takes_stat_sn};
 use braid::iscsi::{
     Cid, CmdSn, DataOut, Isid, Itt, LogoutRequest, LogoutResponse, Lun, NopOut, Payload, Pdu, R2t,
-    ScsiCommand, SnackRequest, StatSn, TaskManagementRequest, Tsih, Ttt, tmf,
+    ScsiCommand, ScsiResponse, SnackRequest, StatSn, TaskManagementRequest, Tsih, Ttt, tmf,
 };
 use braid::login::{LoginKind, LoginPlan, Negotiated, SessionParams};
+use braid::scsi::Sense;
 use braid::session::{ConnId, PathId, SessionPlan};
 use rustc_hash::{FxHashMap, FxHasher};
 use std::collections::VecDeque;
@@ -63,6 +64,8 @@ struct Task {
     asked: Vec<Asked>,
     /// Data-In PDUs that have come.
     data_ins: u32,
+    /// Somebody's reset may have ended it without an answer: the target has said so since.
+    cleared: bool,
 }
 
 /// A numbered request that is not acknowledged.
@@ -540,8 +543,8 @@ impl Sight<'_> {
         let serves =
             |o: &&Conn| Some(o.id) == last && o.state == State::Up && o.closing.is_none() && !o.unwanted;
         // One that the operator drains is left once it carries nothing of the unit.
-        let carries =
-            |t: &Task| Some(t.conn) == last && t.lun == c.lun && t.kind.is_command() && t.life == Life::Alive;
+        let alive = |t: &Task| t.kind.is_command() && t.life == Life::Alive && !t.cleared;
+        let carries = |t: &Task| Some(t.conn) == last && t.lun == c.lun && alive(t);
         let serves = |o: &&Conn| serves(o) && self.session.tasks.values().any(carries);
         let left = !self.others.iter().copied().flatten().any(|o| serves(&o));
         self.rule(162, left, "commands of a unit with NACA were spread over connections")
@@ -675,6 +678,7 @@ impl Sight<'_> {
             burst,
             asked: Vec::new(),
             data_ins: 0,
+            cleared: false,
         };
         self.session.tasks.insert(head.itt.0, task);
     }
@@ -816,7 +820,11 @@ impl Session {
                 let task = self.tasks.get_mut(&data.itt.0).filter(|t| t.conn == conn.id);
                 task.into_iter().for_each(|t| t.data_ins += 1);
             }
-            Pdu::ScsiResponse(_) | Pdu::DataIn(_) => self.ended(conn, pdu.itt()),
+            Pdu::ScsiResponse(response) => {
+                self.reports(response);
+                self.ended(conn, response.itt);
+            }
+            Pdu::DataIn(data) => self.ended(conn, data.itt),
             Pdu::NopIn(nop) => {
                 if nop.ttt != Ttt::NONE {
                     conn.owed.push((nop.ttt, nop.lun));
@@ -858,6 +866,18 @@ impl Session {
             let (ttt, lun, next) = (r2t.ttt, r2t.lun, r2t.buffer_offset);
             task.asked.push(Asked { ttt, lun, next, end, data_sn: 0 });
         }
+    }
+
+    /// A unit attention that tells of a reset, or of a task set that was cleared: what was sent before may be gone.
+    fn reports(&mut self, response: &ScsiResponse) {
+        let sense = response.sense().and_then(|sense| Sense::parse(&sense));
+        let clears = sense.is_some_and(|s| s.is_unit_attention() && matches!(s.asc, 0x29 | 0x2f));
+        let Some(Task { lun, cmd_sn, .. }) = self.tasks.get(&response.itt.0).filter(|_| clears) else {
+            return;
+        };
+        let (lun, cmd_sn) = (*lun, *cmd_sn);
+        let before = |t: &&mut Task| t.lun == lun && t.cmd_sn.is_before(cmd_sn);
+        self.tasks.values_mut().filter(before).for_each(|t| t.cleared = true);
     }
 
     /// A task got its last answer.
