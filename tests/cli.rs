@@ -500,6 +500,48 @@ fn events_are_shown_and_followed() {
 
 /// The demo judges itself; here its verdict is read, and that it did what it says.
 #[test]
+fn a_log_that_nobody_reads_holds_up_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (portal, admin) = (free(), free());
+    let config = folder.path().join("braid.toml");
+    let text = format!(
+        "listen = [\"{portal}\"]\nadmin = \"{admin}\"\ncontrol = \"off\"\nlog = \"debug\"\n\
+         limits = {{ login_rate = 1000000 }}\n\
+         [[target]]\nname = \"iqn.2026-01.org.braid:test\"\npaths = [\"127.0.0.1:1\"]\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_braid"))
+        .args(["run", "--config", config.to_str().unwrap()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let mut running = Running { child, log };
+    running.logged("listening");
+    let ask = |to: std::net::SocketAddr, question: &[u8]| {
+        let mut stream = std::net::TcpStream::connect(to).unwrap();
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+        stream.write_all(question).unwrap();
+        let mut answer = String::new();
+        // What it cannot read it resets.
+        match stream.read_to_string(&mut answer) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("no answer: {error}"),
+            _ => answer,
+        }
+    };
+    loop {
+        (0..100).for_each(|_| drop(ask(portal, &[0; 48])));
+        let metrics = ask(admin, b"GET /metrics HTTP/1.1\r\nHost: braid\r\nConnection: close\r\n\r\n");
+        if !metrics.contains("braid_log_lines_lost_total 0\n") {
+            assert!(metrics.contains("braid_log_lines_lost_total "), "{metrics}");
+            break;
+        }
+    }
+}
+
+#[test]
 fn the_demo_goes_well() {
     let output = braid(&["demo", "--seconds", "6"]);
     let shown = String::from_utf8(output.stdout).unwrap();

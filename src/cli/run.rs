@@ -3,7 +3,7 @@
 use super::check;
 use super::exit::Failure;
 use super::flags::Settings;
-use super::log::{self, Refilter};
+use super::log::Log;
 use super::service;
 use crate::admin;
 use crate::admin::control::Socket;
@@ -26,7 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub fn run(settings: &Settings) -> Result<(), Failure> {
     let source = settings.source();
     let config = source.read()?.config;
-    let refilter = log::start(&config.log, config.log_format);
+    let log = Log::start(&config.log, config.log_format);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "braid starts");
     for line in check::describe(&config).lines() {
         tracing::info!("{}", line.trim_start());
@@ -35,21 +35,21 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    runtime.block_on(serve(Arc::new(config), source, &refilter))
+    runtime.block_on(serve(Arc::new(config), source, &log))
 }
 
-async fn serve(config: Arc<Config>, source: Source, refilter: &Refilter) -> Result<(), Failure> {
+async fn serve(config: Arc<Config>, source: Source, log: &Log) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::new());
     let mut signals = Signals::new()?;
     let admin = listen_admin(config.admin).await?;
     let socket = control_socket(&config.control)?;
     let remote = remote_control(config.remote_control.as_ref()).await?;
-    let proxy = Proxy::start(config, metrics).await.map_err(|error| listen_failure(&error))?;
+    let proxy = Proxy::start(config, Arc::clone(&metrics)).await.map_err(|error| listen_failure(&error))?;
     let operator = proxy.operator().reading(source);
     let admin = serve_admin(admin, operator.clone());
     let control = serve_control(socket, operator.clone());
     let remote = serve_remote(remote, operator.clone());
-    let reload = follow_reloads(operator, refilter)?;
+    let reload = follow_reloads(operator, log)?;
     tokio::pin!(control, remote, admin, reload);
     service::ready();
     tokio::select! {
@@ -57,6 +57,7 @@ async fn serve(config: Arc<Config>, source: Source, refilter: &Refilter) -> Resu
         failed = &mut control => return Err(failed),
         () = &mut remote => {}
         () = &mut reload => {}
+        () = log.watch(&metrics) => {}
         () = service::live() => {}
         () = signals.next() => {}
     }
@@ -73,7 +74,7 @@ async fn serve(config: Arc<Config>, source: Source, refilter: &Refilter) -> Resu
 }
 
 /// Reads the configuration again at each SIGHUP, and lets the log follow it, whoever has changed it. Never ends.
-fn follow_reloads(operator: Operator, refilter: &Refilter) -> Result<impl Future<Output = ()>, Failure> {
+fn follow_reloads(operator: Operator, log: &Log) -> Result<impl Future<Output = ()>, Failure> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot catch signals")?;
     let mut reloads = operator.reloads();
     let mut filter = operator.config().log.clone();
@@ -87,7 +88,7 @@ fn follow_reloads(operator: Operator, refilter: &Refilter) -> Result<impl Future
                 _ = reloads.changed() => {
                     let wanted = operator.config().log.clone();
                     if wanted != filter {
-                        refilter(&wanted);
+                        (log.refilter)(&wanted);
                         filter = wanted;
                     }
                 }

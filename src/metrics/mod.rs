@@ -93,6 +93,7 @@ struct Families {
     given_up: IntCounterVec,
     single_path: IntCounterVec,
     passed_on: IntCounter,
+    log_lines_lost: IntCounter,
     reload_successful: IntGauge,
     quirks: IntCounterVec,
     redirects: IntCounterVec,
@@ -161,6 +162,7 @@ impl Families {
             quirks: counter("braid_quirks_total", "What peers did that the standard does not say, or few do, and that was taken as it is, by its name and by who did it; the log says once per peer what it is.", &["quirk", "side"]),
             reload_successful: register(registry, IntGauge::new("braid_config_last_reload_successful", "1; 0 if the configuration was read again last and could not be used, so that Braid runs on as before.")),
             passed_on: register(registry, IntCounter::new("braid_connections_passed_on_total", "Intercepted connections that were nobody's session here, and went on untouched.")),
+            log_lines_lost: register(registry, IntCounter::new("braid_log_lines_lost_total", "Log lines that were lost because standard error took no more: Braid does not wait for it.")),
             protocol_errors: counter("braid_initiator_protocol_errors_total", "Violations of the protocol by initiators.", TARGET),
             connections: gauge("braid_path_connections", "Connections up now; 0 with sessions open means that the path is down.", PATH),
             down: gauge("braid_path_sessions_down", "Sessions open now for which the path is down.", PATH),
@@ -316,6 +318,11 @@ impl Metrics {
     /// Tells whether the configuration could be used when it was read again.
     pub fn reloaded(&self, successful: bool) {
         self.families.reload_successful.set(i64::from(successful));
+    }
+
+    /// Counts log lines that nobody took.
+    pub fn log_lines_lost(&self, lines: u64) {
+        self.families.log_lines_lost.inc_by(lines);
     }
 
     /// Counts an intercepted connection that was passed on untouched.

@@ -16,7 +16,6 @@ use super::flags::Demo;
 use super::log;
 use super::screen::{Screen, Share, bytes, live};
 use super::stage::{Laid, Plan, Stage};
-use crate::config::LogFormat;
 use crate::lab::initiator::Initiator;
 use crate::lab::links::Cut;
 use crate::lab::workload::{Limit, Progress, Report, Workload, WorkloadOptions};
@@ -39,7 +38,7 @@ const QUEUE_DEPTH: usize = 32;
 /// # Errors
 /// Something could not be set up, or not all was well.
 pub fn demo(settings: &Demo) -> Result<(), Failure> {
-    drop(log::start("error", LogFormat::Human));
+    log::errors();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
         let plan = Plan::of(settings.paths as usize);

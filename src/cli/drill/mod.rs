@@ -31,7 +31,6 @@ mod tests;
 use super::exit::Failure;
 use super::log;
 use super::screen::say;
-use crate::config::LogFormat;
 use crate::lab::netns;
 use anyhow::{Context, anyhow};
 use flags::{Drill, DrillRun};
@@ -55,7 +54,7 @@ pub fn drill(asked: &Drill) -> Result<(), Failure> {
 }
 
 fn run(asked: &DrillRun) -> Result<(), Failure> {
-    drop(log::start("error", LogFormat::Human));
+    log::errors();
     let mut scenario = Scenario::load(&asked.scenario)?;
     // Whoever gave a file that cannot be written is told before the drill, not after it.
     for file in [&asked.html, &asked.json].into_iter().flatten() {
