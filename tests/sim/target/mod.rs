@@ -32,14 +32,14 @@ pub(crate) use alua::{Header, Setup as AccessSetup};
 pub(crate) use heads::{Heads, NAMES};
 pub(crate) use luns::LunChange;
 pub(crate) use medium::{BLOCK, block};
-pub(crate) use persona::Persona;
+pub(crate) use persona::{Abort, Persona};
 pub(crate) use reservations::{Deed, HOME, View};
 pub(crate) use trials::trials;
 
 use crate::random::Random;
 use braid::iscsi::{Itt, Pdu};
 use braid::login::Negotiated;
-use persona::{Abort, Duplicate, Greeting, OtherCid, Reinstate};
+use persona::{Duplicate, Greeting, OtherCid, Reinstate};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 use trigger::{Counts, Trigger};

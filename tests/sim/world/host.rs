@@ -7,7 +7,7 @@ use crate::conditions::Told;
 use crate::hedging::Hedges;
 use crate::initiator::{BLOCK, FIRST_BURST, MAX_BURST, SEGMENT};
 use crate::net::{Dir, End, Packet, Role, Wire};
-use crate::target::{NAMES, Report};
+use crate::target::{Abort, NAMES, Report};
 use braid::iscsi::text::KeyList;
 use braid::iscsi::{Cid, CmdSn, Isid, Pdu, StatSn, Tsih, reject};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
@@ -786,11 +786,14 @@ impl World {
     }
 
     /// Braid says that the initiator broke the protocol: it is what came spoilt, what was asked for in vain, or data that never came.
-    fn judge_complaint(&self, what: &str) -> &'static str {
+    /// A target that does not abort the write keeps it, to the end of the session.
+    fn judge_complaint(&mut self, what: &str) -> &'static str {
         let known = [
             ("rejected a PDU", "notice: a PDU rejected"),
             ("write data did not come", "notice: write data given up"),
         ];
+        let keeps = self.scenario.persona.abort_task == Abort::Unsupported;
+        self.host.ends_for_cause |= keeps && what.starts_with("write data did not come");
         let fits = known.iter().find(|(begin, _)| self.scenario.recovers && what.starts_with(begin));
         fits.unwrap_or_else(|| panic!("P3: a rule kept was called broken: {what}")).1
     }
