@@ -97,6 +97,8 @@ pub struct Session {
 pub struct Standing {
     /// `mcs` or `sessions`.
     pub fanout: String,
+    /// Connections of the initiator.
+    pub initiator_connections: usize,
     /// Commands of the initiator that are not answered.
     pub commands: usize,
     /// Those among them that are at no target.
@@ -342,6 +344,7 @@ fn standing(names: &[String], status: &session::Status) -> Standing {
     };
     Standing {
         fanout: fanout.to_owned(),
+        initiator_connections: status.lines,
         commands: status.commands,
         waiting: status.waiting,
         ghosts: status.ghosts,

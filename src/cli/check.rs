@@ -69,7 +69,7 @@ pub fn describe_target(target: &Target) -> String {
     format!(
         "target {}: mode {mode}, policy {policy}, barriers {barriers}, upstream recovery {recovery}, fence {fence} (fence time {}), \
          ping every {} for {}, \
-         all paths down: wait {}, then {exhausted}, window {}, memory {} MiB",
+         all paths down: wait {}, then {exhausted}, window {}, memory {} MiB, initiator connections {}",
         target.name,
         time(target.fence_time),
         time(target.ping_interval),
@@ -77,6 +77,7 @@ pub fn describe_target(target: &Target) -> String {
         time(target.queue_time),
         target.window,
         target.memory >> 20,
+        target.initiator_connections,
     )
 }
 

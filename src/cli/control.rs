@@ -103,6 +103,9 @@ fn describe(standing: &view::Standing) -> Vec<String> {
         standing.waiting,
         standing.memory_bytes >> 10
     ));
+    if standing.initiator_connections > 1 {
+        lines.push(format!("    {} connections of the initiator", standing.initiator_connections));
+    }
     if let Some(seconds) = standing.outage_seconds {
         lines.push(format!("    NO PATH WORKS since {seconds:.1} s"));
     }

@@ -92,6 +92,9 @@ fn session_lines(facts: &SessionFacts) -> Vec<String> {
         lines.push("    begins, or does not answer".to_owned());
         return lines;
     };
+    if standing.initiator_connections > 1 {
+        lines.push(format!("    {} connections of the initiator", standing.initiator_connections));
+    }
     for (path, why) in standing.paths.iter().zip(&facts.paths) {
         let group = path.group.map_or(String::new(), |group| format!(", portal group {group}"));
         let weight = path.weight;

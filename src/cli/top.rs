@@ -260,6 +260,7 @@ mod tests {
     fn session(path: Path, outage_seconds: Option<f64>) -> Session {
         let standing = Standing {
             fanout: "sessions".to_owned(),
+            initiator_connections: 1,
             commands: 3,
             waiting: 1,
             ghosts: 0,

@@ -322,6 +322,20 @@ pub(super) fn open_files(value: &Section, warnings: &mut Vec<String>) {
     }
 }
 
+/// Each connection of an initiator is to prove itself, and Braid can ask for that only with accounts of its own.
+pub(super) fn check_connections(section: &Section, target: &super::Target, problems: &mut Vec<Problem>) {
+    if target.initiator_connections > 1 && target.chap == Chap::Relay {
+        let place =
+            section.get("initiator_connections").map_or(&section.place, |placed| &placed.place).clone();
+        let message = format!(
+            "is {}, which chap = \"relay\" does not allow: Braid cannot have a further connection proved by the target; \
+             give Braid the accounts (chap = {{ initiators = [...] }}), or leave it out",
+            target.initiator_connections
+        );
+        problems.push(Problem { place, key: "target.initiator_connections".to_owned(), message });
+    }
+}
+
 /// What is legal about the authentication of a target, but probably not meant.
 pub(super) fn warnings(target: &super::Target) -> Vec<String> {
     let mut warnings = Vec::new();

@@ -229,6 +229,7 @@ fn of_target(target: &Target) -> Vec<Setting> {
         policy: _,
         barriers: _,
         upstream_recovery: _,
+        initiator_connections,
         fence: _,
         fence_time,
         queue_time,
@@ -246,26 +247,26 @@ fn of_target(target: &Target) -> Vec<Setting> {
         memory,
         header_digest,
         data_digest,
-        max_recv_data_segment,
-        max_burst,
-        first_burst,
+        max_recv_data_segment: _,
+        max_burst: _,
+        first_burst: _,
     } = target;
     let [mode, policy, barriers, recovery, fence, exhausted] = target.words();
     let discovers = Discover { rules: Vec::new(), credentials: None };
     let Discover { rules, credentials } = discover.as_ref().unwrap_or(&discovers);
-    let upstream = Value::Credentials(credentials.clone());
-    let (now, later) = (Effect::Now, Effect::NewSessions);
-    vec![
+    let (now, later, own) = (Effect::Now, Effect::NewSessions, Value::Credentials(credentials.clone()));
+    let mut settings = vec![
         setting("discover", later, discover.is_some()),
         setting("path_rules", later, list(&rules.iter().map(rule).collect::<Vec<_>>())),
         setting("allow.names", later, list(names)),
         setting("allow.addresses", later, list(addresses)),
         chap("chap", proof),
-        Setting { key: "upstream_chap".to_owned(), value: upstream, effect: now },
+        Setting { key: "upstream_chap".to_owned(), value: own, effect: now },
         setting("mode", later, mode),
         setting("policy", now, policy),
         setting("barriers", later, barriers),
         setting("upstream_recovery", later, recovery),
+        setting("initiator_connections", later, initiator_connections),
         setting("fence", later, fence),
         setting("fence_time", later, time(*fence_time)),
         setting("all_paths_down.queue", now, time(*queue_time)),
@@ -284,9 +285,18 @@ fn of_target(target: &Target) -> Vec<Setting> {
         setting("memory", now, memory),
         setting("header_digest", later, digest(*header_digest)),
         setting("data_digest", later, digest(*data_digest)),
-        setting("max_recv_data_segment", later, max_recv_data_segment),
-        setting("max_burst", later, max_burst),
-        setting("first_burst", later, first_burst),
+    ];
+    settings.extend(sizes(target));
+    settings
+}
+
+fn sizes(target: &Target) -> [Setting; 3] {
+    let Target { max_recv_data_segment, max_burst, first_burst, .. } = target;
+    let setting = |key, bytes: &u32| setting(key, Effect::NewSessions, bytes);
+    [
+        setting("max_recv_data_segment", max_recv_data_segment),
+        setting("max_burst", max_burst),
+        setting("first_burst", first_burst),
     ]
 }
 
@@ -429,6 +439,7 @@ mod tests {
         ("target", "policy = \"failover\"", "policy", Some(true)),
         ("target", "barriers = \"native\"", "barriers", Some(false)),
         ("target", "upstream_recovery = \"reassign\"", "upstream_recovery", Some(false)),
+        ("target", "initiator_connections = 4", "initiator_connections", Some(false)),
         ("target", "fence = \"time\"", "fence", Some(false)),
         ("target", "fence_time = \"9s\"", "fence_time", Some(false)),
         ("target", "all_paths_down.queue = \"9s\"", "all_paths_down.queue", Some(true)),

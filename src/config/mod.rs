@@ -17,7 +17,7 @@
 //! At least one listen address and one target; target names unique; each target has 1 to [`Config::MAX_PATHS`] paths
 //! with unique names and no two alike, or is to be discovered and has as many portals to ask; no path leads to a listen address of Braid's own; at most one listener of each
 //! address family intercepts, where the rules can reach it; every duration, size and
-//! weight lies within its range; `first_burst <= max_burst`.
+//! weight lies within its range; `first_burst <= max_burst`; several connections of an initiator only where Braid itself can let each in.
 
 mod auth;
 pub mod diff;
@@ -244,6 +244,8 @@ pub struct Target {
     pub barriers: Barriers,
     /// How a session of several connections goes on that loses one.
     pub upstream_recovery: Recovery,
+    /// Connections that an initiator may have in a session.
+    pub initiator_connections: u16,
     /// How ghosts of a lost nexus are fenced.
     pub fence: FenceMethod,
     /// See [`crate::session::SessionPlan::fence_time`].

@@ -131,6 +131,7 @@ fn target(item: &Placed, problems: &mut Vec<Problem>) -> Option<Target> {
         let message = REASSIGN_NEEDS_MCS.to_owned();
         problems.push(Problem { place, key: "target.upstream_recovery".to_owned(), message });
     }
+    auth::check_connections(section, &target, problems);
     if target.first_burst > target.max_burst {
         let message = format!(
             "{} bytes is more than max_burst ({}); lower it, or raise max_burst",
@@ -156,6 +157,7 @@ fn defaults(name: String, paths: Vec<PathConfig>) -> Target {
         policy: Policy::default(),
         barriers: Barriers::default(),
         upstream_recovery: Recovery::default(),
+        initiator_connections: 1,
         fence: FenceMethod::Auto,
         fence_time: S(30),
         queue_time: S(60),
@@ -184,6 +186,9 @@ fn read_behaviour(keys: &mut Keys<'_>, target: &mut Target) {
     target.policy = keys.or("policy", target.policy, value::policy);
     target.barriers = keys.or("barriers", target.barriers, value::barriers);
     target.upstream_recovery = keys.or("upstream_recovery", target.upstream_recovery, value::recovery);
+    target.initiator_connections = keys.or("initiator_connections", target.initiator_connections, |value| {
+        u16::try_from(value::number(value, 1, 16)?).map_err(|error| error.to_string())
+    });
     target.fence = keys.or("fence", target.fence, value::fence);
     target.fence_time =
         keys.or("fence_time", target.fence_time, |v| value::duration(v, Duration::ZERO, HOUR));

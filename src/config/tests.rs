@@ -85,6 +85,13 @@ fn keys_of_a_target() {
         problem_of("mode = \"sessions\"\nupstream_recovery = \"reassign\"")
             .starts_with("5:21: target.upstream_recovery: is \"reassign\", which needs")
     );
+    assert_eq!(target_with("").initiator_connections, 1);
+    assert_eq!(target_with("initiator_connections = 16").initiator_connections, 16);
+    assert!(problem_of("initiator_connections = 17").contains("target.initiator_connections: "));
+    assert!(
+        problem_of("chap = \"relay\"\ninitiator_connections = 4")
+            .starts_with("5:25: target.initiator_connections: is 4, which chap = \"relay\" does not allow")
+    );
     assert_eq!(target_with("fence = \"ordered\"").fence, FenceMethod::Ordered);
     assert_eq!(target_with("fence = \"reinstate\"").fence, FenceMethod::Reinstate);
     assert_eq!(target_with("fence = \"time\"").fence, FenceMethod::Time);

@@ -7,6 +7,8 @@ use super::{Families, Metrics};
 pub enum LoginResult {
     /// A normal session began.
     Accepted,
+    /// A further connection of a session that runs was made.
+    Joined,
     /// A discovery session began.
     Discovery,
     /// No such target is configured.
@@ -26,8 +28,9 @@ pub enum LoginResult {
 }
 
 impl LoginResult {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Accepted,
+        Self::Joined,
         Self::Discovery,
         Self::UnknownTarget,
         Self::Denied,
@@ -43,6 +46,7 @@ impl LoginResult {
     pub fn label(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
+            Self::Joined => "joined",
             Self::Discovery => "discovery",
             Self::UnknownTarget => "unknown_target",
             Self::Denied => "denied",

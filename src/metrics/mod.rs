@@ -77,6 +77,7 @@ struct Families {
     build_info: IntGaugeVec,
     logins: IntCounterVec,
     sessions: IntGaugeVec,
+    lines: IntGaugeVec,
     pathless: IntGaugeVec,
     irredundant: IntGaugeVec,
     guarantees: IntGaugeVec,
@@ -143,6 +144,7 @@ impl Families {
             build_info: gauge("braid_build_info", "Always 1; the version is the label.", &["version"]),
             logins: counter("braid_logins_total", "Logins of initiators, by how they ended (RFC 7147: denied is iscsiTgtLoginAuthorizeFails, unauthenticated iscsiTgtLoginAuthenticateFails).", &["result"]),
             sessions: gauge("braid_sessions", "Sessions of initiators open now, by how they are fanned out.", &["target", "fanout"]),
+            lines: gauge("braid_initiator_connections", "Connections of initiators in the sessions open now.", TARGET),
             pathless: gauge("braid_sessions_without_path", "Sessions open now that have no working path.", TARGET),
             irredundant: gauge("braid_sessions_without_redundancy", "Sessions open now that have several paths, of which at most one works.", TARGET),
             guarantees: gauge("braid_session_guarantees", "Sessions open now, by who keeps barriers in order (one_path, strict, native) and how lost nexuses are fenced.", &["target", "order", "fence"]),
@@ -421,7 +423,7 @@ impl SessionMetrics {
         match notice {
             Notice::AllPathsDown => self.target.all_paths_down.inc(),
             Notice::GaveUp(_) => self.target.given_up.inc(),
-            Notice::TakenAgain | Notice::Quirk { .. } => {}
+            Notice::TakenAgain | Notice::Quirk { .. } | Notice::LineUp { .. } | Notice::LineDown { .. } => {}
             Notice::DownstreamProtocol(_) => self.target.protocol_errors.inc(),
             Notice::DownstreamDigest(_) => self.digest_error(Side::Initiator),
             Notice::PathUp { path, .. }

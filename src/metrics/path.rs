@@ -142,6 +142,8 @@ impl PathSeries {
             | Notice::Quirk { .. }
             | Notice::DownstreamProtocol(_)
             | Notice::DownstreamDigest(_)
+            | Notice::LineUp { .. }
+            | Notice::LineDown { .. }
             | Notice::AllPathsDown
             | Notice::GaveUp(_)
             | Notice::TakenAgain => {}

@@ -99,6 +99,7 @@ pub(super) struct TargetSeries {
     pub(super) all_paths_down: IntCounter,
     pub(super) given_up: IntCounter,
     pub(super) protocol_errors: IntCounter,
+    lines: Contribution,
     memory_budget: Contribution,
     pathless: Contribution,
     irredundant: Contribution,
@@ -130,6 +131,7 @@ impl TargetSeries {
             all_paths_down: families.all_paths_down.with_label_values(label),
             given_up: families.given_up.with_label_values(label),
             protocol_errors: families.protocol_errors.with_label_values(label),
+            lines: gauge(&families.lines),
             memory_budget: gauge(&families.memory_budget),
             pathless: gauge(&families.pathless),
             irredundant: gauge(&families.irredundant),
@@ -184,6 +186,7 @@ impl TargetSeries {
 
     /// Publishes what came about in a turn; gives the stall of a failover that is over.
     pub(super) fn look(&mut self, engine: &Session, now: Instant) -> Option<Duration> {
+        self.lines.set(i64::try_from(engine.lines()).unwrap_or(i64::MAX));
         let tally = engine.tally();
         if *tally != self.tally {
             for (series, (before, held)) in self.held.iter().zip(self.tally.held.iter().zip(&tally.held)) {

@@ -65,6 +65,10 @@ pub enum Kind {
     ProtocolError,
     /// What an initiator sent came with a wrong digest; the text says what comes of it.
     DigestError,
+    /// An initiator has one connection more in its session.
+    ConnectionJoined,
+    /// Or one less; the text says how many are left.
+    ConnectionLost,
     /// The operator ordered something.
     Ordered,
     /// The configuration was read again.
@@ -101,6 +105,8 @@ impl Kind {
             Self::TakenAgain => "taken-again",
             Self::ProtocolError => "protocol-error",
             Self::DigestError => "digest-error",
+            Self::ConnectionJoined => "connection-joined",
+            Self::ConnectionLost => "connection-lost",
             Self::Ordered => "ordered",
             Self::Reloaded => "reloaded",
             Self::NotReloaded => "not-reloaded",

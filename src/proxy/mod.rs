@@ -10,6 +10,8 @@
 //!    `access` decides who is let in, and asks for the proof if the target has accounts.
 //! 3. A normal session claims its (initiator, ISID, target) in the `registry`. If such a session runs already, this
 //!    is session reinstatement: the old one is ended, with all its upstream connections, before anything else happens.
+//!    A login with the handle of a session that runs is a further connection of it, if more than one was agreed to
+//!    (`welcome::join`): it goes to the task that has the session.
 //! 4. `leading` logs in to the target over the first path that answers, with the initiator's own name and ISID.
 //!    If the target refuses, its refusal is the initiator's. Otherwise the initiator is granted what Braid can keep.
 //!    Where the authentication is the target's (`relay`), it comes first and the claim after it.

@@ -163,6 +163,17 @@ fn change(path: &PathId, to: PathState, trigger: Trigger) -> Option<(Kind, &Path
     Some((kind, path, words.to_owned()))
 }
 
+fn given_up(how: Exhausted) -> &'static str {
+    match how {
+        Exhausted::Close => "the session is closed",
+        Exhausted::Busy => "commands are answered BUSY",
+    }
+}
+
+fn left(lines: usize) -> String {
+    format!("connections of the initiator: {lines}")
+}
+
 /// A notice as an event; none if it is nothing that people wait for.
 fn event(notice: &Notice) -> Option<(Kind, Option<PathId>, String)> {
     let (kind, path, text) = match notice {
@@ -217,13 +228,10 @@ fn event(notice: &Notice) -> Option<(Kind, Option<PathId>, String)> {
         ),
         Notice::DownstreamProtocol(what) => return Some((Kind::ProtocolError, None, what.clone())),
         Notice::DownstreamDigest(what) => return Some((Kind::DigestError, None, (*what).to_owned())),
+        Notice::LineUp { lines } => return Some((Kind::ConnectionJoined, None, left(*lines))),
+        Notice::LineDown { lines, .. } => return Some((Kind::ConnectionLost, None, left(*lines))),
         Notice::AllPathsDown => return Some((Kind::AllPathsDown, None, "commands are held".to_owned())),
-        Notice::GaveUp(Exhausted::Close) => {
-            return Some((Kind::GaveUp, None, "the session is closed".to_owned()));
-        }
-        Notice::GaveUp(Exhausted::Busy) => {
-            return Some((Kind::GaveUp, None, "commands are answered BUSY".to_owned()));
-        }
+        Notice::GaveUp(how) => return Some((Kind::GaveUp, None, given_up(*how).to_owned())),
         Notice::TakenAgain => return Some((Kind::TakenAgain, None, String::new())),
         Notice::IdentityProved { .. }
         | Notice::Completed { .. }
@@ -332,6 +340,8 @@ fn log(paths: &[String], notice: &Notice, state: Option<&str>) {
         Notice::DownstreamDigest(what) => {
             tracing::warn!(what, "data came from the initiator with a wrong digest");
         }
+        Notice::LineUp { lines } => tracing::info!(lines, "the initiator has another connection"),
+        Notice::LineDown { lines, commands } => tracing::warn!(lines, commands, "the initiator has one less"),
         Notice::AllPathsDown => tracing::error!("no path works: commands are held"),
         Notice::GaveUp(then) => log_given_up(*then),
         Notice::TakenAgain => tracing::info!("a path is back: commands are carried out again"),

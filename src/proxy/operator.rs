@@ -10,10 +10,11 @@
 use super::events::{About, Events, Kind};
 use super::registry::Key;
 use super::reload::Terms;
+use super::session::Place;
 use super::tape::Recording;
 use super::{Shared, clock};
 use crate::config::{Source, Target};
-use crate::iscsi::Tsih;
+use crate::iscsi::{Cid, Tsih};
 use crate::login::SessionParams;
 use crate::metrics::{Carried, Failovers, Metrics};
 use crate::session::{Barriers, Control, Fanout, FenceMethod, PathId, PathState, Status, UnitStatus};
@@ -209,6 +210,8 @@ pub(super) enum Asked {
     Control(Control),
     /// The configuration has changed.
     Retune(Box<Terms>),
+    /// Whether the initiator may log in over a further connection, or over one in the place of another with this CID.
+    Join(Cid, oneshot::Sender<Option<Place>>),
 }
 
 impl Desk {

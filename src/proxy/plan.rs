@@ -86,8 +86,13 @@ fn recovery(target: &Target, fanout: Fanout) -> SessionParams {
 /// What the initiator is offered.
 pub(super) fn offer(target: &Target, upstream: &Negotiated, tsih: Tsih, tpgt: u16) -> Offer {
     Offer {
-        // A session ends with its connection: there is nothing to retain. What is lost within it can be had again.
-        limits: SessionParams { default_time2retain: 0, error_recovery_level: 1, ..limits(target) },
+        // A session ends with its last connection: there is nothing to retain. What is lost within it can be had again.
+        limits: SessionParams {
+            max_connections: target.initiator_connections,
+            default_time2retain: 0,
+            error_recovery_level: 1,
+            ..limits(target)
+        },
         joining: false,
         max_recv_data_segment: target.max_recv_data_segment,
         allow_digests: true,

@@ -148,10 +148,10 @@ impl Registry {
         state.running.iter().map(|(key, entry)| (key.clone(), entry.tsih, entry.desk.clone())).collect()
     }
 
-    /// Whether a running session has this handle.
-    #[must_use]
-    pub(super) fn knows(&self, tsih: Tsih) -> bool {
-        self.lock().knows(tsih)
+    /// Where the running session with this key and handle can be asked.
+    pub(super) fn session(&self, key: &Key, tsih: Tsih) -> Option<Desk> {
+        let state = self.lock();
+        state.running.get(key).filter(|entry| entry.tsih == tsih)?.desk.clone()
     }
 
     /// Number of claims.
@@ -464,6 +464,7 @@ mod tests {
         let (other, _) = registry.claim(key("other")).unwrap();
         assert_ne!(other.tsih, Tsih(0));
         assert_ne!(other.tsih, kept.tsih);
-        assert!(registry.knows(kept.tsih) && !registry.knows(Tsih(999)));
+        let state = registry.lock();
+        assert!(state.knows(kept.tsih) && !state.knows(Tsih(999)));
     }
 }

@@ -17,7 +17,10 @@
 //! The first is the normal one: the initiator is slower than the targets. The engine is told
 //! ([`Event::Paused`]), because a ping is not late when nobody reads. The others only bound memory: write data in
 //! upstream queues is the same memory that the engine's budget counts. A path that does not take its queue dies by its
-//! ping, which drops the queue, so the initiator is never stopped for good.
+//! ping, which drops the queue, so the initiator is never stopped for good. Of several connections of the initiator the
+//! fullest counts; one that takes nothing is given up by the kernel (`TCP_USER_TIMEOUT`).
+
+mod front;
 
 use super::clock;
 use super::conn::{Conn, ConnError};
@@ -27,9 +30,11 @@ use super::notice::Observer;
 use super::operator::Asked;
 use super::recorder::Recorder;
 use super::reload::{PathTerms, Terms};
-use crate::iscsi::FrameError;
+use crate::iscsi::Cid;
 use crate::login::{LoginPlan, Negotiated};
 use crate::session::{Cause, ConnId, Control, Event, How, Output, PathId, Session, Unwashed};
+use front::Front;
+pub(super) use front::{Joined, Place};
 use smallvec::SmallVec;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -68,8 +73,8 @@ impl Upstream {
 /// What `Driver::select` found.
 #[derive(Debug, Default)]
 struct Ready {
-    /// The initiator sent something, or is gone.
-    downstream: Option<Result<(), ConnError>>,
+    /// Connections over which the initiator sent something, or that are gone.
+    downstream: front::Results,
     /// Targets that sent something, or are gone.
     upstream: SmallVec<[(ConnId, Result<(), ConnError>); 8]>,
     /// Something ended that ran beside the session.
@@ -82,7 +87,7 @@ struct Ready {
 
 impl Ready {
     fn is_any(&self) -> bool {
-        self.downstream.is_some()
+        !self.downstream.is_empty()
             || !self.upstream.is_empty()
             || self.errand.is_some()
             || self.alarm
@@ -103,6 +108,8 @@ enum Errand {
     Network(watch::Receiver<Network>),
     /// The operator asks or orders something.
     Asked(Asked, mpsc::Receiver<Asked>),
+    /// A login that the engine awaits is over; it may have come to nothing.
+    Login(Cid, Option<Box<Joined>>),
 }
 
 /// Who else may have something to tell a session.
@@ -146,7 +153,7 @@ pub(super) enum Ending {
 pub(super) struct Driver {
     engine: Session,
     ways: Vec<Way>,
-    downstream: Option<Conn>,
+    front: Front,
     upstream: Vec<Upstream>,
     errands: JoinSet<Errand>,
     dialling: Vec<(ConnId, PathId, AbortHandle)>,
@@ -192,7 +199,7 @@ impl Driver {
         Self {
             engine,
             ways,
-            downstream: Some(downstream),
+            front: Front::new(downstream),
             upstream: vec![Upstream::new(id, conn)],
             errands,
             dialling: Vec::new(),
@@ -211,7 +218,7 @@ impl Driver {
     pub(super) async fn run(mut self) -> Ending {
         // Both logins may have left bytes behind their last PDU.
         let mut ready = Ready {
-            downstream: Some(Ok(())),
+            downstream: self.front.ids().map(|id| (id, Ok(()))).collect(),
             upstream: self.upstream.iter().map(|up| (up.id, Ok(()))).collect(),
             ..Ready::default()
         };
@@ -247,11 +254,7 @@ impl Driver {
 
     /// Writes what could not be written at the end of a turn.
     fn poll_writes(&mut self, ready: &mut Ready, cx: &mut Context<'_>) {
-        if let Some(down) = &mut self.downstream
-            && let Poll::Ready(Err(error)) = down.poll_drain(cx)
-        {
-            ready.downstream = Some(Err(error.into()));
-        }
+        self.front.poll_drain(&mut ready.downstream, cx);
         for up in &mut self.upstream {
             if let Poll::Ready(Err(error)) = up.conn.poll_drain(cx) {
                 ready.upstream.push((up.id, Err(error.into())));
@@ -262,13 +265,8 @@ impl Driver {
 
     /// Reads each connection once, unless back-pressure or a failure forbids it.
     fn poll_reads(&mut self, ready: &mut Ready, cx: &mut Context<'_>) {
-        let flooded = self.flooded();
-        if let Some(down) = &mut self.downstream
-            && ready.downstream.is_none()
-            && !flooded
-            && let Poll::Ready(result) = down.poll_fill(cx)
-        {
-            ready.downstream = Some(result);
+        if !self.flooded() {
+            self.front.poll_fill(&mut ready.downstream, cx);
         }
         if self.paused || ready.turn_pause {
             return;
@@ -299,11 +297,11 @@ impl Driver {
 
     fn should_pause(&self) -> bool {
         let limit = if self.paused { DOWNSTREAM_LOW } else { DOWNSTREAM_HIGH };
-        self.downstream.as_ref().is_some_and(|down| down.queued() > limit)
+        self.front.has_queued(limit)
     }
 
     fn flooded(&self) -> bool {
-        self.downstream.as_ref().is_some_and(|down| down.queued() > DOWNSTREAM_FLOOD)
+        self.front.has_queued(DOWNSTREAM_FLOOD)
             || self.upstream.iter().any(|up| up.conn.queued() > UPSTREAM_FLOOD)
     }
 
@@ -311,8 +309,8 @@ impl Driver {
     fn apply(&mut self, ready: Ready, now: Instant) {
         // Asked before the engine is told the new time: after that it looks ahead only.
         let due = self.engine.next_deadline().is_some_and(|deadline| deadline <= now);
-        self.downstream
-            .iter_mut()
+        self.front
+            .conns_mut()
             .chain(self.upstream.iter_mut().map(|up| &mut up.conn))
             .for_each(|conn| conn.tick(now));
 
@@ -322,10 +320,11 @@ impl Driver {
                 Err(error) => self.lose_upstream(id, Cause::Tcp(error.to_string()), now),
             }
         }
-        match ready.downstream {
-            Some(Ok(())) => self.pump_downstream(now),
-            Some(Err(error)) => self.lose_downstream(&error.to_string(), now),
-            None => {}
+        for (id, result) in ready.downstream {
+            match result {
+                Ok(()) => self.pump_downstream(id, now),
+                Err(error) => self.lose_downstream(id, &error.to_string(), now),
+            }
         }
         match ready.errand {
             Some(Errand::Dial(id, result)) => self.dialled(id, *result, now),
@@ -337,17 +336,10 @@ impl Driver {
             }
             Some(Errand::Asked(what, desk)) => {
                 self.errands.spawn(asked(desk));
-                match what {
-                    // Whoever asked may have lost patience.
-                    Asked::Status(answer) => drop(answer.send(self.engine.status(now))),
-                    Asked::Units(answer) => drop(answer.send(self.engine.units())),
-                    Asked::Recordings(answer) => {
-                        drop(answer.send(self.recorder.recordings(self.open_conns())))
-                    }
-                    Asked::Control(control) => self.feed(Event::Control(control), now),
-                    Asked::Retune(terms) => self.retune(&terms, now),
-                }
+                self.answer(what, now);
             }
+            Some(Errand::Login(_, Some(joined))) => self.joined(*joined, now),
+            Some(Errand::Login(cid, None)) => self.feed(Event::DownstreamNotJoined(cid), now),
             Some(Errand::Kill) => self.end = Some(Ending::Killed),
             None => {}
         }
@@ -359,6 +351,18 @@ impl Driver {
         self.flush(now);
         self.turn_pause(now);
         self.observer.look(&self.engine, now);
+    }
+
+    fn answer(&mut self, what: Asked, now: Instant) {
+        match what {
+            // Whoever asked may have lost patience.
+            Asked::Status(answer) => drop(answer.send(self.engine.status(now))),
+            Asked::Units(answer) => drop(answer.send(self.engine.units())),
+            Asked::Recordings(answer) => drop(answer.send(self.recorder.recordings(self.open_conns()))),
+            Asked::Control(control) => self.feed(Event::Control(control), now),
+            Asked::Retune(terms) => self.retune(&terms, now),
+            Asked::Join(cid, answer) => self.await_line(cid, answer, now),
+        }
     }
 
     /// Tells the engine what has become of links.
@@ -403,12 +407,7 @@ impl Driver {
     fn drain(&mut self) {
         while let Some(output) = self.engine.poll() {
             match output {
-                Output::ToInitiator(pdu) => {
-                    if let Some(down) = &mut self.downstream {
-                        tracing::trace!(?pdu, "to initiator");
-                        down.queue(&pdu);
-                    }
-                }
+                Output::ToInitiator(id, pdu) => self.front.queue(id, &pdu),
                 Output::ToTarget(id, pdu) => {
                     if let Some(up) = self.upstream.iter_mut().find(|up| up.id == id) {
                         tracing::trace!(conn = id.0, ?pdu, "to target");
@@ -418,6 +417,7 @@ impl Driver {
                 Output::Sample(id) => self.to_sample.push(id),
                 Output::Open(id, path, plan) => self.open(id, path, plan),
                 Output::Close(id, how) => self.close_upstream(id, how),
+                Output::CloseLine(id) => self.close_line(id),
                 Output::CloseDownstream => self.close_downstream(),
                 Output::Finished(unwashed) => self.end = Some(Ending::InOrder(unwashed)),
                 Output::Note(notice) => {
@@ -429,7 +429,7 @@ impl Driver {
     }
 
     fn open_conns(&self) -> impl Iterator<Item = &Conn> {
-        self.downstream.iter().chain(self.upstream.iter().map(|up| &up.conn))
+        self.front.conns().chain(self.upstream.iter().map(|up| &up.conn))
     }
 
     /// Tells the engine what the kernel knows of the connections that it asked for.
@@ -438,26 +438,6 @@ impl Driver {
             let sample = self.upstream.iter().find(|up| up.id == id).and_then(|up| up.conn.sample());
             if let Some(sample) = sample {
                 self.feed(Event::Health(id, sample), now);
-            }
-        }
-    }
-
-    fn pump_downstream(&mut self, now: Instant) {
-        while let Some(down) = &mut self.downstream {
-            match down.next_pdu() {
-                Ok(Some(pdu)) => {
-                    tracing::trace!(?pdu, "from initiator");
-                    self.feed(Event::Downstream(pdu), now);
-                }
-                Ok(None) => return,
-                Err(FrameError::Rejectable { header, reason, error }) => {
-                    tracing::warn!(%error, reason, "PDU of the initiator rejected");
-                    self.feed(Event::DownstreamRejectable { header, reason }, now);
-                }
-                Err(FrameError::Fatal(error)) => {
-                    self.observer.downstream_spoilt(error);
-                    return self.lose_downstream(&error.to_string(), now);
-                }
             }
         }
     }
@@ -477,13 +457,6 @@ impl Driver {
                     return self.lose_upstream(id, cause, now);
                 }
             }
-        }
-    }
-
-    fn lose_downstream(&mut self, why: &str, now: Instant) {
-        if self.downstream.take().is_some() {
-            tracing::info!(why, "initiator's connection ended");
-            self.feed(Event::DownstreamClosed, now);
         }
     }
 
@@ -530,12 +503,6 @@ impl Driver {
         }
     }
 
-    fn close_downstream(&mut self) {
-        if let Some(conn) = self.downstream.take() {
-            self.close_in_order(conn);
-        }
-    }
-
     fn close_in_order(&mut self, conn: Conn) {
         while self.closing.try_join_next().is_some() {}
         self.closing.spawn(conn.close());
@@ -544,10 +511,8 @@ impl Driver {
     /// Writes every connection once. A connection that fails is an event, whose results are written in turn.
     fn flush(&mut self, now: Instant) {
         loop {
-            if let Some(down) = &mut self.downstream
-                && let Err(error) = down.flush()
-            {
-                self.lose_downstream(&error.to_string(), now);
+            while let Err((id, error)) = self.front.flush() {
+                self.lose_downstream(id, &error.to_string(), now);
             }
             let failed = self.upstream.iter_mut().find_map(|up| Some((up.id, up.conn.flush().err()?)));
             let Some((id, error)) = failed else { return };

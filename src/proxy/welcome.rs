@@ -1,5 +1,7 @@
 //! A downstream connection from its first byte to its last: login, then a discovery session or a normal one.
 
+mod join;
+
 use super::balancer::Told;
 use super::catalogue::{Found, Sought};
 use super::conn::{Conn, ConnError};
@@ -14,8 +16,8 @@ use super::registry::{Claim, Key};
 use super::room::{Place, Seat};
 use super::session::{Beside, Driver, Ending};
 use super::{
-    NO_SESSION, NOT_ALLOWED, NOT_FOUND, OUT_OF_RESOURCES, SERVICE_UNAVAILABLE, Shared, TOO_MANY_CONNECTIONS,
-    access, clock, dial, discovery, relay,
+    NOT_ALLOWED, NOT_FOUND, OUT_OF_RESOURCES, SERVICE_UNAVAILABLE, Shared, access, clock, dial, discovery,
+    relay,
 };
 use crate::config::{Chap, Config, Local, PathConfig, Target};
 use crate::iscsi::framer::Receiver;
@@ -138,6 +140,7 @@ impl Greeting {
         match self.admit(intent).await {
             Err(end) => self.ended(end).await,
             Ok(_) if intent.discovery => self.discovery(intent).await,
+            Ok(Some(target)) if intent.tsih != Tsih(0) => self.join(intent, &target).await,
             Ok(Some(target)) => self.normal(intent, target).await,
             Ok(None) => self.ended(End::Refused(NOT_FOUND, LoginResult::UnknownTarget)).await,
         }
@@ -287,10 +290,6 @@ impl Greeting {
         let shared = Arc::clone(&self.shared);
         // The initiator expects the tag of the portal that it wanted: if it can be reached, that is home.
         target.paths.sort_by_key(|path| self.wanted.is_some_and(|wanted| path.portal != wanted));
-        if intent.tsih != Tsih(0) {
-            let refusal = if shared.registry.knows(intent.tsih) { TOO_MANY_CONNECTIONS } else { NO_SESSION };
-            return Err(End::Refused(refusal, LoginResult::Protocol));
-        }
         if target.chap == Chap::Relay
             && let Some(words) = self.login.words()
         {

@@ -2,7 +2,7 @@
 
 use crate::iscsi::quirk::Quirk;
 use crate::iscsi::text::KeyList;
-use crate::iscsi::{Lun, Pdu};
+use crate::iscsi::{Cid, Lun, Pdu};
 use crate::login::{LoginPlan, Negotiated};
 pub use crate::path::flaps::Limits as Marginal;
 pub use crate::path::health::{Doubt, Sample};
@@ -19,6 +19,10 @@ pub struct PathId(pub usize);
 /// One upstream connection; never used twice within a session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ConnId(pub u32);
+
+/// One connection of the initiator: given out by the driver, and never used twice within a session.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct LineId(pub u32);
 
 /// How the session is fanned out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -188,6 +192,9 @@ impl SessionPlan {
     /// The connection of the leading login.
     pub const HOME_CONN: ConnId = ConnId(0);
 
+    /// The initiator's first connection.
+    pub const FIRST_LINE: LineId = LineId(0);
+
     /// Whether paths lead to targets of different names.
     #[must_use]
     pub fn has_twins(&self) -> bool {
@@ -243,16 +250,25 @@ pub enum Cause {
 #[derive(Debug)]
 pub enum Event {
     /// A PDU from the initiator.
-    Downstream(Pdu),
+    Downstream(LineId, Pdu),
     /// The initiator sent something to be answered with Reject.
     DownstreamRejectable {
+        /// Over which connection.
+        line: LineId,
         /// The header complained of.
         header: [u8; 48],
         /// Reject reason.
         reason: u8,
     },
-    /// The initiator's connection is gone.
-    DownstreamClosed,
+    /// The initiator wants to log in over a further connection, under this CID, and has proved itself. If it may
+    /// ([`super::Session::awaited`]), a connection that has the CID ends now, and one of the next two follows.
+    DownstreamAwaited(Cid),
+    /// It has logged in.
+    DownstreamJoined(LineId, Box<Negotiated>),
+    /// It has not.
+    DownstreamNotJoined(Cid),
+    /// A connection of the initiator's is gone.
+    DownstreamClosed(LineId),
     /// A PDU from a target.
     Upstream(ConnId, Pdu),
     /// An [`Output::Open`] succeeded.
@@ -303,7 +319,7 @@ pub enum How {
 #[derive(Debug)]
 pub enum Output {
     /// Send to the initiator.
-    ToInitiator(Pdu),
+    ToInitiator(LineId, Pdu),
     /// Send to a target.
     ToTarget(ConnId, Pdu),
     /// Report [`Event::Health`] of this connection, after all other outputs are done; where the kernel does not tell,
@@ -313,7 +329,9 @@ pub enum Output {
     Open(ConnId, PathId, Box<LoginPlan>),
     /// End a connection; no event for it is wanted any more.
     Close(ConnId, How),
-    /// Send what is queued to the initiator, then close; the session is over once upstream connections are closed too.
+    /// Send what is queued for one of several connections of the initiator, then close it.
+    CloseLine(LineId),
+    /// The same for all of them; the session is over once upstream connections are closed too.
     CloseDownstream,
     /// Everything is closed: drop the session. This is left in caches.
     Finished(Unwashed),
@@ -487,6 +505,18 @@ pub enum Notice {
     /// Data of the initiator came with a wrong digest, which is a fault of its connection and not its own: what was lost, and
     /// what comes of it.
     DownstreamDigest(&'static str),
+    /// The initiator has one connection more.
+    LineUp {
+        /// Connections that it has now.
+        lines: usize,
+    },
+    /// The initiator has one connection less, and the session goes on.
+    LineDown {
+        /// Connections that it has now.
+        lines: usize,
+        /// Commands that ended with it.
+        commands: usize,
+    },
     /// No path works.
     AllPathsDown,
     /// No path came back in time: commands that wait for one are given up in this way.

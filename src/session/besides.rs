@@ -58,10 +58,11 @@ impl Session {
         let nexus = conn.nexus;
         match message.event {
             0 if nexus == HOME => {
-                let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
-                let data = self.cut_for_initiator(&message.data);
+                let Some(line) = self.lines.first() else { return Ok(()) };
+                let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.stamp(line);
+                let data = self.cut_for_initiator(line, &message.data);
                 let message = AsyncMessage { stat_sn, exp_cmd_sn, max_cmd_sn, data, ..message.clone() };
-                self.tell(Pdu::AsyncMessage(message));
+                self.tell(line, Pdu::AsyncMessage(message));
             }
             // Logout wanted, or a renegotiation that is declined by leaving (R218, R220).
             1 | 4 if conn.state == ConnState::Up && !broken!(rules, LogoutRequestIgnored) => {

@@ -1,7 +1,8 @@
-//! What the initiator sends: commands and their data, pings, text, logout, and what it must not send.
+//! What the initiator sends, over any of its connections: commands and their data, pings, text, logout, and what it must not
+//! send.
 
 use super::Session;
-use super::api::Notice;
+use super::api::{LineId, Notice};
 use super::attention::REPORTED_LUNS_CHANGED;
 use super::data::DataFault;
 use super::order::Footprint;
@@ -25,19 +26,19 @@ const MOST_IMMEDIATE: usize = 32;
 
 impl Session {
     /// A PDU from the initiator.
-    pub(super) fn take_downstream(&mut self, pdu: Pdu, now: Instant) {
-        self.take_acknowledgements(&pdu);
+    pub(super) fn take_downstream(&mut self, line: LineId, pdu: Pdu, now: Instant) {
+        self.take_acknowledgements(line, &pdu, now);
         if let Some(cmd_sn) = numbered(&pdu) {
-            match self.front.admit(cmd_sn, &pdu) {
+            match self.front.admit(line, cmd_sn, &pdu) {
                 Admission::Now => {}
                 Admission::Kept | Admission::Ignored => return,
             }
         }
-        let mut next = Some(pdu);
-        while let Some(pdu) = next {
+        let mut next = Some((line, pdu));
+        while let Some((line, pdu)) = next {
             let itt = pdu.itt();
-            self.act(pdu, now);
-            self.take_early_data(itt, now);
+            self.act(line, pdu, now);
+            self.take_early_data(line, itt, now);
             self.act_on_early_functions(now);
             // What follows a logout is not acted on (R211).
             next = if self.finishing.is_none() { self.front.next_early() } else { None };
@@ -45,25 +46,25 @@ impl Session {
         self.act_on_early_functions(now);
     }
 
-    fn act(&mut self, pdu: Pdu, now: Instant) {
+    fn act(&mut self, line: LineId, pdu: Pdu, now: Instant) {
         if !matches!(pdu, Pdu::ScsiCommand(_)) {
             // What takes a number without becoming a command gives its place back at once.
             self.open_window();
         }
         match pdu {
-            Pdu::ScsiCommand(command) => self.command(command, now),
+            Pdu::ScsiCommand(command) => self.command(line, command, now),
             Pdu::DataOut(data) => {
-                self.data_out(&data, now);
+                self.data_out(line, &data, now);
                 self.function_data_came(now);
             }
-            Pdu::TaskManagementRequest(request) => self.task_management(&request, now),
-            Pdu::NopOut(nop) => self.nop_out(nop),
-            Pdu::TextRequest(request) => self.text(&request),
-            Pdu::LogoutRequest(request) => self.logout(&request, now),
-            Pdu::SnackRequest(request) => self.snack(&request),
+            Pdu::TaskManagementRequest(request) => self.task_management(line, &request, now),
+            Pdu::NopOut(nop) => self.nop_out(line, nop, now),
+            Pdu::TextRequest(request) => self.text(line, &request),
+            Pdu::LogoutRequest(request) => self.logout(line, &request, now),
+            Pdu::SnackRequest(request) => self.snack(line, &request),
             Pdu::LoginRequest(_) => {
                 // No second login on a connection (R15).
-                self.reject(&pdu, reject::PROTOCOL_ERROR);
+                self.reject(line, &pdu, reject::PROTOCOL_ERROR);
                 self.downstream_broken("login request in full feature phase", now);
             }
             Pdu::NopIn(_)
@@ -75,11 +76,11 @@ impl Session {
             | Pdu::LogoutResponse(_)
             | Pdu::R2t(_)
             | Pdu::AsyncMessage(_)
-            | Pdu::Reject(_) => self.reject(&pdu, reject::PROTOCOL_ERROR),
+            | Pdu::Reject(_) => self.reject(line, &pdu, reject::PROTOCOL_ERROR),
         }
     }
 
-    /// The initiator broke a rule after which its numbers can no longer be trusted (R180).
+    /// The initiator broke a rule after which its numbers can no longer be trusted: all its connections are closed (R180).
     pub(super) fn downstream_broken(&mut self, what: &str, now: Instant) {
         self.note(Notice::DownstreamProtocol(what.into()));
         self.begin_finish(now);
@@ -92,38 +93,38 @@ impl Session {
     }
 
     /// Rejects a PDU with its header. Its number stays open: the initiator sends another request under it, or aborts it.
-    pub(super) fn reject(&mut self, pdu: &Pdu, reason: u8) {
+    pub(super) fn reject(&mut self, line: LineId, pdu: &Pdu, reason: u8) {
         if let Some(cmd_sn) = numbered(pdu) {
             self.front.refuse(cmd_sn);
         }
         let (header, _) = pdu.encode();
-        self.reject_header(&header, reason);
+        self.reject_header(line, &header, reason);
     }
 
     /// Rejects a PDU by its header as received.
-    pub(super) fn reject_header(&mut self, header: &[u8; BHS_LEN], reason: u8) {
-        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
+    pub(super) fn reject_header(&mut self, line: LineId, header: &[u8; BHS_LEN], reason: u8) {
+        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.stamp(line);
         let data = Payload::from(header.to_vec());
         let reject = Reject { reason, stat_sn, exp_cmd_sn, max_cmd_sn, data_sn: 0, data };
-        self.tell(Pdu::Reject(reject));
+        self.tell(line, Pdu::Reject(reject));
         if reason != reject::DATA_DIGEST {
             self.note(Notice::DownstreamProtocol(format!("rejected a PDU, reason {reason:#04x}")));
         }
     }
 
-    fn command(&mut self, command: ScsiCommand, now: Instant) {
+    fn command(&mut self, line: LineId, command: ScsiCommand, now: Instant) {
         if let Some(reason) = self.refusal(&command) {
-            self.reject(&Pdu::ScsiCommand(command), reason);
+            self.reject(line, &Pdu::ScsiCommand(command), reason);
             return;
         }
         self.unit_seen(command.lun, now);
         self.seq += 1;
-        let mut task = Task::from_initiator(&command, self.seq, now);
+        let mut task = Task::from_initiator(line, &command, self.seq, now);
         let announced = command.write && !command.final_;
         self.held += command.data.len() as u64;
         task.inbound.begin(command.data, announced);
         self.suit(&mut task);
-        if let Some(replay) = &mut self.replay {
+        if let Some(replay) = self.replay(line) {
             replay.begin(command.itt);
         }
         let key = self.tasks.insert(task);
@@ -177,30 +178,34 @@ impl Session {
         }
     }
 
-    pub(super) fn data_out(&mut self, pdu: &DataOut, now: Instant) {
+    pub(super) fn data_out(&mut self, line: LineId, pdu: &DataOut, now: Instant) {
         let Some(key) = self.tasks.find(pdu.itt) else {
-            if !self.follows_early(pdu) && !self.tasks.ended_lately(pdu.itt) {
-                self.reject(&Pdu::DataOut(pdu.clone()), reject::INVALID_FIELD);
+            if !self.follows_early(line, pdu) && !self.tasks.ended_lately(pdu.itt) {
+                self.reject(line, &Pdu::DataOut(pdu.clone()), reject::INVALID_FIELD);
             }
             return;
         };
         let first_burst = self.plan.downstream.session.first_burst_length;
         let recovers = self.recovers();
         let Some(task) = self.tasks.get_mut(key) else { return };
+        if task.line() != Some(line) {
+            // Data come over the connection of their command (R118).
+            return self.reject(line, &Pdu::DataOut(pdu.clone()), reject::PROTOCOL_ERROR);
+        }
         let taken = match task.inbound.accept(pdu, task.expected, first_burst, recovers) {
             Ok(taken) => taken,
             Err(DataFault::UnknownTransfer) => {
-                self.reject(&Pdu::DataOut(pdu.clone()), reject::INVALID_FIELD);
+                self.reject(line, &Pdu::DataOut(pdu.clone()), reject::INVALID_FIELD);
                 return;
             }
             Err(DataFault::OutOfSequence) => {
-                self.reject(&Pdu::DataOut(pdu.clone()), reject::PROTOCOL_ERROR);
+                self.reject(line, &Pdu::DataOut(pdu.clone()), reject::PROTOCOL_ERROR);
                 self.downstream_broken("Data-Out out of sequence", now);
                 return;
             }
         };
         if pdu.final_ {
-            self.r2t_answered(pdu.itt, pdu.ttt);
+            self.r2t_answered(line, pdu.itt, pdu.ttt);
         }
         self.data_came(key, taken, now);
         self.sequence_went_on(key, taken, now);
@@ -233,10 +238,8 @@ impl Session {
         let (burst, outstanding) = (session.max_burst_length.max(512), session.max_outstanding_r2t.max(1));
         loop {
             let Some(task) = self.tasks.get(key) else { return };
-            if !task.write || task.held_response.is_some() {
-                return;
-            }
-            if !self.reserve(key) {
+            let Some(line) = task.line() else { return };
+            if !task.write || task.held_response.is_some() || !self.reserve(key) {
                 return;
             }
             let Some(task) = self.tasks.get_mut(key) else { return };
@@ -247,7 +250,7 @@ impl Session {
             let r2t_sn = task.outbound.data_sn;
             task.outbound.data_sn += 1;
             let (itt, lun) = (task.initiator_tag(), task.lun);
-            let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.peek();
+            let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.peek(line);
             let r2t = R2t {
                 lun,
                 itt,
@@ -259,7 +262,7 @@ impl Session {
                 buffer_offset: offset,
                 desired_length: length,
             };
-            self.tell(Pdu::R2t(r2t));
+            self.tell(line, Pdu::R2t(r2t));
             self.await_data(key);
         }
     }
@@ -319,57 +322,65 @@ impl Session {
     }
 
     /// As much of what cannot be sent in pieces as the initiator takes in one segment (R127).
-    pub(super) fn cut_for_initiator(&self, data: &Payload) -> Payload {
-        data.slice(0, self.plan.downstream.connection.max_send_data_segment as usize)
+    pub(super) fn cut_for_initiator(&self, line: LineId, data: &Payload) -> Payload {
+        data.slice(0, self.lines.get(line).map_or(0, |line| line.segment as usize))
     }
 
-    fn nop_out(&mut self, nop: NopOut) {
+    fn nop_out(&mut self, line: LineId, nop: NopOut, now: Instant) {
         if nop.itt == Itt::NONE {
             // Without an answer, nothing would tell of the number that it took (R98, R226).
-            if !nop.immediate {
-                self.reject(&Pdu::NopOut(nop), reject::INVALID_FIELD);
+            if nop.immediate {
+                self.line_echoed(line, nop.ttt, now);
+            } else {
+                self.reject(line, &Pdu::NopOut(nop), reject::INVALID_FIELD);
             }
             return;
         }
-        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
-        let data = self.cut_for_initiator(&nop.data);
+        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.stamp(line);
+        let data = self.cut_for_initiator(line, &nop.data);
         let answer =
             NopIn { lun: nop.lun, itt: nop.itt, ttt: Ttt::NONE, stat_sn, exp_cmd_sn, max_cmd_sn, data };
-        self.tell(Pdu::NopIn(answer));
+        self.tell(line, Pdu::NopIn(answer));
     }
 
-    fn text(&mut self, request: &TextRequest) {
+    fn text(&mut self, id: LineId, request: &TextRequest) {
+        let Some(line) = self.lines.get_mut(id) else { return };
         if request.ttt == Ttt::NONE {
             // A request that continues nothing starts anew (R61).
-            self.text = TextCollector::new();
-            self.text_rest.clear();
-        } else if !self.text_rest.is_empty() {
-            self.text_response(request);
+            line.text = TextCollector::new();
+            line.text_rest.clear();
+        } else if !line.text_rest.is_empty() {
+            self.text_response(id, request);
             return;
         }
-        match self.text.push(&request.data, request.continue_) {
+        match line.text.push(&request.data, request.continue_) {
             Ok(None) => {}
             Ok(Some(keys)) if !has_repetition(&keys) => {
-                self.text_rest = self.text_answer(&keys).to_bytes();
+                let answer = self.text_answer(id, &keys).to_bytes();
+                if let Some(line) = self.lines.get_mut(id) {
+                    line.text_rest = answer;
+                }
             }
             // Garbage, or a key twice (R63).
             Ok(Some(_)) | Err(_) => {
-                self.reject(&Pdu::TextRequest(request.clone()), reject::PROTOCOL_ERROR);
+                self.reject(id, &Pdu::TextRequest(request.clone()), reject::PROTOCOL_ERROR);
                 return;
             }
         }
-        self.text_response(request);
+        self.text_response(id, request);
     }
 
     /// In a normal session: SendTargets for this target (R232), and how long segments for the initiator may be from now
     /// on (R69); everything else stays as agreed at login.
-    fn text_answer(&mut self, keys: &KeyList) -> KeyList {
+    fn text_answer(&mut self, line: LineId, keys: &KeyList) -> KeyList {
         let mut answer = KeyList::new();
         for (key, value) in keys.iter() {
             if key == "MaxRecvDataSegmentLength"
                 && let Some(length) = segment_length(value)
             {
-                self.plan.downstream.connection.max_send_data_segment = length;
+                if let Some(line) = self.lines.get_mut(line) {
+                    line.segment = length;
+                }
             } else if key != "SendTargets" {
                 let known = crate::login::keys::Key::named(key).is_some();
                 answer.push(key, if known { "Reject" } else { "NotUnderstood" });
@@ -385,13 +396,13 @@ impl Session {
     }
 
     /// As much of the answer as the initiator takes at once (R62); it asks for the rest (R237).
-    fn text_response(&mut self, request: &TextRequest) {
-        let most = self.plan.downstream.connection.max_send_data_segment as usize;
-        let rest = self.text_rest.split_off(self.text_rest.len().min(most));
-        let data = Payload::from(std::mem::replace(&mut self.text_rest, rest));
-        let continue_ = !self.text_rest.is_empty();
+    fn text_response(&mut self, id: LineId, request: &TextRequest) {
+        let Some(line) = self.lines.get_mut(id) else { return };
+        let rest = line.text_rest.split_off(line.text_rest.len().min(line.segment as usize));
+        let data = Payload::from(std::mem::replace(&mut line.text_rest, rest));
+        let continue_ = !line.text_rest.is_empty();
         let final_ = request.final_ && !continue_;
-        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
+        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.stamp(id);
         let response = TextResponse {
             final_,
             continue_,
@@ -403,22 +414,25 @@ impl Session {
             max_cmd_sn,
             data,
         };
-        self.tell(Pdu::TextResponse(response));
+        self.tell(id, Pdu::TextResponse(response));
     }
 
-    fn logout(&mut self, request: &LogoutRequest, now: Instant) {
-        let own = request.cid == self.plan.downstream.cid;
+    fn logout(&mut self, line: LineId, request: &LogoutRequest, now: Instant) {
         let response = match request.reason {
             0 => 0,
-            1 if own => 0,
+            1 if self.knows_line(request.cid) => 0,
             1 => 1,
             2 => 2,
             _ => {
-                self.reject(&Pdu::LogoutRequest(request.clone()), reject::INVALID_FIELD);
+                self.reject(line, &Pdu::LogoutRequest(request.clone()), reject::INVALID_FIELD);
                 return;
             }
         };
-        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
+        let closes = (request.reason, response) == (1, 0);
+        if closes {
+            self.log_out_other(line, request.cid, now);
+        }
+        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.stamp(line);
         let answer = LogoutResponse {
             response,
             itt: request.itt,
@@ -428,8 +442,10 @@ impl Session {
             time2wait: 0,
             time2retain: 0,
         };
-        self.tell(Pdu::LogoutResponse(answer));
-        if response == 0 {
+        self.tell(line, Pdu::LogoutResponse(answer));
+        if closes {
+            self.log_out_own(line, request.cid, now);
+        } else if response == 0 {
             self.begin_finish(now);
         }
     }

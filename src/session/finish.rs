@@ -31,6 +31,7 @@ impl Session {
         self.finishing = Some(Finishing { drain_until: now + DRAIN, told: false });
         self.abandon_recovery(now);
         self.end_functions();
+        self.held_answers.clear();
         self.leave_predecessor();
         self.checks.clear();
         for key in self.tasks.select(|t| t.run.is_none() && !matches!(t.origin, Origin::Fence(_))) {

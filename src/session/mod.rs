@@ -6,12 +6,13 @@
 //! [`Session::next_deadline`]. Outputs are done in the order given: a PDU for a connection is queued behind those
 //! already queued for it.
 //!
-//! Connections are named by [`ConnId`], given out by the engine and never used twice, so that events of a connection
-//! already given up are recognised and ignored. After [`Output::Close`] nothing more is sent to it.
+//! Connections to targets are named by [`ConnId`], given out by the engine, those of the initiator by [`LineId`], given out by
+//! the driver. No name is used twice, so that events of a connection already given up are recognised and ignored. After
+//! [`Output::Close`] or [`Output::CloseLine`] nothing more is sent to it.
 //!
 //! # Inside
 //! - `tasks`: every task from arrival to response. `data`: its data, cut for the receiver.
-//! - `sequence`: CmdSN and StatSN of both sides.
+//! - `sequence`: CmdSN of both sides, StatSN of targets. `line`: the connections of the initiator, and StatSN of each.
 //! - `snack`: what the initiator lost, and what it sent broken, at error recovery level 1. `replay`: what is kept for that.
 //!   `overdue`: write data that do not come.
 //! - `order`: which command waits for which. `select`: which path takes the next one.
@@ -60,6 +61,7 @@ mod group;
 mod heard;
 mod hedge;
 mod leave;
+mod line;
 #[cfg(feature = "mutants")]
 pub mod mutant;
 mod nexus;
@@ -93,7 +95,6 @@ pub use operator::{PathStatus, Status};
 pub use tally::{HeldBy, Tally, Waits};
 pub use unit::{MOST_TOLD, Share, UnitStatus};
 
-use crate::iscsi::text::TextCollector;
 use crate::iscsi::{Lun, Pdu, TaskManagementRequest};
 use crate::path::select::{PathLoad, Selector};
 use std::collections::{BTreeMap, VecDeque};
@@ -112,11 +113,7 @@ pub struct Session {
     /// When deadlines were looked at last: what fell due before waits for an event.
     looked: Instant,
     front: sequence::Front,
-    /// What the initiator may ask for again; none at error recovery level 0.
-    replay: Option<replay::Replay>,
-    text: TextCollector,
-    /// What is still to be said of a text answer longer than the initiator takes at once.
-    text_rest: Vec<u8>,
+    lines: line::Lines,
     tasks: tasks::Tasks,
     order: order::Order,
     /// Commands ready to be sent: block I/O that any path may take, what only home may take, Braid's own.
@@ -158,7 +155,9 @@ pub struct Session {
     sample_at: Option<Instant>,
     functions: Vec<tmf::Function>,
     /// Immediate functions that wait for commands with lower numbers.
-    early_functions: Vec<TaskManagementRequest>,
+    early_functions: Vec<(LineId, TaskManagementRequest)>,
+    /// Answers to functions that wait for acknowledgements.
+    held_answers: Vec<line::HeldAnswer>,
     /// The path over which home's session was led last.
     home_path: PathId,
     home_lost_since: Option<Instant>,
@@ -191,17 +190,13 @@ impl Session {
     /// The engine of a session whose two leading logins have just succeeded.
     #[must_use]
     pub fn new(plan: SessionPlan, now: Instant) -> Self {
-        let front =
-            sequence::Front::new(plan.downstream.cmd_sn, plan.downstream.max_cmd_sn, plan.downstream.stat_sn);
-        let recovers = plan.downstream.session.error_recovery_level > 0;
+        let front = sequence::Front::new(plan.downstream.cmd_sn, plan.downstream.max_cmd_sn);
         let mut session = Self {
             rules: rules::Rules::default(),
             now,
             looked: now,
             front,
-            replay: recovers.then(|| replay::Replay::new(plan.downstream.stat_sn)),
-            text: TextCollector::new(),
-            text_rest: Vec::new(),
+            lines: line::Lines::new(&plan.downstream),
             tasks: tasks::Tasks::default(),
             order: order::Order::new(order::Left::by(plan.barriers, plan.paths.len())),
             any_queue: VecDeque::new(),
@@ -233,6 +228,7 @@ impl Session {
             sample_at: None,
             functions: Vec::new(),
             early_functions: Vec::new(),
+            held_answers: Vec::new(),
             home_path: plan.home_path,
             home_lost_since: None,
             exhausted: false,
@@ -264,19 +260,23 @@ impl Session {
     pub fn handle(&mut self, event: Event, now: Instant) {
         self.now = now;
         match event {
-            Event::Downstream(pdu) => {
+            Event::Downstream(line, pdu) => {
                 self.reception.heard = now;
-                if self.finishing.is_none() {
-                    self.take_downstream(pdu, now);
+                if self.finishing.is_none() && self.lines.get(line).is_some() {
+                    self.take_downstream(line, pdu, now);
                 }
             }
-            Event::DownstreamRejectable { header, reason } => {
+            Event::DownstreamRejectable { line, header, reason } => {
                 self.reception.heard = now;
-                self.downstream_spoilt(&header, reason, now);
+                if self.lines.get(line).is_some() {
+                    self.downstream_spoilt(line, &header, reason, now);
+                }
             }
-            Event::DownstreamClosed | Event::Stop => {
-                self.begin_finish(now);
-            }
+            Event::DownstreamAwaited(cid) => self.await_line(cid, now),
+            Event::DownstreamJoined(line, login) => self.line_joined(line, &login),
+            Event::DownstreamNotJoined(cid) => self.line_not_joined(cid, now),
+            Event::DownstreamClosed(line) => self.line_lost(line, now),
+            Event::Stop => self.begin_finish(now),
             Event::Upstream(conn, pdu) => self.take_upstream(conn, pdu, now),
             Event::Connected(conn, negotiated) => self.connected(conn, &negotiated, now),
             Event::Disconnected(conn, cause) => self.disconnected(conn, cause, now),
@@ -307,6 +307,7 @@ impl Session {
         self.expire_functions(now);
         self.expire_recovery(now);
         self.expire_sequences(now);
+        self.expire_acknowledgements(now);
         self.settle_questions(now);
         self.watch(now);
         self.hedge(now);
@@ -334,8 +335,8 @@ impl Session {
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Output> {
         let output = self.outputs.pop_front()?;
-        if let Output::ToInitiator(pdu) = &output {
-            self.keep(pdu);
+        if let Output::ToInitiator(line, pdu) = &output {
+            self.keep(*line, pdu);
         }
         Some(output)
     }
@@ -361,6 +362,7 @@ impl Session {
             self.sample_at,
             self.hedge_deadline(),
             self.calm_deadline(),
+            self.acknowledgement_deadline(),
         ];
         all.into_iter().flatten().filter(|at| *at > self.looked).min()
     }
@@ -368,8 +370,7 @@ impl Session {
     /// Bytes of write data held and booked, and of what is kept to be sent again.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        let kept = self.replay.as_ref().map_or(0, replay::Replay::bytes);
-        self.held + self.promised + self.front.early_bytes() + kept
+        self.held + self.promised + self.front.early_bytes() + self.lines.kept()
     }
 
     /// Number of the path's commands in flight.
@@ -389,10 +390,10 @@ impl Session {
         self.hedging_paused(now);
     }
 
-    /// Sends to the initiator, unless its connection is being closed.
-    fn tell(&mut self, pdu: Pdu) {
-        if self.finishing.is_none() {
-            self.outputs.push_back(Output::ToInitiator(pdu));
+    /// Sends to the initiator, unless its connection is gone or being closed.
+    fn tell(&mut self, line: LineId, pdu: Pdu) {
+        if self.finishing.is_none() && self.lines.get(line).is_some() {
+            self.outputs.push_back(Output::ToInitiator(line, pdu));
         }
     }
 

@@ -304,6 +304,17 @@ mutants! {
     SessionLeftOpen = "session-left-open",
     /// A target's ping stays unanswered (R225).
     PingUnanswered = "ping-unanswered",
+
+    // Several connections of the initiator.
+
+    /// StatSN of the first connection is shown over all of them (R111).
+    OneStatSnForAll = "one-stat-sn-for-all",
+    /// Responses go over the first connection, whichever their commands came over (R118).
+    AnswersOverFirstLine = "answers-over-first-line",
+    /// A task management function is answered before responses that left over other connections are acknowledged (R156).
+    AnswersNotFenced = "answers-not-fenced",
+    /// What comes early over one connection is acted on before what is still to come over another (R94).
+    EarlyActedOn = "early-acted-on",
 }
 
 impl Mutant {

@@ -40,6 +40,8 @@ pub struct PathStatus {
 pub struct Status {
     /// How it is fanned out.
     pub fanout: Fanout,
+    /// Connections of the initiator.
+    pub lines: usize,
     /// Its paths, in the order of the plan.
     pub paths: Vec<PathStatus>,
     /// Commands of the initiator that are not answered.
@@ -144,6 +146,7 @@ impl Session {
         let own = || self.tasks.iter().map(|(_, task)| task).filter(|task| task.is_initiators());
         Status {
             fanout: self.plan.fanout,
+            lines: self.lines.len(),
             paths: (0..self.paths.len()).map(|path| self.path_status(PathId(path), now)).collect(),
             commands: own().count(),
             waiting: own().filter(|task| task.run.is_none()).count(),

@@ -154,14 +154,21 @@ struct Entry {
     dependents: Vec<TaskKey>,
     /// The target has it with all its data, in home's session, so that what follows it there stays behind it.
     handed_over: bool,
+    /// A command that the initiator takes for ended, and that may still run.
+    abandoned: bool,
     /// Who waits only for that.
     followers: Vec<TaskKey>,
 }
 
 impl Entry {
     fn new(holder: Holder, footprint: Footprint, reads_too: bool, dependents: Vec<TaskKey>) -> Self {
-        let (number, handed_over, followers) = (0, false, Vec::new());
-        Self { holder, number, footprint, reads_too, dependents, handed_over, followers }
+        let (number, handed_over, abandoned, followers) = (0, false, false, Vec::new());
+        Self { holder, number, footprint, reads_too, dependents, handed_over, abandoned, followers }
+    }
+
+    /// Whether one of the two would undo the other or show it half done.
+    fn harms(&self, later: &Footprint) -> bool {
+        self.footprint.lun == later.lun && self.footprint.class.conflicts_with(&later.class)
     }
 
     /// Why it holds `later` back.
@@ -196,6 +203,7 @@ impl Order {
         }
         for entry in &mut self.entries {
             let wait = match entry.holder {
+                Holder::Task(_) if entry.abandoned && entry.harms(&footprint) => Wait::Completed,
                 Holder::Task(_) => entry.footprint.holds_back(&footprint, left, rules),
                 Holder::Ghost(_) if entry.footprint.haunts(&footprint, entry.reads_too) => Wait::Completed,
                 Holder::Ghost(_) => Wait::No,
@@ -217,6 +225,28 @@ impl Order {
         let entry = Entry::new(Holder::Task(key), footprint, false, Vec::new());
         self.entries.push(Entry { number: self.arrived, ..entry });
         verdict
+    }
+
+    /// The initiator takes a command for ended that may still run: now also what otherwise waits for nobody waits for it, unless
+    /// it is `running`. Returns the commands that got one more entry to wait for.
+    pub(super) fn abandon(&mut self, key: TaskKey, running: impl Fn(TaskKey) -> bool) -> Vec<TaskKey> {
+        let Some(at) = self.entries.iter().position(|e| e.holder == Holder::Task(key)) else {
+            return Vec::new();
+        };
+        let Some(own) = self.entries.get(at) else { return Vec::new() };
+        let later = |e: &Entry| match e.holder {
+            Holder::Task(k) => {
+                let urgent = e.number > own.number && e.footprint.is_urgent() && own.harms(&e.footprint);
+                (urgent && !running(k) && !own.dependents.contains(&k)).then_some(k)
+            }
+            Holder::Ghost(_) => None,
+        };
+        let waiting: Vec<TaskKey> = self.entries.iter().filter_map(later).collect();
+        if let Some(own) = self.entries.get_mut(at) {
+            own.abandoned = true;
+            own.dependents.extend(&waiting);
+        }
+        waiting
     }
 
     /// The target has all of a command, in home's session. Returns the commands that waited only for that.

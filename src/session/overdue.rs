@@ -11,6 +11,7 @@
 //! until it is heard again. At level 0 nobody asks again.
 
 use super::Session;
+use super::api::LineId;
 use super::tasks::{Task, TaskKey};
 use super::upstream::take_tag;
 use crate::iscsi::{Itt, NopIn, Pdu, ScsiResponse};
@@ -88,8 +89,12 @@ impl Session {
         let overdue = self.tasks.select(|task| self.is_overdue(task, now));
         let unheard =
             |key: &TaskKey| self.tasks.get(*key).is_some_and(|t| self.reception.heard <= t.data_since);
-        if overdue.iter().any(unheard) {
-            self.ask_for_a_sign();
+        let lines = overdue.iter().filter(|key| unheard(key)).filter_map(|key| self.tasks.get(*key)?.line());
+        let mut unheard: Vec<LineId> = lines.collect();
+        unheard.sort_unstable();
+        unheard.dedup();
+        for line in unheard {
+            self.ask_for_a_sign(line);
         }
         for key in overdue {
             self.sequence_overdue(key, now);
@@ -123,11 +128,11 @@ impl Session {
     }
 
     /// An initiator that lives answers.
-    fn ask_for_a_sign(&mut self) {
+    fn ask_for_a_sign(&mut self, line: LineId) {
         let ttt = take_tag(&mut self.next_ttt);
-        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.peek();
+        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.peek(line);
         let ping = NopIn { itt: Itt::NONE, ttt, stat_sn, exp_cmd_sn, max_cmd_sn, ..NopIn::default() };
-        self.tell(Pdu::NopIn(ping));
+        self.tell(line, Pdu::NopIn(ping));
     }
 
     /// A write whose data do not come is at no target any more: it ends.

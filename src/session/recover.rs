@@ -121,7 +121,7 @@ impl Session {
         let Some(run) = task.run.take() else { return false };
         let (nexus, there) = (run.nexus, run.lun);
         task.losses += 1;
-        let (lun, answered) = (task.lun, task.held_response.is_some());
+        let (lun, answered, abandoned) = (task.lun, task.held_response.is_some(), task.abandoned);
         let command = task.command.clone();
         let class = &command.class;
         let spared = broken!(self.rules, OnlyPlainWritesHaunt) && !matches!(class, Class::Write(_));
@@ -148,7 +148,7 @@ impl Session {
             self.conclude(task_key, now);
             return false;
         }
-        if finishing {
+        if finishing || abandoned {
             self.conclude(task_key, now);
             return false;
         }

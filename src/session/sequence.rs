@@ -1,8 +1,10 @@
 //! Sequence numbers of both sides (RFC 7143 section 4.2.2).
 //!
-//! [`Front`] is the target role: it admits commands in CmdSN order and stamps responses. [`UpstreamWindow`] is the
+//! [`Front`] is the target role: it admits commands in CmdSN order, over whatever connections they come ([`super::line`] counts
+//! what goes back over each). [`UpstreamWindow`] is the
 //! initiator role for one nexus: it hands out CmdSN at the moment of sending.
 
+use super::api::{LineId, SessionPlan};
 use super::rules::Rules;
 use crate::iscsi::{CmdSn, DataOut, Itt, Pdu, StatSn, Ttt};
 use std::collections::BTreeMap;
@@ -29,27 +31,25 @@ pub(super) struct Front {
     pub(super) rules: Rules,
     exp_cmd_sn: CmdSn,
     max_cmd_sn: CmdSn,
-    stat_sn: StatSn,
-    /// Those that came early; none stands for one that was aborted before it came.
-    early: BTreeMap<u32, Option<Pdu>>,
+    /// Those that came early, each with its connection; none stands for one that was aborted before it came.
+    early: BTreeMap<u32, Option<(LineId, Pdu)>>,
     /// Unsolicited data of commands among them, in order.
     early_data: Vec<DataOut>,
 }
 
 impl Front {
-    pub(super) fn new(exp_cmd_sn: CmdSn, max_cmd_sn: CmdSn, stat_sn: StatSn) -> Self {
+    pub(super) fn new(exp_cmd_sn: CmdSn, max_cmd_sn: CmdSn) -> Self {
         Self {
             rules: Rules::default(),
             exp_cmd_sn,
             max_cmd_sn,
-            stat_sn,
             early: BTreeMap::new(),
             early_data: Vec::new(),
         }
     }
 
     /// Judges a non-immediate PDU by its number; a kept one comes back from [`Front::next_early`].
-    pub(super) fn admit(&mut self, cmd_sn: CmdSn, pdu: &Pdu) -> Admission {
+    pub(super) fn admit(&mut self, line: LineId, cmd_sn: CmdSn, pdu: &Pdu) -> Admission {
         if cmd_sn == self.exp_cmd_sn && !cmd_sn.is_after(self.max_cmd_sn) {
             self.exp_cmd_sn = self.exp_cmd_sn.next();
             return Admission::Now;
@@ -59,7 +59,11 @@ impl Front {
         if outside || self.early.contains_key(&cmd_sn.0) || ahead > 4096 {
             return Admission::Ignored;
         }
-        self.early.insert(cmd_sn.0, Some(pdu.clone()));
+        if broken!(self.rules, EarlyActedOn) && line != SessionPlan::FIRST_LINE {
+            self.early.insert(cmd_sn.0, None);
+            return Admission::Now;
+        }
+        self.early.insert(cmd_sn.0, Some((line, pdu.clone())));
         Admission::Kept
     }
 
@@ -76,20 +80,32 @@ impl Front {
     }
 
     /// A PDU that came early and whose turn it is now.
-    pub(super) fn next_early(&mut self) -> Option<Pdu> {
+    pub(super) fn next_early(&mut self) -> Option<(LineId, Pdu)> {
         loop {
-            let pdu = self.early.remove(&self.exp_cmd_sn.0)?;
+            let kept = self.early.remove(&self.exp_cmd_sn.0)?;
             self.exp_cmd_sn = self.exp_cmd_sn.next();
-            if pdu.is_some() {
-                return pdu;
+            if kept.is_some() {
+                return kept;
             }
         }
     }
 
+    /// A connection is gone: what came early over it counts as not received, so that its numbers are open again (R106).
+    pub(super) fn forget(&mut self, line: LineId) {
+        let data = &mut self.early_data;
+        self.early.retain(|_, kept| match kept {
+            Some((own, pdu)) if *own == line => {
+                data.retain(|data| data.itt != pdu.itt());
+                false
+            }
+            Some(_) | None => true,
+        });
+    }
+
     /// Keeps unsolicited data if their command came early, and no more of them than commands may have (`first_burst` each).
-    pub(super) fn keep_data(&mut self, data: &DataOut, first_burst: u64) -> bool {
-        let announced = |pdu: &Option<Pdu>| {
-            matches!(pdu, Some(Pdu::ScsiCommand(c)) if c.itt == data.itt && !c.final_)
+    pub(super) fn keep_data(&mut self, line: LineId, data: &DataOut, first_burst: u64) -> bool {
+        let announced = |kept: &Option<(LineId, Pdu)>| {
+            matches!(kept, Some((l, Pdu::ScsiCommand(c))) if *l == line && c.itt == data.itt && !c.final_)
                 && data.ttt == Ttt::NONE
         };
         let own = self.early_data.iter().filter(|kept| kept.itt == data.itt);
@@ -118,7 +134,9 @@ impl Front {
         if !inside || !cmd_sn.is_before(limit) {
             return false;
         }
-        self.early.insert(cmd_sn.0, None);
+        if let Some(Some((_, kept))) = self.early.insert(cmd_sn.0, None) {
+            self.early_data.retain(|data| data.itt != kept.itt());
+        }
         while self.early.get(&self.exp_cmd_sn.0) == Some(&None) {
             self.early.remove(&self.exp_cmd_sn.0);
             self.exp_cmd_sn = self.exp_cmd_sn.next();
@@ -137,16 +155,9 @@ impl Front {
         }
     }
 
-    /// The numbers for a response: takes a StatSN.
-    pub(super) fn stamp(&mut self) -> (StatSn, CmdSn, CmdSn) {
-        let numbers = self.peek();
-        self.stat_sn = self.stat_sn.next();
-        numbers
-    }
-
-    /// The numbers for a PDU that takes no StatSN (R2T, Data-In without status).
-    pub(super) fn peek(&self) -> (StatSn, CmdSn, CmdSn) {
-        (self.stat_sn, self.exp_cmd_sn, self.max_cmd_sn)
+    /// ExpCmdSN and MaxCmdSN, which every PDU to the initiator shows.
+    pub(super) const fn window(&self) -> (CmdSn, CmdSn) {
+        (self.exp_cmd_sn, self.max_cmd_sn)
     }
 }
 
@@ -308,16 +319,32 @@ mod tests {
 
     #[test]
     fn holes_are_waited_for_and_duplicates_ignored_r94_r95_r96() {
-        let mut front = Front::new(CmdSn(u32::MAX), CmdSn(3), StatSn(7));
-        assert_eq!(front.admit(CmdSn(1), &nop(1)), Admission::Kept);
-        assert_eq!(front.admit(CmdSn(1), &nop(1)), Admission::Ignored);
-        assert_eq!(front.admit(CmdSn(4), &nop(4)), Admission::Ignored);
+        let (a, b) = (LineId(0), LineId(1));
+        let mut front = Front::new(CmdSn(u32::MAX), CmdSn(3));
+        assert_eq!(front.admit(a, CmdSn(1), &nop(1)), Admission::Kept);
+        assert_eq!(front.admit(b, CmdSn(1), &nop(1)), Admission::Ignored);
+        assert_eq!(front.admit(b, CmdSn(4), &nop(4)), Admission::Ignored);
         assert_eq!(front.next_early(), None);
-        assert_eq!(front.peek().1, CmdSn(u32::MAX), "nothing behind the hole is acknowledged");
-        assert_eq!(front.admit(CmdSn(u32::MAX), &nop(0)), Admission::Now);
-        assert_eq!(front.admit(CmdSn(0), &nop(0)), Admission::Now);
-        assert_eq!(front.next_early(), Some(nop(1)));
-        assert_eq!(front.peek(), (StatSn(7), CmdSn(2), CmdSn(3)));
+        assert_eq!(front.window().0, CmdSn(u32::MAX), "nothing behind the hole is acknowledged");
+        assert_eq!(front.admit(b, CmdSn(u32::MAX), &nop(0)), Admission::Now);
+        assert_eq!(front.admit(b, CmdSn(0), &nop(0)), Admission::Now);
+        assert_eq!(front.next_early(), Some((a, nop(1))));
+        assert_eq!(front.window(), (CmdSn(2), CmdSn(3)));
+    }
+
+    #[test]
+    fn what_came_early_over_a_lost_connection_may_come_again_r106() {
+        let (lost, kept) = (LineId(0), LineId(1));
+        let mut front = Front::new(CmdSn(1), CmdSn(9));
+        for (line, number) in [(lost, 2), (kept, 3), (lost, 4)] {
+            assert_eq!(front.admit(line, CmdSn(number), &nop(number)), Admission::Kept);
+        }
+        front.forget(lost);
+        assert_eq!(front.admit(kept, CmdSn(1), &nop(1)), Admission::Now);
+        assert_eq!(front.next_early(), None, "there is a hole where the lost one was");
+        assert_eq!(front.admit(kept, CmdSn(2), &nop(2)), Admission::Now);
+        assert_eq!(front.next_early(), Some((kept, nop(3))));
+        assert_eq!((front.next_early(), front.window().0), (None, CmdSn(4)));
     }
 
     #[test]
@@ -358,10 +385,10 @@ mod tests {
 
     #[test]
     fn downstream_window_never_shrinks_r96() {
-        let mut front = Front::new(CmdSn(1), CmdSn(10), StatSn(0));
+        let mut front = Front::new(CmdSn(1), CmdSn(10));
         front.open(2);
-        assert_eq!(front.peek().2, CmdSn(10));
+        assert_eq!(front.window().1, CmdSn(10));
         front.open(20);
-        assert_eq!(front.peek().2, CmdSn(20));
+        assert_eq!(front.window().1, CmdSn(20));
     }
 }

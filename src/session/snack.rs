@@ -6,10 +6,10 @@
 //! keeps its number open and is sent again by the initiator. After a bad header digest nobody knows where the next
 //! PDU begins: the connection is closed at any level (R176).
 //!
-//! At level 0 nothing is kept, and a SNACK is refused.
+//! At level 0 nothing is kept, and a SNACK is refused. Each connection of the initiator's has what was sent over it.
 
 use super::Session;
-use super::api::Notice;
+use super::api::{LineId, Notice};
 use super::replay::{Gone, renew};
 use super::tasks::TaskKey;
 use crate::iscsi::pdu::{BHS_LEN, opcode, opcode_of};
@@ -29,28 +29,46 @@ const LOST_DATA: Sense = Sense { key: key::ABORTED_COMMAND, asc: 0x11, ascq: 0x1
 impl Session {
     /// Whether the initiator may ask again for what it lost.
     pub(super) const fn recovers(&self) -> bool {
-        self.replay.is_some()
+        self.plan.downstream.session.error_recovery_level > 0
     }
 
     /// Keeps what is sent to the initiator.
-    pub(super) fn keep(&mut self, pdu: &Pdu) {
-        let room = self.plan.memory_budget.saturating_sub(self.held + self.promised);
-        if let Some(replay) = &mut self.replay {
-            replay.note(pdu, self.tasks.find(pdu.itt()).is_some(), room);
+    pub(super) fn keep(&mut self, line: LineId, pdu: &Pdu) {
+        if !self.recovers() {
+            return;
         }
+        let (room, kept) = (self.room_to_keep(), self.lines.kept());
+        let alive = self.tasks.find(pdu.itt()).is_some();
+        if let Some(replay) = self.replay(line) {
+            replay.note(pdu, alive, room.saturating_sub(kept - replay.bytes()));
+        }
+    }
+
+    /// What the budget leaves for all connections.
+    fn room_to_keep(&self) -> u64 {
+        self.plan.memory_budget.saturating_sub(self.held + self.promised)
     }
 
     /// Write data goes before what is kept.
     pub(super) fn make_room(&mut self) {
-        let room = self.plan.memory_budget.saturating_sub(self.held + self.promised);
-        if let Some(replay) = &mut self.replay {
+        if !self.recovers() {
+            return;
+        }
+        let mut room = self.room_to_keep();
+        for replay in self.lines.iter_mut().filter_map(|line| line.replay.as_mut()) {
             replay.trim(room);
+            room -= replay.bytes().min(room);
         }
     }
 
     /// Takes ExpStatSN. A DataACK comes before it: its data may go with the status that it acknowledges.
-    pub(super) fn take_acknowledgements(&mut self, pdu: &Pdu) {
-        let Some(replay) = &mut self.replay else { return };
+    pub(super) fn take_acknowledgements(&mut self, line: LineId, pdu: &Pdu, now: Instant) {
+        if self.lines.are_several()
+            && let Some(expected) = pdu.exp_stat_sn()
+        {
+            self.acknowledged(line, expected, now);
+        }
+        let Some(replay) = self.replay(line) else { return };
         let refused = if let Pdu::SnackRequest(snack) = pdu
             && snack.kind == DATA_ACK
         {
@@ -62,13 +80,13 @@ impl Session {
             replay.acknowledge(expected);
         }
         if refused {
-            self.reject(pdu, reject::INVALID_DATA_ACK);
+            self.reject(line, pdu, reject::INVALID_DATA_ACK);
         }
     }
 
-    pub(super) fn snack(&mut self, request: &SnackRequest) {
-        let Some(replay) = &self.replay else {
-            return self.reject(&Pdu::SnackRequest(request.clone()), reject::NOT_SUPPORTED);
+    pub(super) fn snack(&mut self, line: LineId, request: &SnackRequest) {
+        let Some(replay) = self.replay(line) else {
+            return self.reject(line, &Pdu::SnackRequest(request.clone()), reject::NOT_SUPPORTED);
         };
         let (begin, length) = (request.begin_run, request.run_length);
         let wanted = match request.kind {
@@ -79,14 +97,14 @@ impl Session {
         };
         match wanted {
             Ok(pdus) => {
-                let numbers = self.front.peek();
+                let numbers = self.peek(line);
                 for mut pdu in pdus {
                     renew(&mut pdu, numbers);
-                    self.tell(pdu);
+                    self.tell(line, pdu);
                 }
             }
             Err(gone) => {
-                self.reject(&Pdu::SnackRequest(request.clone()), gone.reason());
+                self.reject(line, &Pdu::SnackRequest(request.clone()), gone.reason());
                 if let (Gone::Forgotten, Some(key)) = (gone, self.tasks.find(request.itt))
                     && let Some(task) = self.tasks.get_mut(key)
                 {
@@ -102,12 +120,19 @@ impl Session {
     }
 
     /// A PDU of the initiator came broken.
-    pub(super) fn downstream_spoilt(&mut self, header: &[u8; BHS_LEN], reason: u8, now: Instant) {
-        self.reject_header(header, reason);
+    pub(super) fn downstream_spoilt(
+        &mut self,
+        line: LineId,
+        header: &[u8; BHS_LEN],
+        reason: u8,
+        now: Instant,
+    ) {
+        self.reject_header(line, header, reason);
         let word = |at| header.get(at..).and_then(|rest| rest.first_chunk()).map(|b| u32::from_be_bytes(*b));
         let (Some(itt), Some(ttt)) = (word(16).map(Itt), word(20).map(Ttt)) else { return };
         let final_ = header.get(1).is_some_and(|flags| flags & 0x80 != 0);
-        let task = self.tasks.find(itt);
+        let own = |key: &TaskKey| self.tasks.get(*key).is_some_and(|task| task.line() == Some(line));
+        let task = self.tasks.find(itt).filter(own);
         let digest = reason == reject::DATA_DIGEST;
         if digest {
             self.note(Notice::DownstreamDigest(match opcode_of(header) {
@@ -127,7 +152,7 @@ impl Session {
             }
             (opcode::DATA_OUT, None) => {
                 let lost = DataOut { final_, itt, ttt, data_sn: u32::MAX, ..DataOut::default() };
-                self.follows_early(&lost);
+                self.follows_early(line, &lost);
             }
             // Below error recovery level 1 write data that is lost is not asked for again (R177).
             (opcode::DATA_OUT, Some(_)) if digest => self.begin_finish(now),
@@ -136,26 +161,27 @@ impl Session {
         }
     }
 
-    /// Keeps unsolicited data of a command that waits for one that came spoilt before it; says whether it does.
-    pub(super) fn follows_early(&mut self, data: &DataOut) -> bool {
+    /// Keeps unsolicited data of a command that waits for one that came spoilt before it, or comes over another connection; says
+    /// whether it does.
+    pub(super) fn follows_early(&mut self, line: LineId, data: &DataOut) -> bool {
         let first_burst = u64::from(self.plan.downstream.session.first_burst_length);
-        self.recovers() && self.front.keep_data(data, first_burst)
+        (self.recovers() || self.lines.may_be_several()) && self.front.keep_data(line, data, first_burst)
     }
 
     /// Takes the data that came before the turn of their command, which is now.
-    pub(super) fn take_early_data(&mut self, itt: Itt, now: Instant) {
+    pub(super) fn take_early_data(&mut self, line: LineId, itt: Itt, now: Instant) {
         for data in self.front.take_data(itt) {
-            self.data_out(&data, now);
+            self.data_out(line, &data, now);
         }
     }
 
     /// The rest of the sequence is of no use; when it has come, all that is missing is asked for again.
     fn write_data_lost(&mut self, key: TaskKey, ttt: Ttt, final_: bool, now: Instant) {
         let Some(task) = self.tasks.get_mut(key) else { return };
-        let itt = task.initiator_tag();
+        let (itt, line) = (task.initiator_tag(), task.line());
         if task.inbound.lose(ttt, final_) {
-            if final_ {
-                self.r2t_answered(itt, ttt);
+            if let Some(line) = line.filter(|_| final_) {
+                self.r2t_answered(line, itt, ttt);
             }
             self.data_came(key, 0, now);
             self.sequence_went_on(key, 0, now);
@@ -163,8 +189,8 @@ impl Session {
     }
 
     /// A sequence of write data has ended: its R2T need not be sent again.
-    pub(super) fn r2t_answered(&mut self, itt: Itt, ttt: Ttt) {
-        if let Some(replay) = &mut self.replay {
+    pub(super) fn r2t_answered(&mut self, line: LineId, itt: Itt, ttt: Ttt) {
+        if let Some(replay) = self.replay(line) {
             replay.answered(itt, ttt);
         }
     }

@@ -4,7 +4,7 @@
 //! function ended it). A task of Braid's own (identity checks, fences) has no initiator behind it. Each sending of a
 //! task over a connection is a [`Run`] with its own tag, so that answers to an earlier run are recognised as stale.
 
-use super::api::{ConnId, PathId};
+use super::api::{ConnId, LineId, PathId, SessionPlan};
 use super::cleared::InQuestion;
 use super::data::{ReadProgress, WriteBuffer};
 use super::group::TargetId;
@@ -24,8 +24,8 @@ pub(super) type TaskKey = usize;
 /// Who wants the task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Origin {
-    /// The initiator, under this tag and number.
-    Initiator { itt: Itt, cmd_sn: CmdSn, immediate: bool },
+    /// The initiator, over this connection and under this tag and number.
+    Initiator { line: LineId, itt: Itt, cmd_sn: CmdSn, immediate: bool },
     /// An identity check, by its id.
     Check(u64),
     /// A question about what a nexus shows, by the id of its survey.
@@ -127,6 +127,8 @@ pub(super) struct Task {
     pub(super) refusals: u32,
     /// It was answered with GOOD.
     pub(super) done: bool,
+    /// The connection that it came over is gone: it ends unheard ([`super::line`]).
+    pub(super) abandoned: bool,
     /// The initiator has data of a run that went wrong: they may be anything.
     pub(super) tainted: bool,
     /// The initiator asked in vain for data that it lost.
@@ -155,7 +157,7 @@ pub(super) struct Task {
 
 impl Task {
     /// A task from the initiator's command.
-    pub(super) fn from_initiator(command: &ScsiCommand, seq: u64, now: Instant) -> Self {
+    pub(super) fn from_initiator(line: LineId, command: &ScsiCommand, seq: u64, now: Instant) -> Self {
         let mut meaning = Command::parse(&command.cdb.0);
         let whole = command.data.len() == command.expected_length as usize;
         if whole && matches!(meaning.class, Class::WriteAnywhere(_)) {
@@ -166,6 +168,7 @@ impl Task {
             && command.bidi_read_length.is_none();
         Self {
             origin: Origin::Initiator {
+                line,
                 itt: command.itt,
                 cmd_sn: command.cmd_sn,
                 immediate: command.immediate,
@@ -195,6 +198,7 @@ impl Task {
             losses: 0,
             refusals: 0,
             done: false,
+            abandoned: false,
             tainted: false,
             unrecovered: false,
             inbound: WriteBuffer::default(),
@@ -228,7 +232,8 @@ impl Task {
     ) -> Self {
         let command =
             ScsiCommand { read: expected > 0, lun, expected_length: expected, cdb, ..ScsiCommand::default() };
-        Self { origin, only_nexus: Some(nexus), ..Self::from_initiator(&command, 0, now) }
+        let task = Self::from_initiator(SessionPlan::FIRST_LINE, &command, 0, now);
+        Self { origin, only_nexus: Some(nexus), ..task }
     }
 
     /// A task of Braid's own that sends this data.
@@ -360,6 +365,21 @@ impl Task {
         self.write && self.inbound.is_due()
     }
 
+    /// The connection on which the initiator is told of it; none for a task of Braid's own, and once it is gone.
+    pub(super) const fn line(&self) -> Option<LineId> {
+        match self.origin {
+            Origin::Initiator { line, .. } if !self.abandoned => Some(line),
+            Origin::Initiator { .. }
+            | Origin::Check(_)
+            | Origin::Survey(_)
+            | Origin::Fence(_)
+            | Origin::Met(_)
+            | Origin::Registration
+            | Origin::Transition
+            | Origin::Wash(_) => None,
+        }
+    }
+
     /// The initiator's tag; none for a task of Braid's own.
     pub(super) fn initiator_tag(&self) -> Itt {
         match self.origin {
@@ -410,7 +430,9 @@ impl Tasks {
 
     pub(super) fn remove(&mut self, key: TaskKey) -> Option<Task> {
         let task = self.slab.try_remove(key)?;
-        if let Origin::Initiator { itt, immediate, .. } = task.origin {
+        if let Origin::Initiator { itt, immediate, .. } = task.origin
+            && !task.abandoned
+        {
             self.by_itt.remove(&itt);
             self.commands -= u32::from(!immediate);
             if task.write {
@@ -418,6 +440,16 @@ impl Tasks {
             }
         }
         Some(task)
+    }
+
+    /// The connection that a task of the initiator's came over is gone: its tag may be used again, and its place in the window.
+    pub(super) fn abandon(&mut self, key: TaskKey) {
+        let Some(task) = self.slab.get_mut(key).filter(|task| !task.abandoned) else { return };
+        if let Origin::Initiator { itt, immediate, .. } = task.origin {
+            task.abandoned = true;
+            self.by_itt.remove(&itt);
+            self.commands -= u32::from(!immediate);
+        }
     }
 
     /// Data of a task of this tag may still be under way, and is nobody's.
@@ -512,7 +544,7 @@ mod tests {
         let command = ScsiCommand { read, write, cdb, data, expected_length, ..ScsiCommand::default() };
         #[expect(clippy::disallowed_methods, reason = "an arbitrary origin")]
         let now = Instant::now();
-        Task::from_initiator(&command, 1, now)
+        Task::from_initiator(SessionPlan::FIRST_LINE, &command, 1, now)
     }
 
     #[test]

@@ -183,15 +183,15 @@ impl Session {
     /// Sends read data to the initiator, cut for it.
     pub(super) fn pass_on(&mut self, key: TaskKey, pdu: &DataIn, complete: bool) {
         let session = &self.plan.downstream.session;
-        let segment = self.plan.downstream.connection.max_send_data_segment.max(512);
-        let (_, exp_cmd_sn, max_cmd_sn) = self.front.peek();
+        let (exp_cmd_sn, max_cmd_sn) = self.front.window();
         let recovers = self.recovers();
         let Some(task) = self.tasks.get_mut(key) else { return };
-        let (lun, end) = (task.lun, task.read_length());
-        let Origin::Initiator { itt, .. } = task.origin else { return };
+        let (lun, end, itt) = (task.lun, task.read_length(), task.initiator_tag());
+        let Some(line) = task.line().and_then(|line| self.lines.get(line)) else { return };
         if self.finishing.is_some() {
             return;
         }
+        let (line, segment) = (line.id, line.segment.max(512));
         let (outputs, next_ttt) = (&mut self.outputs, &mut self.next_ttt);
         let last = pdu.final_ || complete;
         task.outbound.cut(
@@ -204,7 +204,7 @@ impl Session {
                 // Acknowledged, it need not be kept (R130); the end of the data is with the status.
                 let acknowledge = recovers && piece.full && piece.end() < end;
                 let tag = acknowledge.then(|| take_tag(next_ttt));
-                outputs.push_back(Output::ToInitiator(Pdu::DataIn(DataIn {
+                let data = DataIn {
                     final_: piece.final_,
                     acknowledge,
                     lun: if acknowledge { lun } else { Lun(0) },
@@ -216,7 +216,8 @@ impl Session {
                     buffer_offset: piece.offset,
                     data: piece.data,
                     ..DataIn::default()
-                })));
+                };
+                outputs.push_back(Output::ToInitiator(line, Pdu::DataIn(data)));
             },
         );
     }
@@ -379,24 +380,32 @@ impl Session {
         }
         task.run = None;
         task.done = is_good(&response);
+        if task.abandoned {
+            // What it says of the unit is kept for one that is heard.
+            task.held_response = Some(Box::new(response));
+            return self.conclude(key, now);
+        }
         if task.data_due() && !broken!(self.rules, ResponseBeforeData) {
             task.held_response = Some(Box::new(response));
             return;
         }
-        let Origin::Initiator { itt, .. } = task.origin else { return };
+        let Origin::Initiator { mut line, itt, .. } = task.origin else { return };
+        if let Some(first) = self.lines.first().filter(|_| broken!(self.rules, AnswersOverFirstLine)) {
+            line = first;
+        }
         let exp_data_sn = if response.response == 0 { task.outbound.data_ins } else { 0 };
         let one_way = !task.write;
-        if let Some(replay) = &mut self.replay {
+        if let Some(replay) = self.replay(line) {
             replay.answers(itt);
         }
         self.conclude(key, now);
-        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.front.stamp();
-        if let Some(replay) = &mut self.replay {
+        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.stamp(line);
+        if let Some(replay) = self.replay(line) {
             replay.answered_with(itt, stat_sn);
         }
         // What is kept to be sent again is kept apart.
         let apart = self.recovers();
-        if let Some(Output::ToInitiator(Pdu::DataIn(data))) = self.outputs.back_mut()
+        if let Some(Output::ToInitiator(_, Pdu::DataIn(data))) = self.outputs.back_mut()
             && !apart
             && data.itt == itt
             && data.final_
@@ -414,7 +423,7 @@ impl Session {
             (data.stat_sn, data.exp_cmd_sn, data.max_cmd_sn) = (stat_sn, exp_cmd_sn, max_cmd_sn);
             return;
         }
-        let data = self.cut_for_initiator(&response.data);
+        let data = self.cut_for_initiator(line, &response.data);
         let response = ScsiResponse {
             itt,
             snack_tag: 0,
@@ -425,14 +434,14 @@ impl Session {
             data,
             ..response
         };
-        self.tell(Pdu::ScsiResponse(response));
+        self.tell(line, Pdu::ScsiResponse(response));
     }
 
     /// Ends a task without a word: releases what waited for it and opens the window.
     pub(super) fn conclude(&mut self, key: TaskKey, now: Instant) {
         self.unqueue_if_queued(key);
         let Some(task) = self.tasks.remove(key) else { return };
-        if let Some(replay) = &mut self.replay {
+        if let Some(replay) = task.line().and_then(|line| self.replay(line)) {
             replay.ended(task.initiator_tag());
         }
         if task.origin == Origin::Transition {

@@ -12,6 +12,7 @@ mod cuts;
 mod discover;
 mod events;
 mod explain;
+mod lines;
 mod malformed;
 mod openapi;
 mod operator;

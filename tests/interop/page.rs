@@ -134,7 +134,7 @@ fn hard_status(tick: u64) -> Value {
             if n == 700 { HOSTILE.to_owned() } else { format!("iqn.1993-08.org.debian:01:{n:012x}") };
         let paths: Vec<_> = states.iter().enumerate().map(path).collect();
         json!({ "initiator": initiator, "peer": format!("10.1.{}.{}", n / 250, n % 250), "isid": format!("{n:012x}"), "tsih": n,
-            "standing": { "fanout": "sessions", "commands": n % 30, "waiting": n % 3, "ghosts": u64::from(n == 3),
+            "standing": { "fanout": "sessions", "initiator_connections": 1, "commands": n % 30, "waiting": n % 3, "ghosts": u64::from(n == 3),
                 "outage_seconds": if n == 5 { json!(2.5) } else { Value::Null }, "memory_bytes": 0, "paths": paths } })
     };
     let target = |n: u64| {

@@ -137,7 +137,7 @@ impl Engine {
             self.connect(conn, &mut Words::new(""))?;
         }
         let first = self.initiator.pdu(&mut Words::new("READ(10) itt=0xff lba=0 blocks=1"))?;
-        self.handle(Event::Downstream(first))?;
+        self.handle(Event::Downstream(SessionPlan::FIRST_LINE, first))?;
         // The first tag that Braid gives out.
         self.answer(0, Itt(0x10000), false)?;
         let ready = |line: &&String| !line.contains("proved") && !line.contains("path");
@@ -156,21 +156,29 @@ impl Engine {
     fn take(&mut self, words: &mut Words<'_>) -> Result<(), String> {
         if words.begin("initiator:") {
             let pdu = self.initiator.pdu(words)?;
-            return self.handle(Event::Downstream(pdu));
+            return self.handle(Event::Downstream(SessionPlan::FIRST_LINE, pdu));
         }
         if words.begin("initiator, spoilt:") {
             let (header, _) = self.initiator.pdu(words)?.encode();
-            return self.handle(Event::DownstreamRejectable { header, reason: reject::DATA_DIGEST });
+            return self.handle(Event::DownstreamRejectable {
+                line: SessionPlan::FIRST_LINE,
+                header,
+                reason: reject::DATA_DIGEST,
+            });
         }
         if words.begin("the initiator sends a broken header") {
             let mut header = [0; 48];
             let opcode: u8 = words.number_or("opcode", 0)?;
             header.iter_mut().take(1).for_each(|byte| *byte = opcode);
             let reason = words.number_or("reason", 0)?;
-            return self.handle(Event::DownstreamRejectable { header, reason });
+            return self.handle(Event::DownstreamRejectable {
+                line: SessionPlan::FIRST_LINE,
+                header,
+                reason,
+            });
         }
         if words.begin("the initiator is gone") {
-            return self.handle(Event::DownstreamClosed);
+            return self.handle(Event::DownstreamClosed(SessionPlan::FIRST_LINE));
         }
         if words.begin("a link of this machine comes up") {
             return self.handle(Event::LinkUp);
@@ -326,7 +334,7 @@ impl Engine {
     /// The line for an output; none for a question that is answered for the script, and for a change that the line of its connection says.
     fn output(&mut self, output: Output) -> Result<Option<String>, String> {
         Ok(Some(match output {
-            Output::ToInitiator(pdu) => {
+            Output::ToInitiator(_, pdu) => {
                 if self.downstream_closed {
                     return Err(format!("sent after the end: {pdu}"));
                 }
@@ -355,6 +363,7 @@ impl Engine {
                 self.targets.close(conn.0);
                 format!("close connection {} {}", conn.0, print::how(how))
             }
+            Output::CloseLine(line) => format!("close the initiator's connection {}", line.0),
             Output::CloseDownstream => {
                 self.downstream_closed = true;
                 "close the initiator's connection".into()

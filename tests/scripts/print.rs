@@ -128,6 +128,10 @@ pub(crate) fn notice(notice: &Notice) -> String {
         Notice::Quirk { path, quirk } => format!("quirk on path {}: {}", path.0, quirk.row().name),
         Notice::DownstreamProtocol(what) => format!("initiator broke the protocol: {what}"),
         Notice::DownstreamDigest(what) => format!("data of the initiator came with a wrong digest: {what}"),
+        Notice::LineUp { lines } => format!("the initiator has {lines} connections"),
+        Notice::LineDown { lines, commands } => {
+            format!("the initiator has {lines} connections, {commands} commands ended")
+        }
         Notice::AllPathsDown => "all paths down".to_owned(),
         Notice::TakenAgain => "commands are taken again".to_owned(),
         Notice::GaveUp(then) => format!("gave up: {then:?}"),

@@ -171,6 +171,18 @@ impl Conditions {
         }
     }
 
+    /// One of several connections of the initiator was lost: units tell of it (R200), and what they told of besides may have been
+    /// lost with an answer.
+    pub(crate) fn line_lost(&mut self) {
+        self.units().for_each(|unit| self.expect(unit, (0x47, 0x7f)));
+        self.answer_lost();
+    }
+
+    /// An answer was lost with one of several connections.
+    pub(crate) fn answer_lost(&mut self) {
+        self.happened.iter_mut().for_each(|happened| happened.owed = false);
+    }
+
     fn happens(&mut self, event: u32, unit: usize, code: (u8, u8)) {
         self.happened.push(Happened { event, unit, code, told: false, owed: false });
         self.expect(unit, code);

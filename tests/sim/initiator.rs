@@ -6,6 +6,7 @@
 mod answers;
 mod commands;
 mod kind;
+mod lines;
 mod reception;
 mod reserving;
 
@@ -24,6 +25,7 @@ use braid::login::Negotiated;
 use braid::session::Barriers;
 use bytes::Bytes;
 use kind::Kind;
+use lines::Lines;
 use reception::Reception;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -126,6 +128,10 @@ pub(crate) struct Initiator {
     keys: Vec<u64>,
     /// At error recovery level 1.
     reception: Option<Reception>,
+    /// Where it has several connections.
+    lines: Option<Lines>,
+    /// CIDs of connections that Braid says are gone.
+    pub(crate) dropped: Vec<u16>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -186,6 +192,8 @@ impl Initiator {
             claims: Vec::new(),
             keys: vec![0; scenario.units],
             reception: None,
+            lines: None,
+            dropped: Vec::new(),
         }
     }
 
@@ -223,6 +231,7 @@ impl Initiator {
         self.pings.clear();
         self.out.clear();
         self.reception = None;
+        self.lines = None;
         self.conditions.session_lost();
     }
 
@@ -360,7 +369,7 @@ impl Initiator {
         let tags: Vec<u32> = self.pending.keys().copied().collect();
         let immediate = self.random.once_in(2);
         let unheard = self.reception.as_ref().is_some_and(Reception::is_unheard);
-        if tags.is_empty() || !self.logged_in || (!immediate && !self.room()) || unheard {
+        if tags.is_empty() || !self.logged_in || (!immediate && !self.room()) || unheard || self.has_limbo() {
             return;
         }
         let referenced = self.random.pick(&tags);

@@ -21,6 +21,7 @@ mod hedging;
 mod initiator;
 mod inventory;
 mod kernel;
+mod lines;
 mod net;
 mod oracle;
 mod orders;

@@ -247,6 +247,14 @@ impl Oracle {
         }
     }
 
+    /// Whether a read may be answered with these stamps.
+    pub(crate) fn is_legal(&self, id: OpId, seen: &[Stamp]) -> bool {
+        let legal = |(at, stamp): (usize, &Stamp)| {
+            self.ops.get(&id).is_some_and(|op| op.before[at].iter().any(|v| v.stamp == *stamp))
+        };
+        seen.iter().enumerate().all(legal)
+    }
+
     /// A read was answered with these stamps.
     pub(crate) fn read(&mut self, id: OpId, seen: &[Stamp]) {
         let op = self.ops.remove(&id).expect("a read answered that is not open");

@@ -61,6 +61,10 @@ pub(crate) enum Fault {
     InitiatorCrash,
     /// The initiator logs out, and in again.
     InitiatorLogout,
+    /// One of several connections of the initiator is reset, by whoever notices first.
+    LineLost,
+    /// The initiator logs one of them out.
+    LineLeaves,
     /// The initiator reads nothing for a while.
     InitiatorPauses(Duration),
     ForeignReset,
@@ -109,6 +113,8 @@ impl Fault {
             Self::BraidCrash { host: true } => "fault: braid's host dies",
             Self::InitiatorCrash => "fault: initiator's connection is reset",
             Self::InitiatorLogout => "initiator logs out and in again",
+            Self::LineLost => "fault: one of the initiator's connections is reset",
+            Self::LineLeaves => "initiator logs one of its connections out",
             Self::InitiatorPauses(_) => "fault: initiator reads nothing",
             Self::ForeignReset => "other initiator: resets a unit",
             Self::ForeignClear => "other initiator: clears a task set",
@@ -241,6 +247,8 @@ pub(crate) struct Scenario {
     pub(crate) recovers: bool,
     /// Braid is to have sessions of several connections keep their tasks.
     pub(crate) reassigns: bool,
+    /// Connections of the initiator.
+    pub(crate) lines: usize,
     /// Which reads are asked again because they are late.
     pub(crate) hedge: Option<Hedge>,
 }
@@ -306,6 +314,7 @@ impl Scenario {
             heads: Heads::default(),
             recovers: false,
             reassigns: false,
+            lines: 1,
             hedge: None,
         };
         scenario.faults = scenario.draw_faults(random);

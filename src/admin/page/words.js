@@ -27,10 +27,10 @@ const KINDS = {
     "path-lost", "all-paths-down", "gave-up", "identity-mismatch", "outcome-unknown", "protocol-error", "not-reloaded",
   ],
   warn: [
-    "path-suspect", "path-marginal", "path-unreachable", "commands-moved", "failover", "login-refused", "unit-bound",
+    "path-suspect", "connection-lost", "path-marginal", "path-unreachable", "commands-moved", "failover", "login-refused", "unit-bound",
     "access-changed",
   ],
-  good: ["path-up", "path-trusted", "path-calm", "fenced", "taken-again"],
+  good: ["path-up", "connection-joined", "path-trusted", "path-calm", "fenced", "taken-again"],
 };
 const SHAPE = { bad: "cross", warn: "triangle", good: "disc", cool: "ring" };
 

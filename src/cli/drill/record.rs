@@ -268,6 +268,7 @@ mod tests {
         let (name, portal) = ("left".to_owned(), "10.0.0.1:3260".to_owned());
         let standing = view::Standing {
             fanout: "sessions".to_owned(),
+            initiator_connections: 1,
             commands,
             waiting: 0,
             ghosts: 0,

@@ -17,18 +17,23 @@
 //! answered in `fence_time` and `task_timeout` together is not waited for any longer: its nexus is given up. That ends
 //! its tasks; a reset, which would have done more, is answered as rejected.
 //!
+//! With several connections of the initiator's, functions act across all of them; their answers wait for acknowledgements
+//! ([`super::line`]). A write that lost the connection which its data were to come over is aborted without anybody asking.
+//!
 //! TARGET COLD RESET ends all sessions of the target (R165), and so does Braid with the initiator's, once home has
 //! answered, or was lost before it could.
 
+mod across;
 mod met;
 mod patience;
 
 use super::Session;
-use super::api::{Cause, ConnId};
+use super::api::{Cause, ConnId, LineId};
 use super::deed::Deed;
+use super::line::Acknowledgement;
 use super::nexus::{ConnState, HOME, NexusId};
 use super::tasks::{Origin, Task, TaskKey};
-use crate::iscsi::{CmdSn, Itt, Lun, Pdu, TaskManagementRequest, TaskManagementResponse, reject, tmf};
+use crate::iscsi::{CmdSn, Itt, Lun, Pdu, TaskManagementRequest, reject, tmf};
 use std::time::Instant;
 
 /// What a function ends once it is answered.
@@ -41,11 +46,14 @@ enum Scope {
     Nothing,
 }
 
+/// The connection of the initiator's request, and its tag.
+type Asker = (LineId, Itt);
+
 /// A function on its way.
 #[derive(Debug)]
 pub(in crate::session) struct Function {
-    /// Tag of the initiator's request; none if it is Braid that gives a write up ([`Session::abandon`]).
-    itt: Itt,
+    /// Who asked; none if Braid wants it itself.
+    asker: Option<Asker>,
     scope: Scope,
     /// Commands that came after the request are not concerned.
     before: u64,
@@ -66,6 +74,9 @@ pub(in crate::session) struct Function {
     tries: u8,
     /// Nexuses that were asked.
     asked_of: Vec<NexusId>,
+    /// What is still to be acknowledged over other connections of the initiator's before it is answered, once it has been asked
+    /// for.
+    pub(in crate::session) owed: Option<Vec<Acknowledgement>>,
 }
 
 /// How far a function has come; [`Function::awaited`] tells what the next step waits for.
@@ -82,6 +93,10 @@ enum Stage {
 }
 
 impl Function {
+    pub(in crate::session) fn acknowledgements(&mut self) -> impl Iterator<Item = &mut Acknowledgement> {
+        self.owed.iter_mut().flatten()
+    }
+
     /// Whether it is a reset: that has happened only if home answered.
     fn is_reset(&self) -> bool {
         let (function, _) = self.asked;
@@ -146,35 +161,45 @@ const MOST_TRIES: u8 = 3;
 
 impl Session {
     /// A request from the initiator.
-    pub(in crate::session) fn task_management(&mut self, request: &TaskManagementRequest, now: Instant) {
-        let early = self.early_functions.iter().any(|f| f.itt == request.itt);
-        let open = early || self.functions.iter().any(|f| f.itt == request.itt);
-        if open || self.tasks.find(request.itt).is_some() {
+    pub(in crate::session) fn task_management(
+        &mut self,
+        line: LineId,
+        request: &TaskManagementRequest,
+        now: Instant,
+    ) {
+        let early = self.early_functions.iter().any(|(_, f)| f.itt == request.itt);
+        let held = self.held_answers.iter().any(|f| f.itt == request.itt);
+        if early || held || self.has_function(request.itt) || self.tasks.find(request.itt).is_some() {
             // R107: a tag names one task at a time.
-            self.reject(&Pdu::TaskManagementRequest(request.clone()), reject::TASK_IN_PROGRESS);
+            self.reject(line, &Pdu::TaskManagementRequest(request.clone()), reject::TASK_IN_PROGRESS);
             return;
         }
-        if self.functions.len() + self.early_functions.len() >= MOST_FUNCTIONS {
-            self.answer_tmf(request.itt, tmf::REJECTED);
+        let open = self.functions.len() + self.early_functions.len() + self.held_answers.len();
+        if open >= MOST_FUNCTIONS {
+            self.answer_function(line, request.itt, tmf::REJECTED);
             return;
         }
         if self.front.awaits_before(request.cmd_sn) && is_set_wide(request.function) {
             // It covers commands that have not arrived (R146).
-            self.early_functions.push(request.clone());
+            self.early_functions.push((line, request.clone()));
             return;
         }
         // What it concerns may be at no connection just now.
         self.abandon_recovery(now);
         match request.function {
-            tmf::ABORT_TASK => self.abort_task(request, now),
+            tmf::ABORT_TASK => self.abort_task(line, request, now),
             tmf::ABORT_TASK_SET | tmf::CLEAR_TASK_SET | tmf::LOGICAL_UNIT_RESET => {
-                self.set_wide(request, Scope::Unit(request.lun), now);
+                self.set_wide(line, request, Scope::Unit(request.lun), now);
             }
-            tmf::TARGET_WARM_RESET | tmf::TARGET_COLD_RESET => self.set_wide(request, Scope::Target, now),
-            tmf::CLEAR_ACA => self.set_wide(request, Scope::Nothing, now),
-            tmf::TASK_REASSIGN => self.answer_tmf(request.itt, tmf::REASSIGN_UNSUPPORTED),
-            tmf::QUERY_TASK..=tmf::QUERY_ASYNC_EVENT => self.answer_tmf(request.itt, tmf::NOT_SUPPORTED),
-            _ => self.answer_tmf(request.itt, tmf::REJECTED),
+            tmf::TARGET_WARM_RESET | tmf::TARGET_COLD_RESET => {
+                self.set_wide(line, request, Scope::Target, now);
+            }
+            tmf::CLEAR_ACA => self.set_wide(line, request, Scope::Nothing, now),
+            tmf::TASK_REASSIGN => self.answer_function(line, request.itt, tmf::REASSIGN_UNSUPPORTED),
+            tmf::QUERY_TASK..=tmf::QUERY_ASYNC_EVENT => {
+                self.answer_function(line, request.itt, tmf::NOT_SUPPORTED);
+            }
+            _ => self.answer_function(line, request.itt, tmf::REJECTED),
         }
     }
 
@@ -183,17 +208,24 @@ impl Session {
         if self.finishing.is_some() {
             return;
         }
-        while let Some(at) = self.early_functions.iter().position(|f| !self.front.awaits_before(f.cmd_sn)) {
-            let request = self.early_functions.remove(at);
-            self.task_management(&request, now);
+        while let Some(at) =
+            self.early_functions.iter().position(|(_, f)| !self.front.awaits_before(f.cmd_sn))
+        {
+            let (line, request) = self.early_functions.remove(at);
+            self.task_management(line, &request, now);
         }
     }
 
-    fn abort_task(&mut self, request: &TaskManagementRequest, now: Instant) {
+    /// Whether a function of the initiator's with this tag is under way.
+    fn has_function(&self, itt: Itt) -> bool {
+        self.functions.iter().any(|f| f.asker.is_some_and(|(_, asked)| asked == itt))
+    }
+
+    fn abort_task(&mut self, line: LineId, request: &TaskManagementRequest, now: Instant) {
         let Some(key) = self.tasks.find(request.referenced_itt) else {
             // A function is no task to abort (R150). A command that may still come counts as received (R149); one that
             // is gone does not exist.
-            let response = if self.functions.iter().any(|f| f.itt == request.referenced_itt) {
+            let response = if self.has_function(request.referenced_itt) {
                 tmf::REJECTED
             } else if self.front.plug(request.ref_cmd_sn, request.cmd_sn) {
                 tmf::COMPLETE
@@ -201,68 +233,58 @@ impl Session {
                 tmf::TASK_DOES_NOT_EXIST
             };
             self.open_window();
-            self.answer_tmf(request.itt, response);
+            self.answer_function(line, request.itt, response);
             return;
         };
-        let Some(task) = self.tasks.get(key) else { return };
-        let seq = task.seq;
-        let asked = abort_of(task).filter(|_| !broken!(self.rules, AbortNotAsked));
-        let Some((conn, nexus, upstream)) = asked else {
+        let asker = (line, request.itt);
+        if self.abort_at_target(key, Some(asker), now) {
+            return;
+        }
+        if !self.lines.are_several() {
             self.conclude(key, now);
-            self.answer_tmf(request.itt, tmf::COMPLETE);
-            return;
-        };
-        let mut function = self.function(request, Scope::Task(seq), Stage::Asked);
-        self.send_tmf(&mut function, conn, nexus, upstream);
-        self.functions.push(function);
-        self.finish_functions(now);
-    }
-
-    /// Ends a write whose data the initiator does not send, once its target has let it go.
-    pub(in crate::session) fn abandon(&mut self, key: TaskKey, now: Instant) {
-        let Some(task) = self.tasks.get(key) else { return };
-        let seq = task.seq;
-        let Some((conn, nexus, upstream)) = abort_of(task) else {
-            return self.answer_to_missing_data(key, now);
-        };
-        // Nobody asked for it: there is no answer to give.
-        let nobodys = TaskManagementRequest {
-            function: tmf::ABORT_TASK,
-            itt: Itt::NONE,
-            ..TaskManagementRequest::default()
-        };
-        let mut function = self.function(&nobodys, Scope::Task(seq), Stage::Asked);
-        self.send_tmf(&mut function, conn, nexus, upstream);
-        self.functions.push(function);
-        self.finish_functions(now);
-    }
-
-    /// The target has answered [`Session::abandon`], or is gone. One that keeps the write would wait for its data without end.
-    fn abandoned(&mut self, function: &Function, now: Instant) {
-        let let_go = matches!(function.response, tmf::COMPLETE | tmf::TASK_DOES_NOT_EXIST);
-        for key in self.covered(function) {
-            if let_go {
-                self.answer_to_missing_data(key, now);
-            } else {
-                self.begin_finish(now);
+            return self.tell_answer(line, request.itt, tmf::COMPLETE);
+        }
+        if let Some((seq, lun)) = self.tasks.get(key).map(|task| (task.seq, task.lun)) {
+            self.unqueue(key);
+            if let Some(task) = self.tasks.get_mut(key) {
+                task.queued = false;
             }
+            let asked = (tmf::ABORT_TASK, lun);
+            let function = self.function(Some(asker), asked, Scope::Task(seq), Stage::Asked);
+            self.functions.push(function);
+            self.finish_functions(now);
         }
     }
 
-    fn function(&self, request: &TaskManagementRequest, scope: Scope, stage: Stage) -> Function {
+    /// Aborts a command where it runs; false if it runs nowhere.
+    pub(super) fn abort_at_target(&mut self, key: TaskKey, asker: Option<Asker>, now: Instant) -> bool {
+        let Some(task) = self.tasks.get(key) else { return false };
+        let (seq, own_lun) = (task.seq, task.lun);
+        let asked = abort_of(task).filter(|_| !broken!(self.rules, AbortNotAsked));
+        let Some((conn, nexus, upstream)) = asked else { return false };
+        let asked = (tmf::ABORT_TASK, own_lun);
+        let mut function = self.function(asker, asked, Scope::Task(seq), Stage::Asked);
+        self.send_tmf(&mut function, conn, nexus, upstream);
+        self.functions.push(function);
+        self.finish_functions(now);
+        true
+    }
+
+    fn function(&self, asker: Option<Asker>, asked: (u8, Lun), scope: Scope, stage: Stage) -> Function {
         Function {
-            itt: request.itt,
+            asker,
             scope,
             before: self.seq,
             awaited: Vec::new(),
             response: tmf::COMPLETE,
-            asked: (request.function, request.lun),
+            asked,
             stage,
             began: self.now,
             asked_at: self.now,
             waits_for_home: false,
             tries: 0,
             asked_of: Vec::new(),
+            owed: None,
         }
     }
 
@@ -281,8 +303,10 @@ impl Session {
         found
     }
 
-    fn set_wide(&mut self, request: &TaskManagementRequest, scope: Scope, now: Instant) {
-        let mut function = self.function(request, scope, Stage::Gathering);
+    fn set_wide(&mut self, line: LineId, request: &TaskManagementRequest, scope: Scope, now: Instant) {
+        let (asker, asked) = (Some((line, request.itt)), (request.function, request.lun));
+        let mut function = self.function(asker, asked, scope, Stage::Gathering);
+        function.before = self.covered_to(request.cmd_sn);
         // What waits inside Braid stays here until the outcome is known.
         for key in self.covered(&function) {
             self.unqueue(key);
@@ -401,7 +425,8 @@ impl Session {
     /// A target has ended what a function covers: over the connection that says so it expects no more data (R154).
     fn stop_data(&mut self, function: usize, id: ConnId) {
         let Some(function) = self.functions.get(function).filter(|f| f.is_at_target()) else { return };
-        for key in self.covered(function) {
+        let swept = self.swept_besides(function);
+        for key in self.covered(function).into_iter().chain(swept) {
             if let Some(run) = self.tasks.get_mut(key).and_then(|t| t.run.as_mut()).filter(|r| r.conn == id) {
                 run.solicited.clear();
             }
@@ -469,7 +494,7 @@ impl Session {
     }
 
     /// Takes functions that wait for nothing a step further, and answers those that are done.
-    fn finish_functions(&mut self, now: Instant) {
+    pub(in crate::session) fn finish_functions(&mut self, now: Instant) {
         while let Some(at) = self.functions.iter().position(|f| self.may_go_on(f, now)) {
             let mut function = self.functions.remove(at);
             let wide = matches!(function.scope, Scope::Unit(_) | Scope::Target);
@@ -484,8 +509,10 @@ impl Session {
                     self.ask_whom_it_met(&mut function, now);
                 }
                 Stage::Asked | Stage::Echoing => {
-                    self.function_done(function, now);
-                    continue;
+                    if !self.has_to_be_acknowledged(&mut function) {
+                        self.function_done(function, now);
+                        continue;
+                    }
                 }
             }
             self.functions.insert(at, function);
@@ -493,9 +520,7 @@ impl Session {
     }
 
     fn function_done(&mut self, mut function: Function, now: Instant) {
-        if function.itt == Itt::NONE {
-            return self.abandoned(&function, now);
-        }
+        let Some((line, itt)) = function.asker else { return self.given_up(&function, now) };
         let single = matches!(function.scope, Scope::Task(_));
         let open = |k: &TaskKey| single || self.tasks.get(*k).is_some_and(|t| t.run.is_none());
         let found = self.covered(&function).iter().any(open) && !broken!(self.rules, MovedCommandNotAborted);
@@ -506,11 +531,19 @@ impl Session {
         }
         let complete = function.response == tmf::COMPLETE;
         if complete {
-            for key in self.covered(&function) {
+            for key in self.swept_besides(&function) {
+                self.run_swept_again(key, now);
+            }
+            let covered = self.covered(&function);
+            if self.lines.are_several() {
+                // An R2T over another connection might come after the answer.
+                self.unsolicited.retain(|key| !covered.contains(key));
+            }
+            for key in covered {
                 self.conclude(key, now);
             }
         }
-        self.answer_tmf(function.itt, function.response);
+        self.tell_answer(line, itt, function.response);
         if complete && function.is_cold() && !broken!(self.rules, ColdResetKeepsSession) {
             // Nothing comes after that answer.
             self.begin_finish(now);
@@ -557,12 +590,5 @@ impl Session {
                 Origin::Initiator { .. } | Origin::Transition | Origin::Wash(_) => {}
             }
         }
-    }
-
-    fn answer_tmf(&mut self, itt: Itt, response: u8) {
-        let counts = !broken!(self.rules, FunctionTakesNoStatSn);
-        let (stat_sn, exp_cmd_sn, max_cmd_sn) = if counts { self.front.stamp() } else { self.front.peek() };
-        let answer = TaskManagementResponse { response, itt, stat_sn, exp_cmd_sn, max_cmd_sn, additional: 0 };
-        self.tell(Pdu::TaskManagementResponse(answer));
     }
 }

@@ -56,7 +56,8 @@ impl Session {
 
     pub(super) fn may_go_on(&self, function: &Function, now: Instant) -> bool {
         let waits = function.stage == Stage::Echoing && self.awaits_data(function, now);
-        function.awaited.is_empty() && !function.waits_for_home && !waits
+        let acknowledged = function.owed.as_ref().is_none_or(Vec::is_empty);
+        function.awaited.is_empty() && !function.waits_for_home && !waits && acknowledged
     }
 
     /// Whether the initiator owes data of a command that the function has ended, and may yet send it.
@@ -76,6 +77,8 @@ impl Session {
     /// The session ends: what is at the targets is awaited, because it may sweep away commands of Braid's own.
     pub(in crate::session) fn end_functions(&mut self) {
         self.functions.retain(|f| !f.waits_for_home);
+        // Nobody hears of them any more.
+        self.functions.iter_mut().for_each(|f| f.owed = Some(Vec::new()));
     }
 
     /// Whether a connection still owes an answer to a function.

@@ -431,7 +431,11 @@ fn a_refused_request_counts_as_not_received_r105_r110() {
     let (itt, cmd_sn) = (rig.tag(), rig.take_cmd_sn());
     let command = Pdu::ScsiCommand(ScsiCommand { itt, cmd_sn, ..write(0, 1) });
     let (header, _) = command.encode();
-    rig.handle(Event::DownstreamRejectable { header, reason: reject::DATA_DIGEST });
+    rig.handle(Event::DownstreamRejectable {
+        line: SessionPlan::FIRST_LINE,
+        header,
+        reason: reject::DATA_DIGEST,
+    });
     rig.told_reject();
     later(&mut rig);
     rig.send(command);

@@ -14,7 +14,7 @@ impl Rig {
 
 #[test]
 fn an_idle_session_is_logged_out_connection_by_connection_r210() {
-    for event in [Event::Stop, Event::DownstreamClosed] {
+    for event in [Event::Stop, Event::DownstreamClosed(SessionPlan::FIRST_LINE)] {
         let mut rig = Rig::sessions(2);
         rig.settle();
         rig.handle(event);
@@ -28,7 +28,7 @@ fn an_idle_session_is_logged_out_connection_by_connection_r210() {
         rig.answer_logout(1);
         assert_eq!(rig.finished, 1);
         assert!(rig.closed.iter().all(|(_, how)| *how == How::Graceful));
-        rig.handle(Event::DownstreamClosed);
+        rig.handle(Event::DownstreamClosed(SessionPlan::FIRST_LINE));
         rig.handle(Event::Stop);
         rig.session.handle_timeout(rig.now + SECOND * 100);
         rig.drain();
@@ -97,7 +97,7 @@ fn what_waits_is_dropped_and_what_runs_is_drained_without_a_word() {
     rig.write(0, 1);
     let (_, running) = rig.next_command();
     rig.write(0, 1);
-    rig.handle(Event::DownstreamClosed);
+    rig.handle(Event::DownstreamClosed(SessionPlan::FIRST_LINE));
     rig.quiet();
     rig.respond(0, &running, GOOD);
     rig.sent_logout(0);
@@ -111,7 +111,7 @@ fn a_command_that_does_not_end_is_given_up_and_the_session_ends() {
     rig.settle();
     rig.read(0, 1);
     rig.next_command();
-    rig.handle(Event::DownstreamClosed);
+    rig.handle(Event::DownstreamClosed(SessionPlan::FIRST_LINE));
     rig.pass(SECOND * 4);
     assert!(rig.closed.is_empty());
     rig.pass(SECOND);
@@ -132,7 +132,7 @@ fn starving() -> Rig {
 #[test]
 fn a_write_whose_data_will_not_come_is_given_up_and_fenced_before_the_end() {
     let mut rig = starving();
-    rig.handle(Event::DownstreamClosed);
+    rig.handle(Event::DownstreamClosed(SessionPlan::FIRST_LINE));
     assert_eq!(rig.closed, [(1, How::Reset)]);
     let (_, path, _) = rig.opens[0].clone();
     assert_eq!(path, 0, "over the living path");
@@ -154,7 +154,7 @@ fn a_fence_may_take_longer_than_the_drain() {
     rig.settle();
     rig.write(0, 1);
     assert_eq!(rig.next_command().0, 1);
-    rig.handle(Event::DownstreamClosed);
+    rig.handle(Event::DownstreamClosed(SessionPlan::FIRST_LINE));
     rig.pass_echoing(SECOND * 5);
     assert_eq!(rig.closed, [(1, How::Reset)]);
     rig.obliging = false;
@@ -174,7 +174,7 @@ fn a_fence_may_take_longer_than_the_drain() {
 #[test]
 fn ghosts_that_nothing_can_fence_end_with_time() {
     let mut rig = starving();
-    rig.handle(Event::DownstreamClosed);
+    rig.handle(Event::DownstreamClosed(SessionPlan::FIRST_LINE));
     rig.cut(0);
     for _ in 0..61 {
         while !rig.opens.is_empty() {

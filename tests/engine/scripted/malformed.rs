@@ -160,7 +160,11 @@ fn a_second_login_ends_the_session_r15() {
 fn write_data_lost_to_a_digest_ends_the_session_r177() {
     let broken = |rig: &mut Rig, itt| {
         let (header, _) = Pdu::DataOut(DataOut { itt, ..DataOut::default() }).encode();
-        rig.handle(Event::DownstreamRejectable { header, reason: reject::DATA_DIGEST });
+        rig.handle(Event::DownstreamRejectable {
+            line: SessionPlan::FIRST_LINE,
+            header,
+            reason: reject::DATA_DIGEST,
+        });
         assert_eq!(rig.told_reject(), reject::DATA_DIGEST);
     };
     let mut rig = Rig::sessions(1);
@@ -178,7 +182,11 @@ fn write_data_lost_to_a_digest_ends_the_session_r177() {
 fn a_broken_pdu_is_refused_with_its_header_r181() {
     let mut rig = Rig::sessions(1);
     let header = [0x5a; 48];
-    rig.handle(Event::DownstreamRejectable { header, reason: reject::DATA_DIGEST });
+    rig.handle(Event::DownstreamRejectable {
+        line: SessionPlan::FIRST_LINE,
+        header,
+        reason: reject::DATA_DIGEST,
+    });
     let Pdu::Reject(told) = rig.told() else { panic!() };
     assert_eq!((told.reason, told.data.contiguous().to_vec()), (reject::DATA_DIGEST, header.to_vec()));
     rig.quiet();

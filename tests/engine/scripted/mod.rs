@@ -11,6 +11,7 @@ mod commands;
 mod end;
 mod foreign;
 mod hedge;
+mod lines;
 mod loss;
 mod luns;
 mod malformed;
@@ -32,8 +33,8 @@ use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionPa
 use braid::path::select::Policy;
 use braid::scsi::Sense;
 use braid::session::{
-    Barriers, Cause, ConnId, Event, Exhausted, Fanout, FenceMethod, How, Marginal, Notice, Output, PathId,
-    PathPlan, PathState, Session, SessionPlan, Trigger, Unwashed, Waits,
+    Barriers, Cause, ConnId, Event, Exhausted, Fanout, FenceMethod, How, LineId, Marginal, Notice, Output,
+    PathId, PathPlan, PathState, Session, SessionPlan, Trigger, Unwashed, Waits,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -63,6 +64,10 @@ pub(crate) struct Rig {
     pub(crate) cmd_sn: CmdSn,
     pub(crate) max_cmd_sn: CmdSn,
     told: VecDeque<Pdu>,
+    /// Over which of its connections.
+    pub(crate) told_over: VecDeque<u32>,
+    /// Connections of the initiator that were closed one by one.
+    pub(crate) closed_lines: Vec<u32>,
     opens: VecDeque<(u32, usize, LoginPlan)>,
     lines: BTreeMap<u32, Line>,
     /// ExpCmdSN of each upstream session, named by its first connection.
@@ -185,6 +190,8 @@ impl Rig {
             cmd_sn,
             max_cmd_sn,
             told: VecDeque::new(),
+            told_over: VecDeque::new(),
+            closed_lines: Vec::new(),
             opens: VecDeque::new(),
             lines: BTreeMap::new(),
             expected: BTreeMap::new(),
@@ -218,7 +225,9 @@ impl Rig {
     pub(crate) fn handle(&mut self, event: Event) {
         let (downstream, upstream) = &mut self.checkers;
         match &event {
-            Event::Downstream(pdu) => downstream.received(pdu),
+            Event::Downstream(line, pdu) => downstream.received(*line, pdu),
+            Event::DownstreamJoined(line, login) => downstream.joined(*line, login),
+            Event::DownstreamClosed(line) => downstream.line_closed(*line),
             Event::Upstream(conn, pdu) => upstream.received(*conn, pdu),
             Event::Connected(conn, negotiated) => upstream.connected(*conn, negotiated),
             Event::Disconnected(conn, _) => upstream.closed(*conn),
@@ -254,7 +263,7 @@ impl Rig {
         while let Some(output) = self.session.poll() {
             assert_eq!(self.finished, 0, "nothing comes after Finished: {output:?}");
             match output {
-                Output::ToInitiator(pdu) => self.judge(pdu),
+                Output::ToInitiator(line, pdu) => self.judge(line, pdu),
                 Output::ToTarget(conn, pdu) => {
                     self.checkers.1.sent(conn, &pdu).unwrap();
                     let line = self.lines.get_mut(&conn.0);
@@ -272,6 +281,10 @@ impl Rig {
                     self.opens.retain(|(c, _, _)| *c != conn.0);
                     self.lines.remove(&conn.0);
                     self.closed.push((conn.0, how));
+                }
+                Output::CloseLine(line) => {
+                    self.checkers.0.line_closed(line);
+                    self.closed_lines.push(line.0);
                 }
                 Output::CloseDownstream => {
                     assert!(!self.downstream_closed, "closed twice");
@@ -295,8 +308,8 @@ impl Rig {
     }
 
     /// What holds for every PDU to the initiator (R96, R112).
-    fn judge(&mut self, pdu: Pdu) {
-        self.checkers.0.sent(&pdu).unwrap();
+    fn judge(&mut self, line: LineId, pdu: Pdu) {
+        self.checkers.0.sent(line, &pdu).unwrap();
         assert!(!self.downstream_closed, "sent after the end: {pdu:?}");
         let (stat_sn, exp, max) = pdu.target_numbers().unwrap();
         let counts = match &pdu {
@@ -305,20 +318,21 @@ impl Rig {
             Pdu::NopIn(nop) => nop.itt != Itt::NONE,
             _ => true,
         };
-        if counts {
+        if counts && line == SessionPlan::FIRST_LINE {
             assert_eq!(stat_sn, self.stat_sn, "R112: {pdu:?}");
             self.stat_sn = stat_sn.next();
         }
         assert!(!exp.is_after(self.cmd_sn), "R95: acknowledges what was never sent");
         assert!(!max.is_before(exp.minus(1)) && !max.is_before(self.max_cmd_sn), "R96");
         self.max_cmd_sn = max;
+        self.told_over.push_back(line.0);
         self.told.push_back(pdu);
     }
 
     // The initiator.
 
     pub(crate) fn send(&mut self, pdu: Pdu) {
-        self.handle(Event::Downstream(pdu));
+        self.handle(Event::Downstream(SessionPlan::FIRST_LINE, pdu));
     }
 
     pub(crate) fn tag(&mut self) -> Itt {
@@ -370,6 +384,7 @@ impl Rig {
 
     /// The next PDU for the initiator.
     pub(crate) fn told(&mut self) -> Pdu {
+        self.told_over.pop_front();
         self.told.pop_front().expect("the initiator is told nothing")
     }
 

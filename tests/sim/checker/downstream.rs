@@ -8,7 +8,9 @@ use braid::iscsi::{
     opcode, reject, tmf,
 };
 use braid::login::Negotiated;
+use braid::session::{LineId, SessionPlan};
 use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 
 const GOOD: u8 = 0;
 const CHECK_CONDITION: u8 = 2;
@@ -25,6 +27,8 @@ enum Life {
 
 struct Task {
     life: Life,
+    /// The connection that the command came over (R118).
+    line: LineId,
     cmd_sn: CmdSn,
     immediate: bool,
     /// Nobody can say whether the engine had to take it.
@@ -71,6 +75,9 @@ struct Function {
     delivered: CmdSn,
     /// Its own number was in the window: it covers what was sent before it and comes later.
     awaits: bool,
+    /// Other connections that there were when it came, and of how many pings Braid had sent by then.
+    others: Vec<LineId>,
+    pings: usize,
     /// The only answers that are right, if that is known: one task is concerned, and it was open or nowhere.
     must: Option<u8>,
 }
@@ -92,8 +99,35 @@ enum Kind {
 
 /// A request that is no command.
 struct Other {
+    line: LineId,
     itt: Itt,
     kind: Kind,
+}
+
+/// What one connection of the initiator counts by itself.
+struct Book {
+    cid: Cid,
+    stat_sn: StatSn,
+    /// The initiator has all before this.
+    acknowledged: StatSn,
+    /// The first StatSN was sent.
+    begun: bool,
+    /// Longest segment, and what it is about to be (R69).
+    segment: usize,
+    next_segment: Option<usize>,
+}
+
+impl Book {
+    fn new(login: &Negotiated) -> Self {
+        Self {
+            cid: login.cid,
+            stat_sn: login.stat_sn,
+            acknowledged: login.stat_sn,
+            begun: false,
+            segment: login.connection.max_send_data_segment as usize,
+            next_segment: None,
+        }
+    }
 }
 
 /// The checker of the side of the initiator.
@@ -111,17 +145,20 @@ pub(crate) struct Downstream {
     floor: CmdSn,
     /// Numbers that came behind a hole, and whether they must be taken.
     early: Vec<(CmdSn, bool)>,
+    /// Connections that they came over, where there are several.
+    came_over: Vec<(CmdSn, LineId)>,
     /// What the initiator was told last.
     told: CmdSn,
     max_cmd_sn: CmdSn,
-    stat_sn: StatSn,
-    /// The first StatSN was sent.
-    begun: bool,
-    /// A logout was answered.
+    lines: BTreeMap<LineId, Book>,
+    /// Pings of Braid's, with the StatSN that they showed.
+    pings: Vec<(LineId, StatSn)>,
+    /// CIDs of connections that were lost.
+    lost: Vec<Cid>,
+    /// The connection of the PDU that is looked at.
+    line: LineId,
+    /// A logout of the session was answered.
     over: bool,
-    /// Longest segment, and what it is about to be (R69).
-    segment: usize,
-    next_segment: Option<usize>,
     /// What may be asked for again; none at error recovery level 0.
     again: Option<Again>,
 }
@@ -139,13 +176,14 @@ impl Downstream {
             before: (cmd_sn, cmd_sn),
             floor: cmd_sn,
             early: Vec::new(),
+            came_over: Vec::new(),
             told: cmd_sn,
             max_cmd_sn: negotiated.max_cmd_sn,
-            stat_sn: negotiated.stat_sn,
-            begun: false,
+            lines: BTreeMap::from([(SessionPlan::FIRST_LINE, Book::new(negotiated))]),
+            pings: Vec::new(),
+            lost: Vec::new(),
+            line: SessionPlan::FIRST_LINE,
             over: false,
-            segment: negotiated.connection.max_send_data_segment as usize,
-            next_segment: None,
             again: (negotiated.session.error_recovery_level > 0).then(Again::default),
         }
     }
@@ -157,8 +195,34 @@ impl Downstream {
 
     // What the initiator sends.
 
+    /// The initiator has logged in over a further connection.
+    pub(crate) fn joined(&mut self, line: LineId, login: &Negotiated) {
+        self.lost.retain(|cid| *cid != login.cid);
+        self.lines.insert(line, Book::new(login));
+    }
+
+    /// A connection of the initiator is gone: what came over it ends, and what came early counts as not received (R106).
+    pub(crate) fn line_closed(&mut self, line: LineId) {
+        let Some(book) = self.lines.remove(&line) else { return };
+        self.lost.push(book.cid);
+        let certain = self.certain;
+        let came_over = &self.came_over;
+        self.early.retain(|(number, _)| number.is_before(certain) || !came_over.contains(&(*number, line)));
+        self.tasks.values_mut().filter(|t| t.line == line && t.life == Life::Open).for_each(|t| {
+            t.life = Life::Ended;
+        });
+        self.others.retain(|o| o.line != line);
+    }
+
     /// A PDU from the initiator.
-    pub(crate) fn received(&mut self, pdu: &Pdu) {
+    pub(crate) fn received(&mut self, line: LineId, pdu: &Pdu) {
+        self.line = line;
+        if let (Some(book), Some(expected)) = (self.lines.get_mut(&line), pdu.exp_stat_sn()) {
+            // What was not sent cannot be acknowledged.
+            if !expected.is_after(book.stat_sn) {
+                book.acknowledged = book.acknowledged.max(expected);
+            }
+        }
         self.floor = self.certain;
         if let Some(again) = &mut self.again {
             again.received(pdu);
@@ -180,7 +244,8 @@ impl Downstream {
     }
 
     /// A PDU from the initiator whose data came spoilt.
-    pub(crate) fn spoilt(&mut self, pdu: &Pdu) {
+    pub(crate) fn spoilt(&mut self, line: LineId, pdu: &Pdu) {
+        self.line = line;
         if let Pdu::DataOut(data) = pdu {
             self.data_out(data, false);
         }
@@ -206,6 +271,11 @@ impl Downstream {
         let certain = !plugged && !cmd_sn.is_after(self.max_cmd_sn);
         if !plugged {
             self.early.push((cmd_sn, certain));
+        }
+        if self.negotiated.session.max_connections > 1 {
+            let certain = self.certain;
+            self.came_over.retain(|(number, _)| !number.is_before(certain) && *number != cmd_sn);
+            self.came_over.push((cmd_sn, self.line));
         }
         self.advance();
         Some(certain)
@@ -245,6 +315,7 @@ impl Downstream {
         let first_burst = self.negotiated.session.first_burst_length.min(c.expected_length);
         let task = Task {
             life: Life::Open,
+            line: self.line,
             cmd_sn: c.cmd_sn,
             immediate: c.immediate,
             doubtful,
@@ -337,6 +408,8 @@ impl Downstream {
             immediate: t.immediate,
             delivered: self.certain,
             awaits: !t.cmd_sn.is_after(self.max_cmd_sn.next()),
+            others: self.lines.keys().copied().filter(|line| *line != self.line).collect(),
+            pings: self.pings.len(),
             must,
         };
         self.other(t.itt, Kind::Function(function));
@@ -352,19 +425,22 @@ impl Downstream {
         request.extend_from_slice(&t.data.contiguous());
         let lengths = pairs(&request).into_iter().filter(|(key, _)| key == "MaxRecvDataSegmentLength");
         let length = lengths.filter_map(|(_, value)| value.parse().ok()).find(|n| (512..1 << 24).contains(n));
-        self.next_segment = length.filter(|_| !t.continue_);
+        if let Some(book) = self.lines.get_mut(&self.line) {
+            book.next_segment = length.filter(|_| !t.continue_);
+        }
         let (final_, continue_) = (t.final_, t.continue_);
         self.other(t.itt, Kind::Text(Text { final_, continue_, request, response }));
     }
 
     fn other(&mut self, itt: Itt, kind: Kind) {
-        self.others.push(Other { itt, kind });
+        self.others.push(Other { line: self.line, itt, kind });
     }
 
     // What Braid sends.
 
     /// A PDU to the initiator.
-    pub(crate) fn sent(&mut self, pdu: &Pdu) -> Result<(), Broken> {
+    pub(crate) fn sent(&mut self, line: LineId, pdu: &Pdu) -> Result<(), Broken> {
+        self.line = line;
         self.judge_pdu(pdu).map_err(|fault| fault.with(pdu))
     }
 
@@ -391,7 +467,8 @@ impl Downstream {
     }
 
     fn judge_pdu(&mut self, pdu: &Pdu) -> Verdict {
-        self.rule(214, !self.over, "sent after the session was logged out")?;
+        let open = !self.over && self.lines.contains_key(&self.line);
+        self.rule(214, open, "sent after the session, or the connection, was logged out")?;
         let numbers = pdu.target_numbers();
         self.rule(142, numbers.is_some(), "an initiator's PDU was sent to the initiator")?;
         let Some((stat_sn, exp_cmd_sn, max_cmd_sn)) = numbers else { return Ok(()) };
@@ -399,7 +476,7 @@ impl Downstream {
             self.rule(171, same, "not what was asked for again, as it was")?;
             self.rule(
                 112,
-                !matches!(pdu, Pdu::R2t(_)) || stat_sn == self.stat_sn,
+                !matches!(pdu, Pdu::R2t(_)) || stat_sn == self.next_stat_sn(),
                 "an old StatSN in an R2T",
             )?;
             return self.command_numbers(exp_cmd_sn, max_cmd_sn);
@@ -409,7 +486,8 @@ impl Downstream {
         if let Some(again) = &mut self.again {
             again.sent(pdu);
         }
-        let fits = pdu.data().len() <= self.segment.max(self.next_segment.unwrap_or(0));
+        let most = self.lines.get(&self.line).map_or(0, |b| b.segment.max(b.next_segment.unwrap_or(0)));
+        let fits = pdu.data().len() <= most;
         match pdu {
             Pdu::TextResponse(_) => self.rule(62, fits, "text longer than the initiator takes")?,
             _ => self.rule(127, fits, "a segment longer than the initiator takes")?,
@@ -431,17 +509,28 @@ impl Downstream {
     }
 
     fn stat_sn(&mut self, pdu: &Pdu, stat_sn: StatSn) -> Verdict {
-        let right = stat_sn == self.stat_sn;
+        let right = stat_sn == self.next_stat_sn();
         if takes_stat_sn(pdu) {
             // The login counted before.
-            self.rule(111, self.begun || right, "StatSN does not go on from the login")?;
+            let begun = self.lines.get(&self.line).is_some_and(|book| book.begun);
+            self.rule(111, begun || right, "StatSN does not go on from the login")?;
             self.rule(112, right, "not the next StatSN")?;
-            self.begun = true;
-            self.stat_sn = stat_sn.next();
+            if let Some(book) = self.lines.get_mut(&self.line) {
+                (book.begun, book.stat_sn) = (true, stat_sn.next());
+            }
         } else if !matches!(pdu, Pdu::DataIn(_)) {
             self.rule(112, right, "a PDU that takes no StatSN does not show the next one")?;
         }
         Ok(())
+    }
+
+    /// With one connection there is nothing to judge.
+    fn allegiance(&mut self, own: bool, what: &'static str) -> Verdict {
+        if self.lines.len() > 1 { self.rule(118, own, what) } else { Ok(()) }
+    }
+
+    fn next_stat_sn(&self) -> StatSn {
+        self.lines.get(&self.line).map_or(StatSn(0), |book| book.stat_sn)
     }
 
     fn command_numbers(&mut self, exp_cmd_sn: CmdSn, max_cmd_sn: CmdSn) -> Verdict {
@@ -458,7 +547,9 @@ impl Downstream {
     fn open(&mut self, itt: Itt, status: bool) -> Verdict {
         let task = self.tasks.get(&itt.0);
         let (life, number) = (task.map(|t| t.life), task.filter(|t| !t.immediate).map(|t| t.cmd_sn));
+        let own = task.is_none_or(|t| t.line == self.line);
         self.rule(107, life.is_some(), "no command has this tag")?;
+        self.allegiance(own, "not over the connection of the command")?;
         self.rule(152, life != Some(Life::Ended), "a function that ended this command was answered before")?;
         self.rule(181, life != Some(Life::Refused), "this command was refused before")?;
         if status {
@@ -569,9 +660,20 @@ impl Downstream {
         self.rule(141, matches!(r.response, 0..=7 | 255), "a reserved response code")?;
         let found = self.others.iter().position(|o| o.itt == r.itt && matches!(o.kind, Kind::Function(_)));
         self.rule(107, found.is_some(), "no function has this tag")?;
-        let Some(Kind::Function(function)) = found.map(|at| self.others.remove(at).kind) else {
+        let Some(Other { line, kind: Kind::Function(function), .. }) = found.map(|at| self.others.remove(at))
+        else {
             return Ok(());
         };
+        self.allegiance(line == self.line, "not over the connection of the function")?;
+        let pinged = |line: &LineId, book: &Book| {
+            let mut own = self.pings.iter().skip(function.pings).filter(|(pinged, _)| pinged == line);
+            own.any(|(_, number)| !book.acknowledged.is_before(*number))
+        };
+        let mut others = self.lines.iter().filter(|(line, _)| function.others.contains(line));
+        let acknowledged = others.all(|(line, book)| pinged(line, book));
+        if self.lines.len() > 1 {
+            self.rule(156, acknowledged, "answered before what went over other connections is acknowledged")?;
+        }
         self.rule(
             103,
             function.immediate || function.cmd_sn.is_before(self.told),
@@ -624,9 +726,12 @@ impl Downstream {
 
     fn nop_in(&mut self, n: &NopIn) -> Verdict {
         if n.itt == Itt::NONE {
+            if n.ttt != Ttt::NONE {
+                self.pings.push((self.line, n.stat_sn));
+            }
             return self.rule(227, n.data.is_empty(), "an unsolicited NOP-In with data");
         }
-        let most = self.segment;
+        let most = self.lines.get(&self.line).map_or(0, |book| book.segment);
         let found = self.others.iter().position(|o| o.itt == n.itt && matches!(o.kind, Kind::Ping(_)));
         self.rule(224, found.is_some(), "no ping has this tag")?;
         let Some(Kind::Ping(data)) = found.map(|at| self.others.remove(at).kind) else { return Ok(()) };
@@ -645,7 +750,9 @@ impl Downstream {
         text.response.extend_from_slice(&t.data.contiguous());
         if !t.continue_ && !text.continue_ {
             self.keys(&text)?;
-            self.segment = self.next_segment.take().unwrap_or(self.segment);
+            if let Some(book) = self.lines.get_mut(&self.line) {
+                book.segment = book.next_segment.take().unwrap_or(book.segment);
+            }
             text.request.clear();
             text.response.clear();
         }
@@ -673,7 +780,9 @@ impl Downstream {
             let foreign = !matches!(key.as_str(), "TargetName" | "TargetAddress");
             let known = asked.iter().any(|(k, _)| k == key);
             self.rule(233, !foreign || known, "a key that was not asked for")?;
-            self.next_segment.take_if(|_| key == "MaxRecvDataSegmentLength");
+            if let Some(book) = self.lines.get_mut(&self.line) {
+                book.next_segment.take_if(|_| key == "MaxRecvDataSegmentLength");
+            }
         }
         Ok(())
     }
@@ -685,7 +794,8 @@ impl Downstream {
         let Some(Kind::Logout(reason, cid)) = found.map(|at| self.others.remove(at).kind) else {
             return Ok(());
         };
-        let own = cid == self.negotiated.cid;
+        let alive = self.lines.values().any(|book| book.cid == cid);
+        let own = alive || self.lost.contains(&cid);
         let level = self.negotiated.session.error_recovery_level;
         let right = match (reason, l.response) {
             (0, 1 | 2) => false,
@@ -695,7 +805,9 @@ impl Downstream {
             _ => true,
         };
         self.rule(213, right, "not the answer to this logout")?;
-        self.over = l.response == 0 && reason < 2;
+        let last = reason == 1 && alive && self.lines.len() == 1;
+        self.over = l.response == 0 && (reason == 0 || last);
+        self.lost.retain(|lost| l.response != 0 || *lost != cid);
         Ok(())
     }
 

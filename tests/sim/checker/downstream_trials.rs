@@ -5,12 +5,14 @@ use super::trials::{
     Change::{After, Edit, First},
     Talk, Trial, bytes, data_in, data_out, good, plain, r2t, read, spoil, write,
 };
+use super::{Broken, Downstream};
 use braid::iscsi::{
     AsyncMessage, Cid, CmdSn, Itt, LoginResponse, LogoutRequest, LogoutResponse, Lun, NopIn, NopOut, Payload,
-    Pdu, Reject, ScsiCommand, ScsiResponse, SnackRequest, TaskManagementRequest, TaskManagementResponse,
-    TextRequest, TextResponse, Ttt, tmf,
+    Pdu, Reject, ScsiCommand, ScsiResponse, SnackRequest, StatSn, TaskManagementRequest,
+    TaskManagementResponse, TextRequest, TextResponse, Ttt, tmf,
 };
-use braid::login::SessionParams;
+use braid::login::{Negotiated, SessionParams};
+use braid::session::{LineId, SessionPlan};
 
 fn text(text: &str) -> Payload {
     Payload::from(text.as_bytes().to_vec())
@@ -244,15 +246,59 @@ const REQUESTS: &[(u16, Change)] = &[
 ];
 
 pub(super) fn trials() -> Vec<(&'static str, fn())> {
-    vec![("checker::downstream", || {
-        let session = SessionParams {
-            initial_r2t: false,
-            first_burst_length: 512,
-            max_burst_length: 1024,
-            ..SessionParams::default()
+    vec![
+        ("checker::downstream", || {
+            let session = SessionParams {
+                initial_r2t: false,
+                first_burst_length: 512,
+                max_burst_length: 1024,
+                ..SessionParams::default()
+            };
+            Trial { session, upstream: false, build, spoiled: &[NUMBERS, DATA, REQUESTS], sound: SOUND }
+                .run();
+        }),
+        ("checker::lines", lines),
+    ]
+}
+
+/// What goes over two connections: a read over the second, and a function over it that is answered once the first has echoed a ping;
+/// and the ways to get it wrong.
+fn lines() {
+    let (a, b) = (SessionPlan::FIRST_LINE, LineId(1));
+    let negotiated =
+        Talk::new(SessionParams { max_connections: 2, ..SessionParams::default() }, false).negotiated;
+    let (first, stat_sn, other) = (negotiated.cmd_sn, negotiated.stat_sn, StatSn(900));
+    let told = first.next();
+    let max_cmd_sn = negotiated.max_cmd_sn;
+    let judge = |answers: LineId, number: StatSn, acknowledged: StatSn| {
+        let mut checker = Downstream::new(&negotiated);
+        checker.joined(b, &Negotiated { stat_sn: other, cid: Cid(1), ..negotiated.clone() });
+        checker.received(b, &Pdu::ScsiCommand(ScsiCommand { cmd_sn: first, ..plain(1) }));
+        let good = ScsiResponse {
+            itt: Itt(1),
+            stat_sn: number,
+            exp_cmd_sn: told,
+            max_cmd_sn,
+            ..ScsiResponse::default()
         };
-        Trial { session, upstream: false, build, spoiled: &[NUMBERS, DATA, REQUESTS], sound: SOUND }.run();
-    })]
+        checker.sent(answers, &Pdu::ScsiResponse(good))?;
+        let Pdu::TaskManagementRequest(asked) = function(2, tmf::ABORT_TASK_SET, u32::MAX, CmdSn(0)) else {
+            panic!()
+        };
+        checker.received(b, &Pdu::TaskManagementRequest(TaskManagementRequest { cmd_sn: told, ..asked }));
+        let numbers = NopIn { exp_cmd_sn: told, max_cmd_sn, ..NopIn::default() };
+        checker.sent(a, &Pdu::NopIn(NopIn { itt: Itt::NONE, ttt: Ttt(1), stat_sn, ..numbers }))?;
+        let echo = NopOut { immediate: true, itt: Itt::NONE, ttt: Ttt(1), cmd_sn: told, ..NopOut::default() };
+        checker.received(a, &Pdu::NopOut(NopOut { exp_stat_sn: acknowledged, ..echo }));
+        let Pdu::TaskManagementResponse(answer) = done(2, tmf::COMPLETE) else { panic!() };
+        let stat_sn = other.next();
+        let answer = TaskManagementResponse { stat_sn, exp_cmd_sn: told, max_cmd_sn, ..answer };
+        checker.sent(b, &Pdu::TaskManagementResponse(answer))
+    };
+    let broken = |verdict: Result<(), Broken>| verdict.map_err(|broken| broken.requirement);
+    assert_eq!(broken(judge(b, other, stat_sn)), Ok(()));
+    assert_eq!(broken(judge(a, stat_sn, stat_sn)), Err(118));
+    assert_eq!(broken(judge(b, stat_sn, stat_sn)), Err(111));
 }
 
 /// What the engine may do either way.

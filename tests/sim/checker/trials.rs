@@ -47,7 +47,7 @@ pub(super) struct Talk {
 }
 
 impl Talk {
-    fn new(session: SessionParams, upstream: bool) -> Self {
+    pub(super) fn new(session: SessionParams, upstream: bool) -> Self {
         let login = LoginPlan {
             kind: LoginKind::Leading,
             initiator_name: "iqn.2026-11.org.example:initiator".into(),
@@ -231,8 +231,8 @@ impl Talk {
         let mut all = || {
             for (_, step) in &self.steps {
                 match step {
-                    Step::Received(_, pdu) => checker.received(pdu),
-                    Step::Sent(_, pdu) => checker.sent(pdu)?,
+                    Step::Received(_, pdu) => checker.received(SessionPlan::FIRST_LINE, pdu),
+                    Step::Sent(_, pdu) => checker.sent(SessionPlan::FIRST_LINE, pdu)?,
                     _ => panic!("one connection, which is up"),
                 }
             }

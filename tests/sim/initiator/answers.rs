@@ -14,11 +14,12 @@ use std::time::Instant;
 impl Initiator {
     /// A PDU of Braid.
     pub(super) fn receive(&mut self, pdu: Pdu, now: Instant) {
-        let (stat_sn, _, max) = pdu.target_numbers().unwrap();
+        let (stat_sn, expected, max) = pdu.target_numbers().unwrap();
         assert!(self.cold_reset != Some(true), "R165: the session outlives a cold reset: {pdu:?}");
         self.max_cmd_sn = self.max_cmd_sn.max(max);
         if pdu.takes_stat_sn() {
             self.exp_stat_sn = stat_sn.next();
+            self.heard_status(stat_sn.next());
         }
         match pdu {
             Pdu::R2t(r2t) => self.asked(&r2t),
@@ -27,11 +28,20 @@ impl Initiator {
             Pdu::TaskManagementResponse(answer) => self.managed(&answer, now),
             Pdu::NopIn(nop) => {
                 let at = self.pings.iter().position(|tag| *tag == nop.itt.0);
-                if nop.itt != Itt::NONE {
+                if nop.ttt != Ttt::NONE && self.has_lines() {
+                    self.asked_to_answer(nop.ttt);
+                } else if nop.itt != Itt::NONE {
                     self.pings.swap_remove(at.expect("R224: an echo of no ping"));
                 } else if nop.ttt != Ttt::NONE {
                     self.show_life(&nop);
                 }
+            }
+            Pdu::AsyncMessage(message) if message.event == 2 && self.has_lines() => {
+                self.coverage.hit("lines: Braid tells of a connection that is gone");
+                self.dropped.push(message.parameters[0]);
+            }
+            Pdu::LogoutResponse(answer) if self.line_logged_out(answer.itt, expected) => {
+                assert_eq!(answer.response, 0, "R213: a connection that there was is not known");
             }
             Pdu::LogoutResponse(answer) => {
                 assert_eq!(answer.response, 0, "P3: a logout refused");
@@ -83,7 +93,7 @@ impl Initiator {
         self.slowest = self.slowest.max(now.saturating_duration_since(pending.issued));
         assert_eq!(response.response, 0, "P3: the target failed");
         match response.status {
-            0 => self.good(&pending, now),
+            0 => self.good(tag, &pending, now),
             2 => {
                 let sense = response.sense().and_then(|s| Sense::parse(&s));
                 let sense = sense.expect("R135: CHECK CONDITION without sense");
@@ -129,7 +139,7 @@ impl Initiator {
 
     /// One nexus answers an ORDERED command, or one that may change the unit, after all that came before it, and before all
     /// that came later (P1, R241, R244).
-    fn judge_barriers(&self, done: &Pending) {
+    fn judge_barriers(&self, tag: u32, done: &Pending) {
         let orderly = |p: &Pending| {
             let stateless = matches!(p.kind, Kind::Inquiry | Kind::Ready);
             !stateless && p.attribute != TaskAttribute::HeadOfQueue && !p.excused
@@ -143,7 +153,11 @@ impl Initiator {
         let left = setup.order.barriers == Barriers::Native || forgotten;
         let is_ordered = |p: &Pending| p.attribute == TaskAttribute::Ordered && !left || barrier(p);
         let earlier = |p: &&Pending| p.unit == done.unit && p.op < done.op && orderly(p);
-        let passed = self.pending.values().filter(earlier).find(|p| is_ordered(p) || is_ordered(done));
+        // What comes over different connections may cross on the way.
+        let ending = |tag: &u32| self.ends(*tag);
+        let known = |tag_of: &u32| self.share_a_line(*tag_of, tag) && !ending(tag_of);
+        let behind = self.pending.iter().filter(|(other, _)| known(other)).map(|(_, p)| p);
+        let passed = behind.filter(earlier).find(|p| is_ordered(p) || is_ordered(done));
         assert!(
             passed.is_none() || !orderly(done),
             "P1: {done:?} was answered before {passed:?}, one of them a barrier"
@@ -158,8 +172,8 @@ impl Initiator {
             && read.got.chunks(BLOCK).any(anything)
     }
 
-    fn good(&mut self, pending: &Pending, now: Instant) {
-        self.judge_barriers(pending);
+    fn good(&mut self, tag: u32, pending: &Pending, now: Instant) {
+        self.judge_barriers(tag, pending);
         let block_io = matches!(pending.kind, Kind::Read | Kind::Write | Kind::WriteOnce { .. });
         self.seen[pending.unit] |= block_io;
         match pending.kind {
@@ -177,6 +191,10 @@ impl Initiator {
                         stamp
                     })
                     .collect();
+                if self.crossed(tag, pending) && !self.oracle.is_legal(pending.op, &stamps) {
+                    self.coverage.hit("limit: answers over two connections cross");
+                    return self.oracle.unknown(pending.op);
+                }
                 self.oracle.read(pending.op, &stamps);
             }
             kind => {

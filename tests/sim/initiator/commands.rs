@@ -218,6 +218,7 @@ impl Initiator {
                 !self.pending.contains_key(tag)
                     && !self.functions.contains_key(tag)
                     && !self.pings.contains(tag)
+                    && !self.is_logout(*tag)
             };
             return (0..).find(free).unwrap();
         }

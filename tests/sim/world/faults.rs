@@ -53,11 +53,11 @@ impl World {
             }
             Fault::BraidCrash { host } => self.braid_dies(host),
             Fault::InitiatorCrash => {
-                if let Some(wire) = self.front {
-                    self.initiator_loses(wire);
-                }
+                self.initiator_loses_all();
             }
             Fault::InitiatorLogout => self.initiator_logs_out(),
+            Fault::LineLost => self.reset_line(),
+            Fault::LineLeaves => self.line_leaves(),
             Fault::InitiatorPauses(how_long) => {
                 self.set_paused(true);
                 self.after(how_long, Happening::Resume);

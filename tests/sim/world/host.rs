@@ -13,8 +13,8 @@ use braid::iscsi::{Cid, CmdSn, Isid, Pdu, StatSn, Tsih, reject};
 use braid::login::{ConnectionParams, LoginKind, LoginPlan, Negotiated, SessionParams};
 use braid::session::mutant::Mutant;
 use braid::session::{
-    Cause, ConnId, Doubt, Event, Exhausted, Fanout, FenceMethod, How, Notice, Output, PathId, PathPlan,
-    Session, SessionPlan, Trigger, Tuning, Unwashed,
+    Cause, ConnId, Doubt, Event, Exhausted, Fanout, FenceMethod, How, LineId, Notice, Output, PathId,
+    PathPlan, Session, SessionPlan, Trigger, Tuning, Unwashed,
 };
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -58,8 +58,11 @@ pub(super) struct Host {
     wires: Vec<(ConnId, u32)>,
     /// Those of which it wants a sample.
     to_sample: Vec<ConnId>,
-    /// The initiator's connection that the session serves.
-    front: Option<u32>,
+    /// The initiator's first connection of the session that is served, whether it is still there or not.
+    pub(super) front: Option<u32>,
+    /// Its connections that are there.
+    pub(super) lines: Vec<(LineId, u32)>,
+    pub(super) next_line: u32,
     /// One that wants to log in, with its login.
     waiting: Option<(u32, LoginPlan)>,
     leading: Option<Leading>,
@@ -69,7 +72,7 @@ pub(super) struct Host {
     /// Braid told why the session must end.
     ends_for_cause: bool,
     upstream: Option<Upstream>,
-    downstream: Option<Downstream>,
+    pub(super) downstream: Option<Downstream>,
     hedges: Hedges,
 }
 
@@ -85,6 +88,8 @@ impl Host {
             wires: Vec::new(),
             to_sample: Vec::new(),
             front: None,
+            lines: Vec::new(),
+            next_line: 0,
             waiting: None,
             leading: None,
             paused: false,
@@ -143,13 +148,17 @@ fn turned(trigger: Trigger) -> &'static str {
 impl World {
     /// What the initiator's first login says, and Braid's leading one with it.
     pub(super) fn login_plan(&mut self) -> LoginPlan {
+        LoginPlan { cmd_sn: self.initiator.first_cmd_sn(), ..Self::plain_login() }
+    }
+
+    pub(super) fn plain_login() -> LoginPlan {
         LoginPlan {
             kind: LoginKind::Leading,
             initiator_name: "iqn.2026-11.org.example:model".into(),
             target_name: NAMES[0].into(),
             isid: HOME_ISID,
             cid: Cid(0),
-            cmd_sn: self.initiator.first_cmd_sn(),
+            cmd_sn: CmdSn(0),
             offer: SessionParams::default(),
             connection: ConnectionParams::default(),
         }
@@ -161,42 +170,34 @@ impl World {
             return;
         }
         match packet {
+            Packet::Login(plan) if matches!(plan.kind, LoginKind::Joining { .. }) => {
+                self.join_asked(wire, &plan)
+            }
             Packet::Login(plan) => {
                 self.trace(&[10], || "braid: the initiator wants to log in".into());
                 self.host.waiting = Some((wire, *plan));
                 if self.host.session.is_some() {
                     self.coverage.hit("recovery: predecessor is ended first");
                     self.host.ends_for_cause = true;
-                    self.feed(Event::DownstreamClosed);
+                    self.feed(Event::Stop);
                     let incarnation = self.host.incarnation;
                     self.after(REINSTATEMENT_PATIENCE + FENCE_TIME, Happening::KillSession { incarnation });
                 } else if self.host.leading.is_none() {
                     self.serve_waiting();
                 }
             }
-            Packet::Pdu(pdu) if self.host.front == Some(wire) && self.initiator.swallows(&pdu) => {
-                self.note_unseen(&pdu);
-            }
-            Packet::Pdu(pdu) if self.host.front == Some(wire) && self.initiator.spoils(&pdu) => {
-                if let Some(checker) = &mut self.host.downstream {
-                    checker.spoilt(&pdu);
+            Packet::Pdu(pdu) => {
+                if let Some(line) = self.line_of(wire) {
+                    if self.initiator.swallows(&pdu) {
+                        return self.note_unseen(&pdu);
+                    }
+                    self.braid_hears_line(line, pdu);
                 }
-                let (header, _) = pdu.encode();
-                self.feed(Event::DownstreamRejectable { header, reason: reject::DATA_DIGEST });
             }
-            Packet::Pdu(pdu) if self.host.front == Some(wire) => {
-                if let Some(checker) = &mut self.host.downstream {
-                    checker.received(&pdu);
-                }
-                self.feed(Event::Downstream(pdu));
-            }
-            Packet::Pdu(_) | Packet::LoginAnswer(_) => {}
+            Packet::LoginAnswer(_) => {}
             Packet::End => {
                 self.wires[wire as usize].far = End::Closed;
-                if self.host.front == Some(wire) {
-                    self.host.front = None;
-                    self.feed(Event::DownstreamClosed);
-                }
+                self.braid_loses_line(wire);
                 if self.host.waiting.as_ref().is_some_and(|(w, _)| *w == wire) {
                     self.host.waiting = None;
                 }
@@ -366,14 +367,7 @@ impl World {
         let first = leading.first;
         let window = self.scenario.window.min(FIRST_WINDOW);
         let downstream = Negotiated {
-            session: SessionParams {
-                initial_r2t: self.scenario.initial_r2t,
-                immediate_data: self.scenario.immediate_data,
-                first_burst_length: FIRST_BURST,
-                max_burst_length: MAX_BURST,
-                error_recovery_level: u8::from(self.scenario.recovers),
-                ..SessionParams::default()
-            },
+            session: self.session_params(),
             connection: ConnectionParams {
                 max_send_data_segment: u32::try_from(SEGMENT).unwrap(),
                 max_recv_data_segment: u32::try_from(SEGMENT).unwrap(),
@@ -394,6 +388,8 @@ impl World {
         self.host.upstream = Some(Upstream::new(&plan));
         self.host.downstream = Some(Downstream::new(&downstream));
         self.host.front = Some(leading.front);
+        self.host.lines = vec![(SessionPlan::FIRST_LINE, leading.front)];
+        self.host.next_line = SessionPlan::FIRST_LINE.0 + 1;
         self.host.hedges = Hedges::default();
         let mut session = Session::new(plan, self.now);
         if let Some(mutant) = self.host.mutant {
@@ -406,7 +402,34 @@ impl World {
         self.drain();
         if self.host.waiting.is_some() {
             self.host.ends_for_cause = true;
-            self.feed(Event::DownstreamClosed);
+            self.feed(Event::Stop);
+        }
+    }
+
+    fn braid_hears_line(&mut self, line: LineId, pdu: Pdu) {
+        let spoilt = self.initiator.spoils(&pdu);
+        match &mut self.host.downstream {
+            Some(checker) if spoilt => checker.spoilt(line, &pdu),
+            Some(checker) => checker.received(line, &pdu),
+            None => {}
+        }
+        if spoilt {
+            let (header, _) = pdu.encode();
+            return self.feed(Event::DownstreamRejectable { line, header, reason: reject::DATA_DIGEST });
+        }
+        self.feed(Event::Downstream(line, pdu));
+    }
+
+    /// What Braid grants the initiator.
+    pub(super) fn session_params(&self) -> SessionParams {
+        SessionParams {
+            max_connections: u16::try_from(self.scenario.lines).unwrap(),
+            initial_r2t: self.scenario.initial_r2t,
+            immediate_data: self.scenario.immediate_data,
+            first_burst_length: FIRST_BURST,
+            max_burst_length: MAX_BURST,
+            error_recovery_level: u8::from(self.scenario.recovers),
+            ..SessionParams::default()
         }
     }
 
@@ -547,7 +570,7 @@ impl World {
     fn drain(&mut self) {
         while let Some(output) = self.host.session.as_mut().and_then(Session::poll) {
             match output {
-                Output::ToInitiator(pdu) => self.send_to_initiator(pdu),
+                Output::ToInitiator(line, pdu) => self.send_to_initiator(line, pdu),
                 Output::ToTarget(conn, pdu) => self.send_to_target(conn, pdu),
                 Output::Sample(conn) => self.host.to_sample.push(conn),
                 Output::Open(conn, path, plan) => {
@@ -584,13 +607,16 @@ impl World {
                     if let Some(checker) = &mut self.host.upstream {
                         checker.states.ends();
                     }
-                    if let Some(wire) = self.host.front.take() {
+                    if self.host.front.take().is_some() {
                         let reset = self.initiator.cold_reset.is_some();
                         let wanted = self.initiator.logging_out || self.host.ends_for_cause || reset;
                         assert!(wanted, "P3: the initiator's connection is closed without a cause");
+                    }
+                    for (_, wire) in std::mem::take(&mut self.host.lines) {
                         self.far_closes(wire);
                     }
                 }
+                Output::CloseLine(line) => self.braid_closes_line(line),
                 Output::Finished(unwashed) => {
                     self.host.unwashed = unwashed;
                     self.session_over();
@@ -623,12 +649,15 @@ impl World {
         );
     }
 
-    fn send_to_initiator(&mut self, pdu: Pdu) {
+    fn send_to_initiator(&mut self, line: LineId, pdu: Pdu) {
         self.trace(&[16], || format!("braid     ->  initiator {pdu}{}", super::wires::sense(&pdu)));
         if let Some(checker) = &mut self.host.downstream {
-            judged(checker.sent(&pdu));
+            judged(checker.sent(line, &pdu));
         }
-        if let Some(wire) = self.host.front {
+        if let Some(wire) = self.wire_of(line) {
+            if self.scenario.lines > 1 && self.wires[wire as usize].near == End::Closed {
+                self.initiator.conditions.answer_lost();
+            }
             self.transmit(wire, Dir::Down, Packet::Pdu(pdu));
         }
     }
@@ -685,10 +714,12 @@ impl World {
         self.host.running = false;
         self.host.session = None;
         self.judge_end();
-        let front = self.host.front.take();
+        self.host.front = None;
+        let fronts = std::mem::take(&mut self.host.lines).into_iter().map(|(_, wire)| wire);
         let waiting = self.host.waiting.take().map(|(wire, _)| wire);
         let leading = self.host.leading.take();
-        for front in front.into_iter().chain(waiting).chain(leading.as_ref().map(|l| l.front)) {
+        let fronts: Vec<u32> = fronts.chain(waiting).chain(leading.as_ref().map(|l| l.front)).collect();
+        for front in fronts {
             if host && self.wires[front as usize].far == End::Open {
                 self.wires[front as usize].far = End::Closed;
                 let finds_out = self.random.between(Duration::from_millis(100), Duration::from_secs(8));
@@ -767,6 +798,8 @@ impl World {
             // What came spoilt, and what was asked for in vain.
             Notice::DownstreamDigest(_) => "notice: data came with a wrong digest",
             Notice::DownstreamProtocol(what) => self.judge_complaint(what),
+            Notice::LineUp { .. } => "notice: the initiator has a connection more",
+            Notice::LineDown { .. } => "notice: the initiator has a connection less",
             Notice::AllPathsDown => "notice: all paths down",
             Notice::GaveUp(Exhausted::Busy) => {
                 self.initiator.home_stays_away();
@@ -826,17 +859,21 @@ impl World {
         let link = self.downstream_link();
         self.wires.push(Wire::new(link, Role::Downstream, self.now));
         self.front = Some(wire);
+        self.lines.clear();
         let plan = self.login_plan();
         self.transmit(wire, Dir::Up, Packet::Login(Box::new(plan)));
     }
 
     pub(super) fn initiator_hears(&mut self, wire: u32, packet: Packet) {
         match packet {
-            Packet::LoginAnswer(Ok(agreed)) => {
+            Packet::LoginAnswer(Ok(agreed)) if self.front == Some(wire) && self.lines.is_empty() => {
                 self.trace(&[20], || "initiator: logged in".into());
                 self.initiator.begin(&agreed);
+                self.begin_lines(wire, &agreed);
             }
+            Packet::LoginAnswer(Ok(agreed)) => self.joined(wire, &agreed),
             Packet::Pdu(pdu) => {
+                self.initiator.hears_over(wire);
                 let open = self.initiator.open_commands();
                 if self.initiator.misses(&pdu) {
                     return self.note_unseen(&pdu);
@@ -849,8 +886,9 @@ impl World {
                     let while_ = self.random.between(Duration::ZERO, Duration::from_millis(20));
                     self.after(while_, Happening::InitiatorWonders { wire });
                 }
+                self.lines_dropped();
                 if self.initiator.logged_out {
-                    self.initiator_loses(wire);
+                    self.initiator_loses_all();
                 }
             }
             Packet::LoginAnswer(Err(_)) | Packet::End => self.initiator_loses(wire),
@@ -861,13 +899,19 @@ impl World {
 
     /// The initiator's connection is gone; it comes again.
     pub(super) fn initiator_loses(&mut self, wire: u32) {
-        if self.front != Some(wire) {
-            return;
+        let several = self.scenario.lines > 1 && !self.lines.is_empty();
+        if several && !self.line_lost(wire) || !several && self.front == Some(wire) {
+            self.initiator_loses_all();
         }
+    }
+
+    /// All of them are gone; it comes again.
+    pub(super) fn initiator_loses_all(&mut self) {
+        let Some(wire) = self.front.take() else { return };
         self.trace(&[21], || "initiator: the connection is gone".into());
-        self.front = None;
         self.initiator.lost();
         self.near_closes(wire);
+        self.all_lines_lost();
         let pause = self.random.between(Duration::from_millis(1), Duration::from_millis(500));
         self.after(pause, Happening::InitiatorLogin);
     }

@@ -13,6 +13,7 @@
 mod access;
 mod faults;
 mod host;
+mod lines;
 mod phases;
 mod wires;
 
@@ -25,11 +26,12 @@ use crate::net::{Dir, Link, Packet, Wire};
 use crate::random::Random;
 use crate::scenario::{Fault, Planned, Scenario};
 use crate::target::{Disk, Report, Target};
+use braid::iscsi::Cid;
 use braid::session::Unwashed;
 use host::Host;
 use rustc_hash::FxHasher;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 use std::hash::Hasher;
 use std::time::{Duration, Instant};
 
@@ -43,6 +45,9 @@ const ACCESS: u64 = 0x616c_7561;
 const MANAGEMENT: u64 = 0x746d_665f_7461_736b;
 /// Of the stream from which [`Scenario::add_resets`] is drawn.
 const RESETS: u64 = 0x7265_7365_7473;
+
+/// Of the stream from which it is drawn what befalls several connections of the initiator.
+const LINES: u64 = 0x6c69_6e65_735f;
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -75,6 +80,11 @@ enum Happening {
     },
     InitiatorTurn,
     InitiatorLogin,
+    /// The initiator makes a further connection in the session that began over this one.
+    Join {
+        session: u32,
+        cid: Cid,
+    },
     /// The initiator asks for what it may have lost.
     InitiatorWonders {
         wire: u32,
@@ -145,8 +155,13 @@ pub(crate) struct World {
     /// Unit attentions that the target has reported, perhaps not yet to anybody.
     reports: Vec<Report>,
     initiator: Initiator,
-    /// The initiator's connection.
+    /// The initiator's connection: the first of the session, where there are several.
     front: Option<u32>,
+    /// All of them, once it is logged in.
+    lines: Vec<lines::Line>,
+    next_cid: u16,
+    /// For what befalls them.
+    line_random: Random,
     /// What has not gone wrong yet, latest first.
     planned: Vec<Planned>,
     power_cut_at: Option<Instant>,
@@ -166,6 +181,28 @@ pub(crate) struct World {
     turning: bool,
 }
 
+/// What a seed stands for, and whether it is one of nothing but cuts.
+fn draw(seed: u64, random: &mut Random) -> (Scenario, bool) {
+    let mut scenario = Scenario::draw(random);
+    if seed % 8 == 7 {
+        scenario.contend(&mut Random::new(seed ^ CONTENTION));
+    } else {
+        scenario.draw_inventory(seed);
+        if seed % 10 == 3 && scenario.inventory.is_none() {
+            scenario.divide(Random::new(seed ^ ACCESS));
+        }
+    }
+    scenario.add_management(&mut Random::new(seed ^ MANAGEMENT));
+    scenario.add_resets(&mut Random::new(seed ^ RESETS));
+    scenario.draw_twins(seed);
+    scenario.draw_orders(seed);
+    let cut = scenario.cut(seed);
+    scenario.draw_recovery(seed, cut);
+    scenario.draw_reassignment(seed, cut);
+    scenario.draw_lines(seed, cut);
+    (scenario, cut)
+}
+
 impl World {
     #[expect(
         clippy::disallowed_methods,
@@ -173,22 +210,7 @@ impl World {
     )]
     pub(crate) fn new(seed: u64, mutant: Option<braid::session::mutant::Mutant>, trace: bool) -> Self {
         let mut random = Random::new(seed);
-        let mut scenario = Scenario::draw(&mut random);
-        if seed % 8 == 7 {
-            scenario.contend(&mut Random::new(seed ^ CONTENTION));
-        } else {
-            scenario.draw_inventory(seed);
-            if seed % 10 == 3 && scenario.inventory.is_none() {
-                scenario.divide(Random::new(seed ^ ACCESS));
-            }
-        }
-        scenario.add_management(&mut Random::new(seed ^ MANAGEMENT));
-        scenario.add_resets(&mut Random::new(seed ^ RESETS));
-        scenario.draw_twins(seed);
-        scenario.draw_orders(seed);
-        let cut = scenario.cut(seed);
-        scenario.draw_recovery(seed, cut);
-        scenario.draw_reassignment(seed, cut);
+        let (scenario, cut) = draw(seed, &mut random);
         if trace {
             println!("{scenario:#?}");
         }
@@ -229,6 +251,9 @@ impl World {
             reports: Vec::new(),
             initiator,
             front: None,
+            lines: Vec::new(),
+            next_cid: 0,
+            line_random: Random::new(seed ^ LINES),
             planned,
             power_cut_at: None,
             transitions: Vec::new(),
@@ -306,6 +331,7 @@ impl World {
             Happening::LeadingStalls { wire } => self.leading_stalls(wire),
             Happening::InitiatorTurn => self.initiator_turn(),
             Happening::InitiatorLogin => self.initiator_login(),
+            Happening::Join { session, cid } => self.join(session, cid),
             Happening::InitiatorWonders { wire } => {
                 if self.front == Some(wire) {
                     self.initiator.ask_for_all();
@@ -359,9 +385,11 @@ impl World {
 
     /// Sends what the initiator wants sent.
     fn send_downstream(&mut self) {
-        let Some(wire) = self.front else { return };
-        let out: VecDeque<_> = std::mem::take(&mut self.initiator.out).into();
-        for pdu in out {
+        let Some(front) = self.front else { return };
+        for mut pdu in std::mem::take(&mut self.initiator.out) {
+            let several = self.scenario.lines > 1;
+            let wire = if several { self.initiator.route(&mut pdu) } else { Some(front) };
+            let Some(wire) = wire else { continue };
             self.trace(&[1], || format!("initiator ->  {pdu}"));
             self.transmit(wire, Dir::Up, Packet::Pdu(pdu));
         }

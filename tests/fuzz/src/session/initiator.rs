@@ -163,11 +163,11 @@ impl Initiator {
                 let data_out = bytes[0] & 0x3f == 5;
                 let itt = self.some_task(bytes[2]).filter(|_| data_out).unwrap_or_default();
                 header[16..20].copy_from_slice(&itt.0.to_be_bytes());
-                return Some(Event::DownstreamRejectable { header, reason });
+                return Some(Event::DownstreamRejectable { line: SessionPlan::FIRST_LINE, header, reason });
             }
             _ => return None,
         };
-        Some(Event::Downstream(pdu))
+        Some(Event::Downstream(SessionPlan::FIRST_LINE, pdu))
     }
 
     fn new_tag(&mut self) -> Itt {
@@ -332,7 +332,11 @@ impl Initiator {
         };
         self.fair &= self.recovers;
         let (header, _) = pdu.encode();
-        (!unseen).then_some(Event::DownstreamRejectable { header, reason: reject::DATA_DIGEST })
+        (!unseen).then_some(Event::DownstreamRejectable {
+            line: SessionPlan::FIRST_LINE,
+            header,
+            reason: reject::DATA_DIGEST,
+        })
     }
 
     fn unsolicited(&mut self, which: u8, units: u8, last: bool) -> Option<Pdu> {
@@ -403,16 +407,18 @@ impl Initiator {
     pub(super) fn oblige(&mut self) -> Option<Event> {
         if let Some(cmd_sn) = self.skipped.pop_front() {
             let itt = self.new_tag();
-            return Some(Event::Downstream(Pdu::NopOut(NopOut { itt, cmd_sn, ..NopOut::default() })));
+            let ping = Pdu::NopOut(NopOut { itt, cmd_sn, ..NopOut::default() });
+            return Some(Event::Downstream(SessionPlan::FIRST_LINE, ping));
         }
         if let Some(owed) = self.asked.iter().position(|asked| asked.end <= MOST_SENT) {
-            return self.data(u8::try_from(owed).ok()?, 0, DataFault::Nothing).map(Event::Downstream);
+            let data = self.data(u8::try_from(owed).ok()?, 0, DataFault::Nothing)?;
+            return Some(Event::Downstream(SessionPlan::FIRST_LINE, data));
         }
         let first_burst = self.agreed.session.first_burst_length;
         let task = self.tasks.values_mut().find(|task| task.announced && !task.ended)?;
         let rest = first_burst.min(task.command.expected_length).saturating_sub(task.unasked);
         let length = rest.min(self.agreed.connection.max_recv_data_segment);
-        Some(Event::Downstream(task.unsolicited(length, length == rest)))
+        Some(Event::Downstream(SessionPlan::FIRST_LINE, task.unsolicited(length, length == rest)))
     }
 
     /// Whether every command has come to its end.

@@ -111,7 +111,8 @@ impl World {
 
     fn output(&mut self, output: Output) {
         match output {
-            Output::ToInitiator(pdu) => {
+            Output::ToInitiator(line, pdu) => {
+                assert_eq!(line, SessionPlan::FIRST_LINE);
                 assert!(!self.downstream_closed, "sent to an initiator that is gone: {pdu}");
                 sendable(Receiver::Initiator, &pdu);
                 self.initiator.told(pdu);
@@ -136,6 +137,7 @@ impl World {
                 was_opening.map(|at| self.opening.remove(at));
                 self.closed.insert(conn);
             }
+            Output::CloseLine(line) => panic!("the initiator has one connection: {line:?}"),
             Output::CloseDownstream => {
                 assert!(!self.downstream_closed, "the initiator's connection is closed twice");
                 self.downstream_closed = true;
@@ -172,7 +174,11 @@ impl World {
             Op::Wait(length) => self.pass(WAITS[usize::from(length) % WAITS.len()]),
             Op::Pause(paused) => self.handle(Event::Paused(paused)),
             Op::Leave { stop, sure } if sure % 16 == 1 => {
-                self.handle(if stop { Event::Stop } else { Event::DownstreamClosed });
+                self.handle(if stop {
+                    Event::Stop
+                } else {
+                    Event::DownstreamClosed(SessionPlan::FIRST_LINE)
+                });
             }
             Op::Leave { .. } => {}
             Op::Serve { conn, which, how } => self.serve(conn, which, how),
@@ -248,7 +254,7 @@ impl World {
     /// The initiator goes, and all paths fall silent: the session ends all the same.
     pub(super) fn end(&mut self) {
         self.handle(Event::Paused(false));
-        self.handle(Event::DownstreamClosed);
+        self.handle(Event::DownstreamClosed(SessionPlan::FIRST_LINE));
         for _ in 0..MOST_DEADLINES {
             while let Some(opening) = self.opening.pop_front() {
                 self.lost(opening.conn, Cause::Tcp("no".into()));
