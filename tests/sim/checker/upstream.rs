@@ -58,6 +58,8 @@ struct Task {
     immediate: bool,
     cmd_sn: CmdSn,
     content: u64,
+    /// It reads or writes the medium as the initiator's commands do, and none of Braid's own.
+    medium: bool,
     /// Bytes to write.
     length: u32,
     burst: Option<Burst>,
@@ -532,7 +534,7 @@ impl Sight<'_> {
     fn single_file(&mut self, c: &ScsiCommand) -> Verdict {
         let cdb = |at: usize| c.cdb.0.get(at).copied().unwrap_or_default();
         let control = if cdb(0) < 0x20 { 5 } else { 9 };
-        if !matches!(cdb(0), 0x0a | 0x28 | 0x2a) {
+        if !uses_medium(c) {
             return Ok(());
         }
         if cdb(control) & 4 != 0 && !self.bound.iter().any(|(lun, _)| *lun == c.lun) {
@@ -543,7 +545,7 @@ impl Sight<'_> {
         let serves =
             |o: &&Conn| Some(o.id) == last && o.state == State::Up && o.closing.is_none() && !o.unwanted;
         // One that the operator drains is left once it carries nothing of the unit.
-        let alive = |t: &Task| t.kind.is_command() && t.life == Life::Alive && !t.cleared;
+        let alive = |t: &Task| t.medium && t.life == Life::Alive && !t.cleared;
         let carries = |t: &Task| Some(t.conn) == last && t.lun == c.lun && alive(t);
         let serves = |o: &&Conn| serves(o) && self.session.tasks.values().any(carries);
         let left = !self.others.iter().copied().flatten().any(|o| serves(&o));
@@ -679,9 +681,15 @@ impl Sight<'_> {
             asked: Vec::new(),
             data_ins: 0,
             cleared: false,
+            medium: matches!(pdu, Pdu::ScsiCommand(c) if uses_medium(c)),
         };
         self.session.tasks.insert(head.itt.0, task);
     }
+}
+
+/// READ and WRITE, which Braid never sends of its own accord.
+fn uses_medium(command: &ScsiCommand) -> bool {
+    matches!(command.cdb.0.first(), Some(0x0a | 0x28 | 0x2a))
 }
 
 fn length(data: &Payload) -> u32 {
