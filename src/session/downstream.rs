@@ -180,7 +180,7 @@ impl Session {
 
     pub(super) fn data_out(&mut self, line: LineId, pdu: &DataOut, now: Instant) {
         let Some(key) = self.tasks.find(pdu.itt) else {
-            if !self.follows_early(line, pdu) && !self.tasks.ended_lately(pdu.itt) {
+            if !self.follows_early(line, pdu) && !self.tasks.ended_lately(line, pdu.itt) {
                 self.reject(line, &Pdu::DataOut(pdu.clone()), reject::INVALID_FIELD);
             }
             return;
@@ -189,8 +189,12 @@ impl Session {
         let recovers = self.recovers();
         let Some(task) = self.tasks.get_mut(key) else { return };
         if task.line() != Some(line) {
-            // Data come over the connection of their command (R118).
-            return self.reject(line, &Pdu::DataOut(pdu.clone()), reject::PROTOCOL_ERROR);
+            // Data come over the connection of their command (R118). A command that had the tag before may have left some behind
+            // on another, which that with the tag now has overtaken.
+            if !self.tasks.ended_lately(line, pdu.itt) {
+                self.reject(line, &Pdu::DataOut(pdu.clone()), reject::PROTOCOL_ERROR);
+            }
+            return;
         }
         let taken = match task.inbound.accept(pdu, task.expected, first_burst, recovers) {
             Ok(taken) => taken,

@@ -5,6 +5,8 @@
 //! connection that its command came over (allegiance, R118): its R2Ts, data and response leave over that one, its write data
 //! must come over it, and a SNACK asks for it there. So error recovery level 1 needs nothing more with several connections
 //! than with one.
+//! A tag may be in use again over another connection while data of the command that had it before are still
+//! under way: they are dropped.
 //!
 //! # One of several is lost
 //! The session goes on over the others. RFC 7143 leaves both ways open below error recovery level 2: the initiator may open

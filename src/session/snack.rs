@@ -146,7 +146,7 @@ impl Session {
         }
         match (opcode_of(header), task) {
             // Its unsolicited data are nobody's.
-            (opcode::SCSI_COMMAND, None) => self.tasks.expect_remains(itt),
+            (opcode::SCSI_COMMAND, None) => self.tasks.expect_remains(line, itt),
             (opcode::DATA_OUT, Some(key)) if self.recovers() && digest => {
                 self.write_data_lost(key, ttt, final_, now);
             }

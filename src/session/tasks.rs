@@ -407,8 +407,8 @@ pub(super) struct Tasks {
     slab: Slab<Task>,
     generation: u32,
     by_itt: rustc_hash::FxHashMap<Itt, TaskKey>,
-    /// Tags of the initiator whose tasks ended a short while ago, with their data perhaps still under way.
-    concluded: VecDeque<Itt>,
+    /// Tags of the initiator whose tasks ended a short while ago, with their data perhaps still under way over these connections.
+    concluded: VecDeque<(LineId, Itt)>,
     commands: u32,
 }
 
@@ -430,13 +430,13 @@ impl Tasks {
 
     pub(super) fn remove(&mut self, key: TaskKey) -> Option<Task> {
         let task = self.slab.try_remove(key)?;
-        if let Origin::Initiator { itt, immediate, .. } = task.origin
+        if let Origin::Initiator { line, itt, immediate, .. } = task.origin
             && !task.abandoned
         {
             self.by_itt.remove(&itt);
             self.commands -= u32::from(!immediate);
             if task.write {
-                self.expect_remains(itt);
+                self.expect_remains(line, itt);
             }
         }
         Some(task)
@@ -452,12 +452,12 @@ impl Tasks {
         }
     }
 
-    /// Data of a task of this tag may still be under way, and is nobody's.
-    pub(super) fn expect_remains(&mut self, itt: Itt) {
+    /// Data of a task of this tag may still be under way over a connection, and is nobody's.
+    pub(super) fn expect_remains(&mut self, line: LineId, itt: Itt) {
         if self.concluded.len() == CONCLUDED_KEPT {
             self.concluded.pop_front();
         }
-        self.concluded.push_back(itt);
+        self.concluded.push_back((line, itt));
     }
 
     pub(super) fn get(&self, key: TaskKey) -> Option<&Task> {
@@ -478,9 +478,9 @@ impl Tasks {
         self.by_itt.get(&itt).copied()
     }
 
-    /// Whether a task with this tag ended a short while ago.
-    pub(super) fn ended_lately(&self, itt: Itt) -> bool {
-        self.concluded.contains(&itt)
+    /// Whether a task of a connection with this tag ended a short while ago.
+    pub(super) fn ended_lately(&self, line: LineId, itt: Itt) -> bool {
+        self.concluded.contains(&(line, itt))
     }
 
     /// Non-immediate commands of the initiator that have not completed.

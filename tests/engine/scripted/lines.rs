@@ -151,6 +151,45 @@ fn data_of_a_command_keep_to_its_connection_r118() {
 }
 
 #[test]
+fn data_that_a_command_left_behind_are_not_taken_for_those_of_the_next_with_its_tag_r118() {
+    let mut rig = two();
+    let itt = rig.next_over(A, ScsiCommand { data: Payload::new(), ..write(0, 2) });
+    let Pdu::R2t(old) = rig.told_over_line(A) else { panic!("not asked for data") };
+    let abort = TaskManagementRequest {
+        immediate: true,
+        function: tmf::ABORT_TASK,
+        itt: rig.tag(),
+        referenced_itt: itt,
+        ref_cmd_sn: rig.cmd_sn.minus(1),
+        cmd_sn: rig.cmd_sn,
+        ..TaskManagementRequest::default()
+    };
+    rig.send_over(A, Pdu::TaskManagementRequest(abort));
+    let Pdu::NopIn(ping) = rig.told_over_line(B) else { panic!("not asked to acknowledge") };
+    let pong = NopOut { immediate: true, itt: Itt::NONE, ttt: ping.ttt, ..NopOut::default() };
+    rig.send_over(B, Pdu::NopOut(NopOut { exp_stat_sn: ping.stat_sn, ..pong }));
+    let Pdu::TaskManagementResponse(answer) = rig.told_over_line(A) else { panic!("not answered") };
+    assert_eq!(answer.response, tmf::COMPLETE);
+    // The tag is free, and what goes over the other connection is faster.
+    let cmd_sn = rig.take_cmd_sn();
+    let next = ScsiCommand { itt, cmd_sn, data: Payload::new(), ..write(8, 2) };
+    rig.send_over(B, Pdu::ScsiCommand(next));
+    let Pdu::R2t(new) = rig.told_over_line(B) else { panic!("not asked for data") };
+    let data = |first, ttt| {
+        let data = Payload::from(pattern(first, 1024));
+        Pdu::DataOut(DataOut { final_: true, itt, ttt, data, ..DataOut::default() })
+    };
+    rig.send_over(A, data(0, old.ttt));
+    rig.quiet();
+    rig.send_over(B, data(8, new.ttt));
+    let command = rig.sent_command(HOME);
+    assert_eq!((command.cdb.0[5], command.expected_length), (8, 1024));
+    rig.respond(HOME, &command, GOOD);
+    rig.told_good_over(B, itt);
+    rig.quiet();
+}
+
+#[test]
 fn unsolicited_data_follow_a_command_that_waits_for_another_connection() {
     let mut rig = several(|plan| plan.downstream.session.initial_r2t = false);
     rig.join(B, Cid(8));

@@ -345,7 +345,9 @@ impl Downstream {
     }
 
     fn data_out(&mut self, d: &DataOut, whole: bool) {
-        let Some(task) = self.tasks.get_mut(&d.itt.0) else { return };
+        let line = self.line;
+        // Of a task that had the tag before, some may still be under way over another connection.
+        let Some(task) = self.tasks.get_mut(&d.itt.0).filter(|task| task.line == line) else { return };
         if task.given_up.contains(&d.ttt) {
             let answered = self.again.as_mut().filter(|_| whole && d.final_);
             return answered.map_or((), |again| again.answered(d.ttt));
