@@ -429,6 +429,11 @@ impl Conditions {
         self.beliefs[unit].ever_registered = true;
     }
 
+    /// A RELEASE may have been done that nobody answers.
+    pub(crate) fn perhaps_released(&mut self, unit: usize) {
+        self.beliefs[unit].reserved = false;
+    }
+
     /// A reservation command ended well.
     pub(crate) fn reserved(&mut self, unit: usize, what: Reserving) {
         let belief = &mut self.beliefs[unit];

@@ -4,7 +4,7 @@
 //! connection is lost its commands are in limbo until it is logged out, or replaced by one with the same CID. What was acknowledged by
 //! then has ended without a word; what was not has never been there, and is sent again as it was, over another connection.
 
-use super::{Function, Initiator, Pending};
+use super::{Function, Initiator, Kind, Pending, Reserving};
 use crate::oracle::OpId;
 use crate::random::Random;
 use braid::iscsi::{Cid, CmdSn, Itt, LogoutRequest, NopOut, Pdu, StatSn, Ttt, tmf};
@@ -237,6 +237,11 @@ impl Initiator {
             } else {
                 self.coverage.hit("lines: a command ended with its connection");
                 self.pings.retain(|ping| *ping != tag);
+                if let Some(pending) = self.pending.get(&tag)
+                    && pending.kind == Kind::Reserve(Reserving::Release6)
+                {
+                    self.conditions.perhaps_released(pending.unit);
+                }
                 self.unknown(tag);
             }
         }
