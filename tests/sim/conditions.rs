@@ -91,7 +91,7 @@ pub(crate) struct UnderWay {
 pub(crate) struct Conditions {
     reasons: Vec<Reason>,
     happened: Vec<Happened>,
-    /// What was told, and when.
+    /// What was told, and when; where there are several connections also what was lost on the way.
     heard: Vec<(usize, (u8, u8), Instant)>,
     beliefs: Vec<Belief>,
     foreign_holds: Vec<bool>,
@@ -380,6 +380,11 @@ impl Conditions {
     /// LUNs of another portal group than home's changed. They may be home's for all that Braid can tell after home was away.
     pub(crate) fn other_luns_changed(&mut self) {
         self.other_luns_changed = true;
+    }
+
+    /// A unit attention is on its way.
+    pub(crate) fn is_told(&mut self, unit: usize, code: (u8, u8), now: Instant) {
+        self.heard.push((unit, code, now));
     }
 
     /// A unit attention was told.

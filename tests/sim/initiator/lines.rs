@@ -8,7 +8,9 @@ use super::{Function, Initiator, Kind, Pending, Reserving};
 use crate::oracle::OpId;
 use crate::random::Random;
 use braid::iscsi::{Cid, CmdSn, Itt, LogoutRequest, NopOut, Pdu, StatSn, Ttt, tmf};
+use braid::scsi::Sense;
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 /// The CID of a connection that is lost, and what went over it: tags, and which of their commands, if they are commands.
 type Limbo = (Cid, Vec<(u32, Option<OpId>)>);
@@ -60,6 +62,15 @@ impl Initiator {
     pub(crate) fn hears_over(&mut self, wire: u32) {
         if let Some(lines) = &mut self.lines {
             lines.heard = wire;
+        }
+    }
+
+    /// Braid tells of something over one of several connections. Even if that is lost on the way, it need not tell again.
+    pub(crate) fn is_told(&mut self, pdu: &Pdu, now: Instant) {
+        let Pdu::ScsiResponse(response) = pdu else { return };
+        let sense = response.sense().and_then(|s| Sense::parse(&s)).filter(|s| s.key == 6);
+        if let (Some(sense), Some(pending)) = (sense, self.pending.get(&response.itt.0)) {
+            self.conditions.is_told(pending.unit, (sense.asc, sense.ascq), now);
         }
     }
 

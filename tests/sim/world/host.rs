@@ -650,9 +650,14 @@ impl World {
     }
 
     fn send_to_initiator(&mut self, line: LineId, pdu: Pdu) {
-        self.trace(&[16], || format!("braid     ->  initiator {pdu}{}", super::wires::sense(&pdu)));
+        self.trace(&[16], || {
+            format!("braid     ->  initiator ({}) {pdu}{}", line.0, super::wires::sense(&pdu))
+        });
         if let Some(checker) = &mut self.host.downstream {
             judged(checker.sent(line, &pdu));
+        }
+        if self.scenario.lines > 1 {
+            self.initiator.is_told(&pdu, self.now);
         }
         if let Some(wire) = self.wire_of(line) {
             if self.scenario.lines > 1 && self.wires[wire as usize].near == End::Closed {

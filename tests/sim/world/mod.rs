@@ -390,7 +390,7 @@ impl World {
             let several = self.scenario.lines > 1;
             let wire = if several { self.initiator.route(&mut pdu) } else { Some(front) };
             let Some(wire) = wire else { continue };
-            self.trace(&[1], || format!("initiator ->  {pdu}"));
+            self.trace(&[1], || format!("initiator ->  #{wire} {pdu}"));
             self.transmit(wire, Dir::Up, Packet::Pdu(pdu));
         }
     }
