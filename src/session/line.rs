@@ -20,8 +20,8 @@
 //! stays in the order of commands until it has ended there, so that nothing that the initiator sends again overtakes it: no
 //! ghost is left. Only a write that lacks data, which nobody will send any more, is aborted at the target. Commands
 //! that came early count as not received (R106). Each unit that had a command among them tells of it with the next answer
-//! (47h/7Fh, R200). The other connections are told which one is gone (R186), so that an initiator that has not
-//! noticed does not wait for it.
+//! (47h/7Fh, R200). The other connections are told which one is gone (R186), before anything that ends with it is answered, so that an
+//! initiator that has not noticed does not wait for it, nor takes what was under way over it for something else.
 //!
 //! With the last connection the session ends, as it does where there is only one.
 //!
@@ -262,13 +262,16 @@ impl Session {
             self.lines.lost.remove(0);
         }
         self.lines.lost.push(cid);
-        self.forget_line(id, now);
+        self.lines.all.retain(|line| line.id != id);
+        // Before anything else: what ends with it may be answered below, and then the initiator uses tags again, over this connection
+        // too as long as it believes in it, where a PDU for the tag's last command may still be under way.
         for line in self.lines.all.iter().map(|line| line.id).collect::<Vec<_>>() {
             let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.stamp(line);
             let parameters = [cid.0, 0, 0];
             let numbers = AsyncMessage { stat_sn, exp_cmd_sn, max_cmd_sn, ..AsyncMessage::default() };
             self.tell(line, Pdu::AsyncMessage(AsyncMessage { event: 2, parameters, ..numbers }));
         }
+        self.forget_line(id, now);
     }
 
     /// Closes a connection, and ends what came over it; with the last one the session ends.
@@ -444,7 +447,10 @@ impl Session {
         for line in silent {
             if self.lines.get(line).is_some() {
                 self.note(Notice::DownstreamProtocol("a connection acknowledges nothing".into()));
-                self.end_line(line, now);
+                if !self.lines.is_last() {
+                    self.outputs.push_back(Output::CloseLine(line));
+                }
+                self.line_lost(line, now);
             }
         }
     }

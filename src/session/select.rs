@@ -185,9 +185,13 @@ impl Session {
         let hedged = task.hedged;
         let Some((standing, grade)) = self.best_place(lun, &class) else {
             let arrived = task.arrived;
-            return if self.waits_for_access(lun, arrived, now) { None } else { self.choose_home(key) };
+            return if self.waits_for_access(lun, &class, arrived, now) {
+                None
+            } else {
+                self.choose_home(key)
+            };
         };
-        self.access_found(lun);
+        self.access_found(lun, &class);
         self.grow_shares(now);
         let place = (standing, grade);
         let elsewhere = |c: &Conn, late| c.path != late && self.fits(c, lun, &class, place);

@@ -18,6 +18,7 @@
 //!   somebody else's.
 
 use crate::initiator::Reserving;
+use crate::oracle::OpId;
 use crate::scenario::Scenario;
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,8 @@ struct Happened {
 pub(crate) struct Belief {
     /// It holds the unit with RESERVE(6).
     pub(crate) reserved: bool,
+    /// The command whose end said that it does not: the answer to an earlier RESERVE may come later over another connection.
+    lost_with: Option<OpId>,
     /// It did at some time in this session, or registered.
     ever_reserved: bool,
     ever_registered: bool,
@@ -388,11 +391,11 @@ impl Conditions {
     }
 
     /// A unit attention was told.
-    pub(crate) fn told(&mut self, unit: usize, asc: u8, ascq: u8, now: Instant) {
-        let code = (asc, ascq);
+    pub(crate) fn told(&mut self, unit: usize, op: OpId, code: (u8, u8), now: Instant) {
+        let (asc, ascq) = code;
         self.heard.push((unit, code, now));
         if asc == 0x29 {
-            self.beliefs[unit].reserved = false;
+            self.perhaps_released(unit, op);
         }
         let belief = &mut self.beliefs[unit];
         if code == NEXUS_LOSS && belief.held() && belief.losses_told < self.losses {
@@ -434,17 +437,22 @@ impl Conditions {
         self.beliefs[unit].ever_registered = true;
     }
 
-    /// A RELEASE may have been done that nobody answers.
-    pub(crate) fn perhaps_released(&mut self, unit: usize) {
-        self.beliefs[unit].reserved = false;
+    /// A reservation ended with this command, for all that is known: it was told so, or nobody answers a RELEASE.
+    pub(crate) fn perhaps_released(&mut self, unit: usize, op: OpId) {
+        let belief = &mut self.beliefs[unit];
+        belief.reserved = false;
+        belief.lost_with = belief.lost_with.max(Some(op));
     }
 
     /// A reservation command ended well.
-    pub(crate) fn reserved(&mut self, unit: usize, what: Reserving) {
+    pub(crate) fn reserved(&mut self, unit: usize, op: OpId, what: Reserving) {
         let belief = &mut self.beliefs[unit];
         match what {
-            Reserving::Reserve6 => (belief.reserved, belief.ever_reserved) = (true, true),
-            Reserving::Release6 => belief.reserved = false,
+            Reserving::Reserve6 => {
+                belief.ever_reserved = true;
+                belief.reserved |= Some(op) > belief.lost_with;
+            }
+            Reserving::Release6 => self.perhaps_released(unit, op),
             Reserving::Register
             | Reserving::Hold(_)
             | Reserving::Unhold(_)

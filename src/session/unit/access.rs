@@ -44,8 +44,9 @@ use crate::session::tasks::{Origin, Task, TaskKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// Stands for any command that needs access.
+/// Stand for any command that needs access: for what reservations leave to every nexus, and for all else.
 pub(super) const SOME_READ: Class = Class::Read(Extent { lba: 0, blocks: 0 });
+pub(super) const SOME_WRITE: Class = Class::Write(Extent { lba: 0, blocks: 0 });
 /// How long a command waits for access at most. So long a transition may take, if the target does not say.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two questions while something is about to change: doubled from the first to the longest.
@@ -104,12 +105,24 @@ pub(super) struct Access {
     last_asked: Option<Instant>,
     /// Since when commands have found no active path.
     pub(super) starved: Option<Instant>,
+    /// Some of them do not only read: a reservation may keep them from paths that others find.
+    writes_starve: bool,
     pub(super) transition: Transition,
     /// Changes told, since when.
     told: Option<(Instant, u32)>,
 }
 
 impl Access {
+    /// Stands for the commands that wait.
+    pub(super) const fn wanted(&self) -> &'static Class {
+        if self.writes_starve { &SOME_WRITE } else { &SOME_READ }
+    }
+
+    /// Nobody waits any more, or everybody begins to wait anew.
+    fn is_fed(&mut self) {
+        (self.starved, self.writes_starve) = (None, false);
+    }
+
     /// Whether all nexuses are alike.
     fn is_plain(&self) -> bool {
         self.standings.is_empty()
@@ -302,10 +315,17 @@ impl Session {
 
     /// A unit's command finds no active path: whether it waits for one. It does, in any case, until every target has been
     /// asked since it arrived, and while a path that is back is being proved.
-    pub(in crate::session) fn waits_for_access(&mut self, lun: Lun, arrived: Instant, now: Instant) -> bool {
+    pub(in crate::session) fn waits_for_access(
+        &mut self,
+        lun: Lun,
+        class: &Class,
+        arrived: Instant,
+        now: Instant,
+    ) -> bool {
         let (patience, told, proving) =
             (self.patience(lun), self.states_told_since(lun), self.is_proving(lun));
         let Some(unit) = self.units.get_mut(&lun) else { return false };
+        unit.access.writes_starve |= !class.only_reads();
         let first = unit.access.starved.is_none();
         let since = *unit.access.starved.get_or_insert(now);
         let open = unit.access.support.any() && (told < Some(arrived) || proving);
@@ -318,10 +338,12 @@ impl Session {
         waits
     }
 
-    /// A unit's command has found an active path.
-    pub(in crate::session) fn access_found(&mut self, lun: Lun) {
-        if let Some(unit) = self.units.get_mut(&lun) {
-            unit.access.starved = None;
+    /// A unit's command of a class has found an active path.
+    pub(in crate::session) fn access_found(&mut self, lun: Lun, class: &Class) {
+        if let Some(access) = self.units.get_mut(&lun).map(|unit| &mut unit.access)
+            && !(access.writes_starve && class.only_reads())
+        {
+            access.is_fed();
         }
     }
 
@@ -392,7 +414,7 @@ impl Session {
         let before = standing.state();
         standing.refused = Some((state, now));
         if kind(before) != kind(state) {
-            unit.access.starved = None;
+            unit.access.is_fed();
         }
         if before != state && unit.access.may_tell(now) {
             self.note(Notice::AccessChanged { path, lun: lun.number(), from: before, to: state });
@@ -424,8 +446,8 @@ impl Session {
         let (class, arrived) = (task.command.class.clone(), task.arrived);
         let bound = class == Class::Reservation;
         let may = !bound && !worn_out;
-        let again =
-            may && (self.best_grade(lun, &class).is_some() || self.waits_for_access(lun, arrived, now));
+        let again = may
+            && (self.best_grade(lun, &class).is_some() || self.waits_for_access(lun, &class, arrived, now));
         if again {
             self.put_back(task_key);
         } else if nexus != HOME {
@@ -452,9 +474,11 @@ impl Session {
             if self.units.get_mut(&lun).is_some_and(|u| u.access.may_tell(now)) {
                 self.note(Notice::AccessChanged { path, lun: lun.number(), from, to });
             }
-            if kind(from) != kind(to) {
+            if kind(from) != kind(to)
+                && let Some(unit) = self.units.get_mut(&lun)
+            {
                 // Things move: whoever waits goes on waiting.
-                self.access_found(lun);
+                unit.access.is_fed();
             }
             if to.is_active() {
                 self.prove(nexus, lun, now);
@@ -493,10 +517,16 @@ impl Session {
         let luns: Vec<Lun> = self.units.keys().copied().collect();
         let mut next: Option<Instant> = None;
         for lun in luns {
-            let initiators = |t: &Task| t.lun == lun && matches!(t.origin, Origin::Initiator { .. });
-            if !self.tasks.iter().any(|(_, t)| initiators(t)) {
-                // Those that waited are gone.
-                self.access_found(lun);
+            if let Some(unit) = self.units.get_mut(&lun) {
+                let writes = unit.access.writes_starve;
+                let waits = |t: &Task| {
+                    let initiators = t.lun == lun && matches!(t.origin, Origin::Initiator { .. });
+                    initiators && !(writes && t.command.class.only_reads())
+                };
+                if !self.tasks.iter().any(|(_, t)| waits(t)) {
+                    // Those that waited are gone.
+                    unit.access.is_fed();
+                }
             }
             self.ask_if_due(lun, now);
             let starved = self.units.get(&lun).is_some_and(|u| u.access.starved.is_some());

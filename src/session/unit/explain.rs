@@ -1,18 +1,15 @@
 //! What an operator is told of the units of a session: over which paths their commands go, and why not over the others.
 
 use super::Unit;
-use super::access::SOME_READ;
+use super::access::{SOME_READ, SOME_WRITE};
 use super::proof::Proof;
 use crate::iscsi::Lun;
-use crate::scsi::{Class, Extent};
 use crate::session::Session;
 use crate::session::api::PathId;
 use crate::session::nexus::{ConnState, HOME, NexusId, NexusState};
 
 /// Units that are told of, at most.
 pub const MOST_TOLD: usize = 64;
-
-const SOME_WRITE: Class = Class::Write(Extent { lba: 0, blocks: 0 });
 
 /// Which of a unit's commands may go over a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -91,6 +91,12 @@ impl Unit {
     fn replicates(&self) -> bool {
         matches!(self.facts.as_ref().and_then(Facts::vendor), Some("FreeBSD" | "BRAID"))
     }
+
+    /// Whether commands of a class may go over further nexuses, once these give access and are proved.
+    fn may_leave_home(&self, class: &Class) -> bool {
+        let bound = self.reserved || self.registrations.bind(class, self.replicates());
+        !bound && self.manner.may_spread() && self.control.may_spread()
+    }
 }
 
 /// Units beyond this number stay on home.

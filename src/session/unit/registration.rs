@@ -159,6 +159,19 @@ impl Registrations {
         }
     }
 
+    /// Whether commands of a class stay on home, whatever becomes of the replicas.
+    pub(super) fn bind(&self, class: &Class, replicates: bool) -> bool {
+        match self.standing {
+            Standing::Unasked | Standing::Free => false,
+            Standing::Registered(_) => match self.holds.map_or(Leaves::All, Leaves::of) {
+                Leaves::All => !replicates,
+                Leaves::Reads => !class.only_reads(),
+                Leaves::Nothing => true,
+            },
+            Standing::Unknown { .. } | Standing::Untold => true,
+        }
+    }
+
     /// Whether home may be registered, by what it was told.
     pub(super) fn may_be_lost(&self) -> bool {
         match &self.standing {

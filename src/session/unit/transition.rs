@@ -1,13 +1,13 @@
 //! Explicit transitions: Braid asks the target to make a port group active, when nothing else helps.
 //!
 //! Only where the target supports it (TPGS), while commands wait, no path has been active for [`GRACE`], and the newest answer
-//! shows none that is about to be. One group is asked for, the preferred one of those that can be reached, once; then not
+//! shows none that is about to be. One group is asked for, the preferred one of those that can be reached and help those that
+//! wait (what a reservation binds to home needs home's), once; then not
 //! again before a pause that doubles as long as it is needed that often: another initiator may want it elsewhere, and two
 //! that ask in turn would keep the unit busy with nothing else. Nothing is ever asked for only because it would be better.
 //!
 //! What the target then tells every nexus (2Ah/06h) is Braid's own doing, and is absorbed once on each of them.
 
-use super::access::SOME_READ;
 use super::echo::Echo;
 use super::proof::Proof;
 use crate::iscsi::{Cdb, Lun, ScsiResponse};
@@ -16,7 +16,7 @@ use crate::scsi::alua::{self, PortGroup, State};
 use crate::scsi::sense::status;
 use crate::session::Session;
 use crate::session::api::Notice;
-use crate::session::nexus::{NexusId, NexusState};
+use crate::session::nexus::{HOME, NexusId, NexusState};
 use crate::session::tasks::{Origin, Task};
 use std::time::{Duration, Instant};
 
@@ -66,14 +66,13 @@ impl Session {
     fn candidate(&self, lun: Lun) -> Option<(NexusId, Lun, &PortGroup)> {
         let unit = self.units.get(&lun)?;
         let up = |nexus: NexusId| self.nexus(nexus).is_some_and(|n| n.state == NexusState::Up);
+        let leaves = unit.may_leave_home(unit.access.wanted());
         let mut best: Option<(NexusId, Lun, &PortGroup)> = None;
         for (nexus, standing) in &unit.access.standings {
             let refused = unit.proofs.get(nexus) == Some(&Proof::Refused);
             let group = unit.access.group_of(standing);
-            let Some(group) = group.filter(|g| standing.recognised && up(*nexus) && !refused && may_rise(g))
-            else {
-                continue;
-            };
+            let helps = standing.recognised && up(*nexus) && !refused && (*nexus == HOME || leaves);
+            let Some(group) = group.filter(|g| helps && may_rise(g)) else { continue };
             let better = |(_, _, other): (_, _, &PortGroup)| rank(group) < rank(other);
             if best.is_none_or(better) {
                 best = Some((*nexus, standing.there, group));
@@ -89,7 +88,7 @@ impl Session {
         let due = (unit.access.starved? + GRACE).max(transition.next().filter(|_| !hasty).unwrap_or(now));
         if transition.is_under_way()
             || unit.access.is_changing()
-            || self.best_grade(lun, &SOME_READ).is_some()
+            || self.best_grade(lun, unit.access.wanted()).is_some()
         {
             return None;
         }

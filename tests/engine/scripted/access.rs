@@ -98,6 +98,23 @@ fn what_is_asked_of_a_port_group_bears_the_lun_there() {
 }
 
 #[test]
+fn what_home_holds_needs_homes_port_group() {
+    let mut rig = used([OPTIMIZED, STANDBY]);
+    let itt = rig.plain(&[0x16]);
+    let (conn, command) = rig.next_command();
+    assert_eq!(conn, 0);
+    rig.respond(conn, &command, GOOD);
+    rig.told_status(itt, GOOD);
+    rig.read(8, 1);
+    let (conn, command) = rig.next_command();
+    assert_eq!(conn, 0);
+    rig.sense(0, &command, 2, 0x04, 0x0b);
+    let (conn, command) = rig.group_asked([STANDBY, STANDBY]);
+    let group = &command.data.contiguous()[4..];
+    assert_eq!((conn, group), (0, &[OPTIMIZED, 0, 0, 1][..]), "the preferred one does not help");
+}
+
+#[test]
 fn a_unit_whose_control_page_home_could_not_tell_stays_there_r242() {
     let mut rig = used([UNAVAILABLE, OPTIMIZED]);
     rig.read(8, 1);

@@ -75,6 +75,16 @@ impl Rig {
         self.told()
     }
 
+    /// Sends a function that changes nothing.
+    fn query_over(&mut self, line: LineId) -> Itt {
+        let (itt, cmd_sn) = (self.tag(), self.cmd_sn);
+        let (immediate, function) = (true, tmf::QUERY_TASK);
+        let query =
+            TaskManagementRequest { immediate, function, itt, cmd_sn, ..TaskManagementRequest::default() };
+        self.send_over(line, Pdu::TaskManagementRequest(query));
+        itt
+    }
+
     /// A GOOD status of this command over this connection.
     fn told_good_over(&mut self, line: LineId, itt: Itt) {
         assert_eq!(self.told_over.front(), Some(&line.0));
@@ -374,19 +384,24 @@ fn a_function_is_answered_once_what_went_over_the_others_is_acknowledged_r156() 
 #[test]
 fn a_connection_that_acknowledges_nothing_is_given_up() {
     let mut rig = two();
-    let (itt, cmd_sn) = (rig.tag(), rig.cmd_sn);
-    let function = TaskManagementRequest {
-        immediate: true,
-        function: tmf::QUERY_TASK,
-        itt,
-        cmd_sn,
-        ..TaskManagementRequest::default()
-    };
-    rig.send_over(B, Pdu::TaskManagementRequest(function));
+    let itt = rig.query_over(B);
     assert!(matches!(rig.told_over_line(A), Pdu::NopIn(_)));
     rig.pass(SECOND * 6);
     assert_eq!(rig.closed_lines, [A.0]);
+    rig.told_drop(B, Cid(0));
     assert!(matches!(rig.told_over_line(B), Pdu::TaskManagementResponse(answer) if answer.itt == itt));
+    assert_eq!(rig.log_out_over(B, 1, Cid(0)), 0, "it is known until it is logged out");
+}
+
+#[test]
+fn a_lost_connection_is_told_of_before_what_waited_for_it_is_answered_r186() {
+    let mut rig = two();
+    let itt = rig.query_over(B);
+    assert!(matches!(rig.told_over_line(A), Pdu::NopIn(_)));
+    rig.handle(Event::DownstreamClosed(A));
+    rig.told_drop(B, Cid(0));
+    assert!(matches!(rig.told_over_line(B), Pdu::TaskManagementResponse(answer) if answer.itt == itt));
+    rig.quiet();
 }
 
 #[test]

@@ -381,7 +381,9 @@ impl Downstream {
         let missing =
             !number.is_before(self.possible) && !self.early.iter().any(|(early, _)| *early == number);
         let in_window = missing && number.is_before(t.cmd_sn) && !number.is_after(self.max_cmd_sn);
-        let of = referenced.filter(|t| t.life == Life::Open).map(|t| t.cmd_sn);
+        // A command sent later may have come over another connection, and has the tag by now.
+        let earlier = |task: &&Task| task.life == Life::Open && !task.cmd_sn.is_after(t.cmd_sn);
+        let of = referenced.filter(earlier).map(|t| t.cmd_sn);
         let must = match referenced.map(|t| t.life) {
             _ if !single => None,
             _ if on_function => Some(tmf::REJECTED),
@@ -711,7 +713,8 @@ impl Downstream {
         let mut ended = Vec::new();
         let open = self.tasks.iter_mut().filter(|(itt, t)| t.life == Life::Open && covers(**itt, t));
         open.for_each(|(itt, task)| {
-            let delivered = if f.awaits { self.certain } else { f.delivered };
+            // What it gave up before that came counts as received too, once Braid says so.
+            let delivered = if f.awaits { self.certain.max(self.told) } else { f.delivered };
             let before = task.cmd_sn.is_before(f.cmd_sn) && task.cmd_sn.is_before(delivered);
             if f.is_single() || before && !task.immediate {
                 task.life = Life::Ended;

@@ -203,7 +203,7 @@ impl Initiator {
                     self.conditions.mode_selected(pending.unit, now);
                 }
                 if let Kind::Reserve(what) = kind {
-                    self.conditions.reserved(pending.unit, what);
+                    self.conditions.reserved(pending.unit, pending.op, what);
                     match what {
                         Reserving::Rekey(key) => self.keys[pending.unit] = key,
                         Reserving::Register => self.keys[pending.unit] = 0x42,
@@ -235,7 +235,7 @@ impl Initiator {
             (6, asc, ascq) => {
                 self.coverage.hit("sense: unit attention");
                 assert!(pending.kind != Kind::Inquiry, "P3: INQUIRY reports no unit attention");
-                self.conditions.told(unit, asc, ascq, now);
+                self.conditions.told(unit, pending.op, (asc, ascq), now);
                 ((asc, ascq) == (0x29, 1)).then(|| self.oracle.power_loss_told(unit));
                 self.settle_once(pending.kind, Once::DidNotRun);
             }

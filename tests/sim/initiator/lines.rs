@@ -8,6 +8,7 @@ use super::{Function, Initiator, Kind, Pending, Reserving};
 use crate::oracle::OpId;
 use crate::random::Random;
 use braid::iscsi::{Cid, CmdSn, Itt, LogoutRequest, NopOut, Pdu, StatSn, Ttt, tmf};
+use braid::login::Negotiated;
 use braid::scsi::Sense;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -50,12 +51,14 @@ impl Initiator {
         });
     }
 
-    /// A further connection is up, perhaps in the place of one that was lost; commands before `expected` had come by then.
-    pub(crate) fn line_up(&mut self, wire: u32, cid: Cid, stat_sn: StatSn, expected: CmdSn) {
+    /// A further connection is up, perhaps in the place of one that was lost. Its login tells which commands had come by then, and
+    /// of the window, which what ended with the lost one may have opened.
+    pub(crate) fn line_up(&mut self, wire: u32, agreed: &Negotiated) {
         if let Some(lines) = &mut self.lines {
-            lines.up.push((wire, stat_sn));
+            lines.up.push((wire, agreed.stat_sn));
         }
-        self.settle_limbo(cid, expected);
+        self.max_cmd_sn = self.max_cmd_sn.max(agreed.max_cmd_sn);
+        self.settle_limbo(agreed.cid, agreed.cmd_sn);
     }
 
     /// What comes next comes over this connection.
@@ -251,7 +254,7 @@ impl Initiator {
                 if let Some(pending) = self.pending.get(&tag)
                     && pending.kind == Kind::Reserve(Reserving::Release6)
                 {
-                    self.conditions.perhaps_released(pending.unit);
+                    self.conditions.perhaps_released(pending.unit, pending.op);
                 }
                 self.unknown(tag);
             }

@@ -58,7 +58,7 @@ impl World {
     pub(super) fn joined(&mut self, wire: u32, agreed: &Negotiated) {
         let Some(line) = self.lines.iter_mut().find(|line| line.wire == wire) else { return };
         line.up = true;
-        self.initiator.line_up(wire, agreed.cid, agreed.stat_sn, agreed.cmd_sn);
+        self.initiator.line_up(wire, agreed);
         self.send_downstream();
     }
 
