@@ -19,36 +19,26 @@
 //! if home's port is not active: they run over the best nexus on which the unit is proved. Their order needs no more than
 //! it does on home: `order` lets none of them run beside a command that it conflicts with, whatever nexus that is on.
 //! Everything else stays on home, since standby ports serve it, until home refuses it; what is refused has not run and runs
-//! where the unit is active. Reservations belong to home, come what may.
-//!
-//! # How long
-//! A command waits while there is hope: something is transitioning, or being asked or proved, or a path that may be active
-//! is down, or a group can be made active (`transition`); and no longer than a transition may take, counted from the first
-//! that waited. But one that comes later waits for every target to be asked once more, and for a path that is back to be
-//! proved. Then it goes to home, and the initiator hears home's own answer. A command is refused a bounded number of times
-//! before that.
+//! where the unit is active. Reservations belong to home, come what may. How long commands wait: [`super::starvation`].
 
 use super::Unit;
 use super::inquire::{Reach, Step};
-use super::proof::Proof;
+use super::starvation::{SOME_READ, Starvation};
 use super::transition::Transition;
 use crate::iscsi::{Lun, ScsiResponse};
 use crate::scsi::alua::{PortGroup, PortGroups, Position, State, Support};
 use crate::scsi::sense::key;
-use crate::scsi::{Class, Extent, Sense};
+use crate::scsi::{Class, Sense};
 use crate::session::Session;
 use crate::session::api::Notice;
 use crate::session::group::TargetId;
-use crate::session::nexus::{Conn, ConnState, HOME, NexusId, NexusState};
+use crate::session::nexus::{ConnState, HOME, NexusId, NexusState};
 use crate::session::tasks::{Origin, Task, TaskKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// Stand for any command that needs access: for what reservations leave to every nexus, and for all else.
-pub(super) const SOME_READ: Class = Class::Read(Extent { lba: 0, blocks: 0 });
-pub(super) const SOME_WRITE: Class = Class::Write(Extent { lba: 0, blocks: 0 });
 /// How long a command waits for access at most. So long a transition may take, if the target does not say.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two questions while something is about to change: doubled from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -100,29 +90,16 @@ pub(super) struct Access {
     groups: BTreeMap<TargetId, (PortGroups, Option<Instant>)>,
     pub(super) standings: BTreeMap<NexusId, Standing>,
     /// When to ask again, and the pause after that.
-    ask_at: Option<Instant>,
+    pub(super) ask_at: Option<Instant>,
     pause: Duration,
     last_asked: Option<Instant>,
-    /// Since when commands have found no active path.
-    pub(super) starved: Option<Instant>,
-    /// Some of them do not only read: a reservation may keep them from paths that others find.
-    writes_starve: bool,
+    pub(super) starvation: Starvation,
     pub(super) transition: Transition,
     /// Changes told, since when.
     told: Option<(Instant, u32)>,
 }
 
 impl Access {
-    /// Stands for the commands that wait.
-    pub(super) const fn wanted(&self) -> &'static Class {
-        if self.writes_starve { &SOME_WRITE } else { &SOME_READ }
-    }
-
-    /// Nobody waits any more, or everybody begins to wait anew.
-    fn is_fed(&mut self) {
-        (self.starved, self.writes_starve) = (None, false);
-    }
-
     /// Whether all nexuses are alike.
     fn is_plain(&self) -> bool {
         self.standings.is_empty()
@@ -146,7 +123,7 @@ impl Access {
     }
 
     /// How long a transition may take.
-    fn transition_time(&self) -> Duration {
+    pub(super) fn transition_time(&self) -> Duration {
         match self.groups.values().map(|(groups, _)| groups.transition_seconds).max() {
             None | Some(0) => PATIENCE,
             Some(seconds) => Duration::from_secs(u64::from(seconds)),
@@ -159,7 +136,7 @@ impl Access {
     }
 
     /// The question is asked as soon as the pause after the last one has passed.
-    fn want_answer(&mut self, now: Instant) -> Instant {
+    pub(super) fn want_answer(&mut self, now: Instant) -> Instant {
         let due = self.last_asked.map_or(now, |at| (at + self.pause).max(now));
         let at = self.ask_at.map_or(due, |at| at.min(due));
         self.ask_at = Some(at);
@@ -313,85 +290,11 @@ impl Session {
         needs && !unit.access.state(HOME).is_active() && task.refusals <= MOST_REFUSALS
     }
 
-    /// A unit's command finds no active path: whether it waits for one. It does, in any case, until every target has been
-    /// asked since it arrived, and while a path that is back is being proved.
-    pub(in crate::session) fn waits_for_access(
-        &mut self,
-        lun: Lun,
-        class: &Class,
-        arrived: Instant,
-        now: Instant,
-    ) -> bool {
-        let (patience, told, proving) =
-            (self.patience(lun), self.states_told_since(lun), self.is_proving(lun));
-        let Some(unit) = self.units.get_mut(&lun) else { return false };
-        unit.access.writes_starve |= !class.only_reads();
-        let first = unit.access.starved.is_none();
-        let since = *unit.access.starved.get_or_insert(now);
-        let open = unit.access.support.any() && (told < Some(arrived) || proving);
-        let patient = now < since + patience || open && now < arrived + PATIENCE;
-        let waits = patient && !broken!(self.rules, TransitionNotAwaited);
-        if first {
-            unit.access.want_answer(now);
-            self.access_at = Some(now);
-        }
-        waits
-    }
-
-    /// A unit's command of a class has found an active path.
-    pub(in crate::session) fn access_found(&mut self, lun: Lun, class: &Class) {
-        if let Some(access) = self.units.get_mut(&lun).map(|unit| &mut unit.access)
-            && !(access.writes_starve && class.only_reads())
-        {
-            access.is_fed();
-        }
-    }
-
-    /// How long a command waits for access, by what there is to hope for; zero if nothing will change.
-    fn patience(&self, lun: Lun) -> Duration {
-        let Some(unit) = self.units.get(&lun) else { return Duration::ZERO };
-        let access = &unit.access;
-        let unknown = unit.learning || !unit.known && access.starved.is_none();
-        // While commands wait, an answer to a question of before says nothing.
-        let told = self.states_told_since(lun);
-        let to_ask = access.ask_at.is_some() && access.starved.is_none_or(|at| told < Some(at));
-        let asked = to_ask || self.checks.iter().any(|c| c.lun == lun && c.is_about_access());
-        let may_come = |nexus: NexusId| {
-            let carries = |c: &Conn| c.nexus == nexus && c.state == ConnState::Up;
-            let in_service = self.nexus(nexus).is_some_and(|n| n.state == NexusState::Up);
-            let down = !in_service || !self.conns.iter().any(carries);
-            down && !self.is_carried_by_home(nexus) && access.state(nexus).is_active()
-        };
-        let coming = self.is_proving(lun) || (0..=self.plan.paths.len()).any(may_come);
-        if unknown || access.support.any() && (asked || coming) || self.may_transition(lun) {
-            PATIENCE
-        } else if access.is_changing() {
-            access.transition_time()
-        } else {
-            Duration::ZERO
-        }
-    }
-
-    /// Whether a nexus that may give access to the unit is being proved, or will be once home has said again what the unit is.
-    fn is_proving(&self, lun: Lun) -> bool {
-        let Some(unit) = self.units.get(&lun) else { return false };
-        let proving = |nexus: NexusId| {
-            matches!(unit.proofs.get(&nexus), Some(Proof::Checking | Proof::Searching))
-                && unit.access.may_serve(nexus)
-        };
-        unit.learning || (1..=self.plan.paths.len()).any(proving)
-    }
-
     /// Since when everything is told that the unit's targets, of those that can be asked, would tell of their states; none if
     /// one of them has not told anything yet, or none can be asked.
     pub(super) fn states_told_since(&self, lun: Lun) -> Option<Instant> {
         let access = &self.units.get(&lun)?.access;
         self.nexuses_to_ask(lun).into_keys().map(|target| access.answered(target)).min().flatten()
-    }
-
-    /// Whether a further nexus' path carries home, so that the nexus is not wanted.
-    fn is_carried_by_home(&self, nexus: NexusId) -> bool {
-        nexus != HOME && self.conns.iter().any(|c| c.nexus == HOME && c.path.0 + 1 == nexus)
     }
 
     /// A command was answered: what that says of access states.
@@ -414,7 +317,7 @@ impl Session {
         let before = standing.state();
         standing.refused = Some((state, now));
         if kind(before) != kind(state) {
-            unit.access.is_fed();
+            unit.access.starvation.end();
         }
         if before != state && unit.access.may_tell(now) {
             self.note(Notice::AccessChanged { path, lun: lun.number(), from: before, to: state });
@@ -478,7 +381,7 @@ impl Session {
                 && let Some(unit) = self.units.get_mut(&lun)
             {
                 // Things move: whoever waits goes on waiting.
-                unit.access.is_fed();
+                unit.access.starvation.end();
             }
             if to.is_active() {
                 self.prove(nexus, lun, now);
@@ -495,7 +398,7 @@ impl Session {
         let Some(unit) = self.units.get_mut(&lun).filter(|u| u.access.support.any()) else { return };
         let access = &mut unit.access;
         let refused = access.standings.values().any(|s| s.refused.is_some());
-        let soon = refused || access.is_unsettled() || access.starved.is_some();
+        let soon = refused || access.is_unsettled() || access.starvation.since.is_some();
         let at = if soon {
             access.want_answer(now)
         } else {
@@ -518,18 +421,18 @@ impl Session {
         let mut next: Option<Instant> = None;
         for lun in luns {
             if let Some(unit) = self.units.get_mut(&lun) {
-                let writes = unit.access.writes_starve;
+                let writes = unit.access.starvation.writes;
                 let waits = |t: &Task| {
                     let initiators = t.lun == lun && matches!(t.origin, Origin::Initiator { .. });
                     initiators && !(writes && t.command.class.only_reads())
                 };
                 if !self.tasks.iter().any(|(_, t)| waits(t)) {
                     // Those that waited are gone.
-                    unit.access.is_fed();
+                    unit.access.starvation.end();
                 }
             }
             self.ask_if_due(lun, now);
-            let starved = self.units.get(&lun).is_some_and(|u| u.access.starved.is_some());
+            let starved = self.units.get(&lun).is_some_and(|u| u.access.starvation.since.is_some());
             if starved && self.home_state() == NexusState::Up {
                 // It may be in use for the first time, and nothing is known of other ports yet.
                 self.unit_used(lun, now);
@@ -537,7 +440,7 @@ impl Session {
             let transition = self.transition_if_due(lun, now);
             let Some(unit) = self.units.get(&lun) else { continue };
             let patience = self.patience(lun);
-            let waits = unit.access.starved.map(|since| since + patience);
+            let waits = unit.access.starvation.since.map(|since| since + patience);
             let times = [unit.access.ask_at, transition, waits.filter(|at| *at > now)];
             next = times.into_iter().flatten().chain(next).min();
         }

@@ -1,8 +1,8 @@
 //! What an operator is told of the units of a session: over which paths their commands go, and why not over the others.
 
 use super::Unit;
-use super::access::{SOME_READ, SOME_WRITE};
 use super::proof::Proof;
+use super::starvation::{SOME_READ, SOME_WRITE};
 use crate::iscsi::Lun;
 use crate::session::Session;
 use crate::session::api::PathId;

@@ -5,7 +5,8 @@
 //!   `inventory`: under which LUN. `change`: what becomes of that while the unit is used.
 //! - `reservation`: what binds a unit to the nexus that reserved it. `registration`, `replicas`: persistent registrations,
 //!   the same on every nexus. `collapse`: what the initiator is shown of them.
-//! - `access`: through which ports its medium can be reached. `transition`: making it reachable.
+//! - `access`: through which ports its medium can be reached. `starvation`: how long commands wait for
+//!   that. `transition`: making it reachable.
 //! - `explain`: what an operator is told of all that.
 //! - `echo`: what nexuses report that nobody needs to hear.
 //!
@@ -26,6 +27,7 @@ mod proof;
 mod registration;
 mod replicas;
 mod reservation;
+mod starvation;
 mod transition;
 
 pub(super) use access::Grade;

@@ -66,7 +66,7 @@ impl Session {
     fn candidate(&self, lun: Lun) -> Option<(NexusId, Lun, &PortGroup)> {
         let unit = self.units.get(&lun)?;
         let up = |nexus: NexusId| self.nexus(nexus).is_some_and(|n| n.state == NexusState::Up);
-        let leaves = unit.may_leave_home(unit.access.wanted());
+        let leaves = unit.may_leave_home(unit.access.starvation.wanted());
         let mut best: Option<(NexusId, Lun, &PortGroup)> = None;
         for (nexus, standing) in &unit.access.standings {
             let refused = unit.proofs.get(nexus) == Some(&Proof::Refused);
@@ -85,10 +85,11 @@ impl Session {
     pub(super) fn transition_if_due(&mut self, lun: Lun, now: Instant) -> Option<Instant> {
         let unit = self.units.get(&lun).filter(|u| u.access.support.explicit)?;
         let (transition, hasty) = (&unit.access.transition, broken!(self.rules, TransitionsPingPong));
-        let due = (unit.access.starved? + GRACE).max(transition.next().filter(|_| !hasty).unwrap_or(now));
+        let due =
+            (unit.access.starvation.since? + GRACE).max(transition.next().filter(|_| !hasty).unwrap_or(now));
         if transition.is_under_way()
             || unit.access.is_changing()
-            || self.best_grade(lun, unit.access.wanted()).is_some()
+            || self.best_grade(lun, unit.access.starvation.wanted()).is_some()
         {
             return None;
         }

@@ -388,9 +388,9 @@ fn a_connection_that_acknowledges_nothing_is_given_up() {
     assert!(matches!(rig.told_over_line(A), Pdu::NopIn(_)));
     rig.pass(SECOND * 6);
     assert_eq!(rig.closed_lines, [A.0]);
-    rig.told_drop(B, Cid(0));
+    rig.told_drop(B, Cid(7));
     assert!(matches!(rig.told_over_line(B), Pdu::TaskManagementResponse(answer) if answer.itt == itt));
-    assert_eq!(rig.log_out_over(B, 1, Cid(0)), 0, "it is known until it is logged out");
+    assert_eq!(rig.log_out_over(B, 1, Cid(7)), 0, "it is known until it is logged out");
 }
 
 #[test]
@@ -399,7 +399,7 @@ fn a_lost_connection_is_told_of_before_what_waited_for_it_is_answered_r186() {
     let itt = rig.query_over(B);
     assert!(matches!(rig.told_over_line(A), Pdu::NopIn(_)));
     rig.handle(Event::DownstreamClosed(A));
-    rig.told_drop(B, Cid(0));
+    rig.told_drop(B, Cid(7));
     assert!(matches!(rig.told_over_line(B), Pdu::TaskManagementResponse(answer) if answer.itt == itt));
     rig.quiet();
 }

@@ -195,9 +195,11 @@ impl Downstream {
 
     // What the initiator sends.
 
-    /// The initiator has logged in over a further connection.
+    /// The initiator has logged in over a further connection, and was told of the window with that.
     pub(crate) fn joined(&mut self, line: LineId, login: &Negotiated) {
         self.lost.retain(|cid| *cid != login.cid);
+        self.told = self.told.max(login.cmd_sn);
+        self.max_cmd_sn = self.max_cmd_sn.max(login.max_cmd_sn);
         self.lines.insert(line, Book::new(login));
     }
 
