@@ -34,6 +34,7 @@ mod calm;
 mod cuts;
 mod gaps;
 mod ground;
+#[expect(dead_code, reason = "the interop tests use the rest")]
 #[path = "../interop/lio.rs"]
 mod lio;
 #[expect(dead_code, reason = "the interop tests use the rest")]
@@ -53,6 +54,7 @@ mod steady;
 mod target;
 #[path = "../interop/trouble.rs"]
 mod trouble;
+#[expect(dead_code, reason = "the interop tests use the rest")]
 #[path = "../interop/uml.rs"]
 mod uml;
 #[expect(dead_code, reason = "the interop tests use the rest")]

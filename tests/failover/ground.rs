@@ -106,7 +106,7 @@ impl Plan {
 
     /// Links as they should be.
     pub(crate) fn net(&self) -> Net {
-        if self.kind == Kind::Lio { Net::with_taps(self.links) } else { Net::new(self.links) }
+        if self.kind == Kind::Lio { Net::to_guest(self.links) } else { Net::new(self.links) }
     }
 }
 
@@ -144,7 +144,7 @@ impl Ground {
             (Kind::Tgt, Mode::Sessions) => Some(target::Kind::Tgt),
             (Kind::Tgt, Mode::Mcs) => Some(target::Kind::TgtMcs),
             (Kind::Istgt, _) => Some(target::Kind::Istgt),
-            (Kind::Lio, _) => Some(target::Kind::Lio),
+            (Kind::Lio, _) => Some(target::Kind::LioRam),
             (Kind::Ram, _) => None,
         };
         let server = match kind {

@@ -33,7 +33,7 @@ struct Scene {
 impl Scene {
     /// Begins with these states of the groups.
     fn new(script: &str) -> Self {
-        let net = Net::with_taps(4);
+        let net = Net::to_guest(4);
         let target = Target::start(Kind::LioGroups, Site::Behind(&net), REGION);
         target.in_groups(script);
         let braid = Braid::before(&target, Manner { mode: "sessions", in_turn: true });

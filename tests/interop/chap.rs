@@ -15,7 +15,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::braid::Braid;
-use crate::net::{GATE, GATE_ADDRESS, Net, loopback};
+use crate::net::{GATE_ADDRESS, Net, loopback};
 use crate::process::{Done, command, run, temporary, words};
 use crate::target::{DISK, Endpoint, HOST, Kind, Site, Target};
 use crate::uml::Machine;
@@ -222,7 +222,7 @@ fn the_kernels_initiator() {
     crate::setup::tools();
     let net = Net::new(2);
     net.open_gate();
-    let guest = Machine::boot("initiator", net.near(), &[GATE.to_owned()], include_str!("initiator-init.sh"));
+    let guest = Machine::initiator(net.near());
     let mut target = Target::start(Kind::Tgt, Site::Behind(&net), SIZE);
     target.require_chap();
     {

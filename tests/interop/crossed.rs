@@ -52,7 +52,7 @@ impl Scene {
 fn each_disk_is_known_at_both_targets() {
     let _place = HEAVY.enter();
     crate::setup::tools();
-    let net = Net::with_taps(2);
+    let net = Net::to_guest(2);
     let guest = Arc::new(Guest::boot(&net));
     let targets = [(); 2].map(|()| Target::start(Kind::Lio, Site::In(&guest, 2), DISK));
     let [first, second] = &targets;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::braid::Braid;
 use crate::chap::LOG_IN;
-use crate::net::{Cut, GATE, GATE_ADDRESS, Net, loopback};
+use crate::net::{Cut, GATE_ADDRESS, Net, loopback};
 use crate::process::{Daemon, Done, command, run, temporary, words};
 use crate::target::{Endpoint, Kind, Site, Target};
 use crate::uml::Machine;
@@ -114,7 +114,7 @@ fn the_kernels_initiator_finds_what_braid_has_found() {
     crate::setup::tools();
     let net = Net::new(2);
     net.open_gate();
-    let guest = Machine::boot("initiator", net.near(), &[GATE.to_owned()], include_str!("initiator-init.sh"));
+    let guest = Machine::initiator(net.near());
     let target = Target::start(Kind::Tgt, Site::Behind(&net), SIZE);
     net.cut(0, Cut::Drop);
     let braid = Braid::discovering(&target, Some(GATE_ADDRESS), "*", &portals(&target));
@@ -134,7 +134,7 @@ fn the_kernels_initiator_finds_what_braid_has_found() {
 #[test]
 fn portal_groups_stand_together() {
     let _place = HEAVY.enter();
-    let net = Net::with_taps(4);
+    let net = Net::to_guest(4);
     let target = Target::start(Kind::LioGroups, Site::Behind(&net), SIZE);
     let all = portals(&target);
     let braid = Braid::discovering(&target, Some(&loopback()), "*", all.get(2..3).expect("a portal"));

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::braid::Braid;
-use crate::net::{Cut, GATE, GATE_ADDRESS, Net};
+use crate::net::{Cut, GATE_ADDRESS, Net};
 use crate::process::temporary;
 use crate::target::{Endpoint, Kind, Site, Target};
 use crate::uml::Machine;
@@ -47,7 +47,7 @@ fn survive(kind: Kind, intercepted: bool) {
     crate::setup::tools();
     let net = Net::new(2);
     net.open_gate();
-    let guest = Machine::boot("initiator", net.near(), &[GATE.to_owned()], include_str!("initiator-init.sh"));
+    let guest = Machine::initiator(net.near());
     let target = Target::start(kind, Site::Behind(&net), SIZE);
     let braid = if intercepted {
         Braid::intercepting(&target, "tproxy", true, "")

@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use crate::braid::Braid;
 use crate::lio::Guest;
-use crate::net::{GATE, GATE_ADDRESS, Net};
+use crate::net::{GATE_ADDRESS, Net};
 use crate::target::{Endpoint, Kind, Site, Target};
 use crate::uml::Machine;
 use crate::wait::{PATIENCE, poll};
 
-const INIT: &str = include_str!("initiator-init.sh");
 /// Paths of Braid.
 const PATHS: usize = 4;
 const DISK: u64 = 64 << 20;
@@ -37,10 +36,10 @@ impl Ground {
     /// Boots the guest, and another one if the target needs it.
     pub(crate) fn new(kind: Kind) -> Self {
         crate::setup::tools();
-        let net = if kind.in_guest() { Net::with_taps(PATHS) } else { Net::new(PATHS) };
+        let net = if kind.in_guest() { Net::to_guest(PATHS) } else { Net::new(PATHS) };
         net.open_gate();
         let guest = kind.in_guest().then(|| Arc::new(Guest::boot(&net)));
-        let initiator = Machine::boot("initiator", net.near(), &[GATE.to_owned()], INIT);
+        let initiator = Machine::initiator(net.near());
         Self { kind, initiator, guest, net }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::braid::Braid;
 use crate::chap::LOG_IN;
-use crate::net::{GATE, Net, PORT, within};
+use crate::net::{Net, PORT, within};
 use crate::process::{Done, command, run, words};
 use crate::target::{Endpoint, Kind, Site, Target, dial};
 use crate::uml::Machine;
@@ -172,7 +172,7 @@ fn r239_the_kernels_initiator_is_shown_the_portal_it_asked() {
     crate::setup::tools();
     let net = Net::new(2);
     net.open_gate();
-    let guest = Machine::boot("initiator", net.near(), &[GATE.to_owned()], include_str!("initiator-init.sh"));
+    let guest = Machine::initiator(net.near());
     let target = Target::start(Kind::Tgt, Site::Behind(&net), SIZE);
     let braid = Braid::intercepting(&target, "tproxy", true, "");
     braid.intercept(&["--apply"]).expect_ok();

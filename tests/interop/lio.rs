@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::net::Net;
-use crate::uml::Machine;
+use crate::uml::{MEMORY, Machine};
 
 const INIT: &str = include_str!("lio-init.sh");
 
@@ -38,12 +38,17 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Boots a guest at the far ends of `net`, which must consist of taps.
+    /// Boots a guest at the far ends of `net`, which must lead to a guest.
     pub(crate) fn boot(net: &Net) -> Self {
+        Self::with_memory(net, MEMORY)
+    }
+
+    /// The same with so many MiB of memory.
+    pub(crate) fn with_memory(net: &Net, memory: u64) -> Self {
         let addresses = net.addresses();
-        let taps: Vec<String> = (0..addresses.len()).map(|n| format!("p{n}")).collect();
+        let links: Vec<String> = (0..addresses.len()).map(|n| format!("p{n}")).collect();
         Self {
-            machine: Machine::boot("lio", net.near(), &taps, INIT),
+            machine: Machine::boot("lio", net.near(), &links, memory, INIT),
             netns: net.near().to_owned(),
             addresses,
         }
@@ -116,6 +121,13 @@ impl Guest {
             plan.size,
             recipe(plan, &store, &control, 1)
         ));
+    }
+
+    /// Makes a target whose disk is the guest's memory, all of it at once: it never waits for the host.
+    pub(crate) fn add_ram(&self, plan: &Plan<'_>) {
+        let store = format!("rd_mcp_0/{}", serial(plan.iqn));
+        let control = format!("rd_pages={}", plan.size / 4096);
+        self.machine.run(&recipe(plan, &store, &control, 1));
     }
 
     /// Makes a target whose disk can be made to stall, by [`Guest::stall`].

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::braid::Braid;
-use crate::net::{GATE, GATE_ADDRESS, Net};
+use crate::net::{GATE_ADDRESS, Net};
 use crate::target::{Endpoint, Kind, Site, Target};
 use crate::uml::Machine;
 use crate::wait::HEAVY;
@@ -117,7 +117,7 @@ fn the_kernels_initiator_gets_what_it_asks_for() {
     crate::setup::tools();
     let net = Net::new(2);
     net.open_gate();
-    let guest = Machine::boot("initiator", net.near(), &[GATE.to_owned()], include_str!("initiator-init.sh"));
+    let guest = Machine::initiator(net.near());
     let target = Target::start(Kind::Tgt, Site::Behind(&net), SIZE);
     for half in &HALVES {
         half.play(&guest, &target);

@@ -2,9 +2,9 @@
 //!
 //! On loopback every fixture gets addresses of its own from 127/8, so that one port can be used everywhere and no two
 //! fixtures, in whatever process, ask for the same. Cuts need links: [`Net`] makes a namespace for the initiator
-//! and Braid, and per path a subnet of its own: a veth pair whose other end is in the target's namespace, or a tap for a
-//! target that is a guest. An initiator that is a guest has a tap too. Nothing outside these namespaces is touched; they end with the fixture, and those of a killed
-//! run are swept away by the next.
+//! and Braid, and per path a subnet of its own: a veth pair whose other end is in the target's namespace, or stays here for a
+//! target that is a guest, which takes its packets there ([`guest_end`]). An initiator that is a guest has such a pair too.
+//! Nothing outside these namespaces is touched; they end with the fixture, and those of a killed run are swept away by the next.
 //!
 //! The links and what breaks them are the lab's ([`::braid::lab::links`]). A guest has no filter; what is not to arrive there goes
 //! to an Ethernet address that is not its own.
@@ -27,7 +27,7 @@ pub(crate) const PORT: u16 = 23260;
 const LIMIT: Duration = Duration::from_secs(30);
 /// Nobody's Ethernet address.
 const NOWHERE: &str = "02:00:00:00:00:99";
-/// The tap of an initiator in a guest, and the address of its near end.
+/// The link of an initiator in a guest, and the address of its near end.
 pub(crate) const GATE: &str = "gate";
 pub(crate) const GATE_ADDRESS: &str = "10.200.0.1";
 
@@ -68,7 +68,7 @@ fn named(name: &str) -> Namespace {
 /// The initiator's namespace and its links to the target.
 pub(crate) struct Net {
     near: String,
-    /// `None`: the links are taps, the target is a guest.
+    /// `None`: the target is a guest.
     far: Option<String>,
     /// A machine for which the initiator's one forwards.
     lodger: Option<String>,
@@ -148,25 +148,25 @@ impl Net {
         lodger
     }
 
-    /// Makes the initiator's namespace, with `paths` taps in it for a guest.
-    pub(crate) fn with_taps(paths: usize) -> Self {
+    /// Makes the initiator's namespace, with `paths` links from it to a guest.
+    pub(crate) fn to_guest(paths: usize) -> Self {
         let near = format!("{PREFIX}-{}-near", id());
         let mut net = Self { near, far: None, lodger: None, links: Vec::new(), _carrier: None };
         let name = &net.near;
         must(&format!("netns add {name}"));
         must(&format!("-n {name} link set lo up"));
         for path in 0..paths {
-            must(&format!("-n {name} tuntap add dev p{path} mode tap"));
+            lay_to_guest(name, &format!("p{path}"));
         }
         net.links = links(&net.near, None, paths);
         net.switch_on();
         net
     }
 
-    /// Adds a tap for an initiator in a guest of its own, [`GATE`], and lets it through to the targets.
+    /// Adds a link for an initiator in a guest of its own, [`GATE`], and lets it through to the targets.
     pub(crate) fn open_gate(&self) {
         let name = &self.near;
-        must(&format!("-n {name} tuntap add dev {GATE} mode tap"));
+        lay_to_guest(name, GATE);
         must(&format!("-n {name} addr add {GATE_ADDRESS}/24 dev {GATE}"));
         must(&format!("-n {name} link set {GATE} up"));
         set(name, "ipv4/ip_forward", "1");
@@ -260,6 +260,17 @@ impl Drop for Net {
             ip(&format!("netns del {name}"));
         }
     }
+}
+
+/// The end of a link at which a guest takes its packets, by the name of the other.
+pub(crate) fn guest_end(device: &str) -> String {
+    format!("{device}guest")
+}
+
+fn lay_to_guest(netns: &str, device: &str) {
+    let end = guest_end(device);
+    must(&format!("-n {netns} link add {device} type veth peer name {end}"));
+    must(&format!("-n {netns} link set {end} up"));
 }
 
 /// Links that are not laid yet.

@@ -172,7 +172,7 @@ impl Side<'_> {
         if !self.kind.in_guest() {
             return self.run_at(Site::Alone(self.paths));
         }
-        let net = Net::with_taps(self.paths);
+        let net = Net::to_guest(self.paths);
         let guest = Arc::new(Guest::boot(&net));
         self.run_at(Site::In(&guest, self.paths))
     }

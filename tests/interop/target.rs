@@ -27,6 +27,7 @@ use crate::lio::{Guest, Plan};
 use crate::net::{Net, PORT, loopback, within};
 use crate::process::{Daemon, command, run, temporary, words};
 use crate::setup::tools;
+use crate::uml::MEMORY;
 use crate::wait::{PATIENCE, poll};
 
 const NODE: &str = "iqn.2026-11.net.braid";
@@ -76,6 +77,8 @@ pub(crate) enum Kind {
     LioBlock,
     /// LIO on a file in the guest's memory, thinly provisioned.
     LioThin,
+    /// LIO on the guest's memory, all of it taken at once.
+    LioRam,
     /// LIO with two target port groups, which share its portals in turn, each group a portal group of its own. The disk is a
     /// file.
     LioGroups,
@@ -93,6 +96,7 @@ impl Kind {
             Self::Lio => "lio",
             Self::LioBlock => "lio-block",
             Self::LioThin => "lio-thin",
+            Self::LioRam => "lio-ram",
             Self::LioGroups => "lio-groups",
             Self::LioMcs => "lio-mcs",
         }
@@ -101,7 +105,13 @@ impl Kind {
     /// Whether it serves several connections per session, in order, and survives it.
     pub(crate) fn several_connections(self) -> bool {
         match self {
-            Self::Tgt | Self::Lio | Self::LioBlock | Self::LioThin | Self::LioGroups | Self::LioMcs => false,
+            Self::Tgt
+            | Self::Lio
+            | Self::LioBlock
+            | Self::LioThin
+            | Self::LioRam
+            | Self::LioGroups
+            | Self::LioMcs => false,
             Self::TgtMcs | Self::Istgt => true,
         }
     }
@@ -109,7 +119,9 @@ impl Kind {
     /// Whether it runs in a guest.
     pub(crate) fn in_guest(self) -> bool {
         match self {
-            Self::Lio | Self::LioBlock | Self::LioThin | Self::LioGroups | Self::LioMcs => true,
+            Self::Lio | Self::LioBlock | Self::LioThin | Self::LioRam | Self::LioGroups | Self::LioMcs => {
+                true
+            }
             Self::Tgt | Self::TgtMcs | Self::Istgt => false,
         }
     }
@@ -185,11 +197,12 @@ impl Target {
         match (site, kind.in_guest()) {
             (Site::In(guest, portals), true) => Self::in_guest(kind, guest, portals, size),
             (Site::Behind(net), true) => {
-                let guest = Arc::new(Guest::boot(net));
+                let disk = if kind == Kind::LioRam { size >> 20 } else { 0 };
+                let guest = Arc::new(Guest::with_memory(net, MEMORY + disk + disk / 16));
                 Self::in_guest(kind, &guest, guest.addresses().len(), size)
             }
             (Site::Alone(portals), true) => {
-                let net = Net::with_taps(portals);
+                let net = Net::to_guest(portals);
                 let target = Self::start(kind, Site::Behind(&net), size);
                 Self { _net: Some(net), ..target }
             }
@@ -252,6 +265,7 @@ impl Target {
         match kind {
             Kind::LioBlock => guest.add_stallable(&plan),
             Kind::LioThin => guest.add_thin(&plan),
+            Kind::LioRam => guest.add_ram(&plan),
             Kind::LioGroups => guest.add_with_groups(&plan),
             Kind::Lio | Kind::LioMcs | Kind::Tgt | Kind::TgtMcs | Kind::Istgt => guest.add(&plan),
         }
@@ -456,7 +470,7 @@ fn boot(kind: Kind, dir: &Path, disk: &Path, endpoints: &[Endpoint], home: Optio
         Kind::Tgt => tgt(dir, disk, endpoints, home, 1),
         Kind::TgtMcs => tgt(dir, disk, endpoints, home, 8),
         Kind::Istgt => istgt(dir, disk, endpoints, home, false),
-        Kind::Lio | Kind::LioBlock | Kind::LioThin | Kind::LioGroups | Kind::LioMcs => {
+        Kind::Lio | Kind::LioBlock | Kind::LioThin | Kind::LioRam | Kind::LioGroups | Kind::LioMcs => {
             panic!("LIO needs a guest")
         }
     }
