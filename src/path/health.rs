@@ -147,6 +147,12 @@ impl Health {
         self.suspicion.map(|s| s.doubt)
     }
 
+    /// Whether nothing speaks against it any more, but trust has not returned yet.
+    #[must_use]
+    pub fn is_on_probation(&self) -> bool {
+        self.suspicion.is_some_and(|s| s.well_since.is_some())
+    }
+
     /// Whether something was unacknowledged when it was looked at last.
     #[must_use]
     pub const fn is_waiting(&self) -> bool {

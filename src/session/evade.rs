@@ -57,10 +57,12 @@ impl Session {
     }
 
     fn should_move(&self, task: &Task) -> bool {
-        let conn = task.run.as_ref().and_then(|run| self.conn(run.conn));
-        conn.is_some_and(|c| !self.standing(c).is_well())
+        let Some(conn) = task.run.as_ref().and_then(|run| self.conn(run.conn)) else { return false };
+        let standing = self.standing(conn);
+        let better = |(best, _): (Standing, Grade)| best.is_refuge_from(standing);
+        !standing.is_well()
             && self.may_move(task)
-            && self.best_place(task.lun, &task.command.class).is_some_and(|(s, _)| s.is_well())
+            && self.best_place(task.lun, &task.command.class).is_some_and(better)
     }
 
     /// Whether a command that is at a target may be asked again elsewhere.
@@ -90,13 +92,12 @@ impl Session {
     pub(super) fn flushes_elsewhere(&self, key: TaskKey) -> bool {
         let home = |c: &&Conn| c.nexus == HOME && c.state == ConnState::Up;
         let standing = self.conns.iter().filter(home).map(|c| self.standing(c)).min();
-        if standing.is_none_or(Standing::is_well) {
-            return false;
-        }
+        let Some(standing) = standing.filter(|s| !s.is_well()) else { return false };
+        let better = |(best, _): (Standing, Grade)| best.is_refuge_from(standing);
         self.tasks.get(key).is_some_and(|t| {
             self.is_errant_flush(t)
                 && self.may_leave(t)
-                && self.best_place(t.lun, &t.command.class).is_some_and(|(s, _)| s.is_well())
+                && self.best_place(t.lun, &t.command.class).is_some_and(better)
         })
     }
 

@@ -16,7 +16,8 @@
 //!
 //! # What comes of it
 //! - **Suspect**: no new commands as long as another connection is well ([`Standing`]), and those caught on it are asked
-//!   again elsewhere ([`super::evade`]). The last path is never shut out: where all are suspect, all are used as before.
+//!   again elsewhere ([`super::evade`]). The last path is never shut out: where all are suspect, all are used as before, but
+//!   one that answers again, and has to do so for a while until it is trusted, before those that do not.
 //!   In a session of several connections, one that is silent may have left holes in the command numbers, for which all of
 //!   them wait: what runs over the others counts as doubtful, and other sessions are preferred. So does what other sessions have
 //!   over the same path.
@@ -72,6 +73,8 @@ pub(super) enum Standing {
     Trusted,
     /// All is well, but its path comes and goes ([`super::comeback`]).
     Marginal,
+    /// It, another connection of its session, or one over its path was suspect, and is well again, but not yet trusted.
+    Probation,
     /// Another connection of its session, or over its path, is suspect.
     Doubtful,
     Suspect,
@@ -82,6 +85,11 @@ impl Standing {
     pub(super) fn is_well(self) -> bool {
         self <= Self::Marginal
     }
+
+    /// Whether what is caught on a connection that stands like the other has something to gain here.
+    pub(super) fn is_refuge_from(self, other: Self) -> bool {
+        self < other && self <= Self::Probation && !other.is_well()
+    }
 }
 
 /// Whether it has commands to carry, or still has.
@@ -91,12 +99,14 @@ fn carries(conn: &Conn) -> bool {
 
 impl Session {
     pub(super) fn standing(&self, conn: &Conn) -> Standing {
-        let suspect = |c: &Conn| c.health.doubt().is_some() && !broken!(self.rules, SuspicionIgnored);
+        let doubted = |c: &Conn| c.health.doubt().is_some() && !broken!(self.rules, SuspicionIgnored);
+        let suspect = |c: &Conn| doubted(c) && !c.health.is_on_probation();
         let shared = |c: &Conn| c.nexus == conn.nexus || c.path == conn.path;
-        let beside = |c: &Conn| shared(c) && c.state != ConnState::Opening && suspect(c);
+        let beside = |c: &&Conn| shared(c) && c.state != ConnState::Opening;
         match () {
             () if suspect(conn) => Standing::Suspect,
-            () if self.conns.iter().any(beside) => Standing::Doubtful,
+            () if self.conns.iter().filter(beside).any(suspect) => Standing::Doubtful,
+            () if doubted(conn) || self.conns.iter().filter(beside).any(doubted) => Standing::Probation,
             () if self.is_marginal(conn.path) => Standing::Marginal,
             () => Standing::Trusted,
         }

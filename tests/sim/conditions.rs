@@ -405,8 +405,9 @@ impl Conditions {
         if code == LUNS_CHANGED && self.other_luns_changed && self.losses > 0 {
             return;
         }
-        // Where home has moved to another portal group, another nexus tells of a power cut for itself.
-        let again = code == POWER_ON && self.groups && self.losses > 0;
+        // Where home has moved to another portal group, another nexus tells of a power cut for itself; and one that tells of it
+        // while its neighbours are idle may mean one that came after they had told.
+        let again = code == POWER_ON && self.groups && (self.losses > 0 || self.scarred);
         let reason = self.reasons.iter_mut().find(|r| r.unit == unit && r.code == code && r.may > 0);
         match reason {
             Some(reason) => reason.may -= 1,

@@ -106,6 +106,27 @@ fn the_last_path_is_used_suspect_or_not() {
 }
 
 #[test]
+fn where_no_path_is_trusted_one_that_answers_again_comes_before_one_that_does_not() {
+    let mut rig = settled(2);
+    rig.fall_silent(0);
+    rig.fall_silent(1);
+    let [first, second] = [16, 24].map(|lba| {
+        rig.read(lba, 1);
+        rig.next_command()
+    });
+    let caught = if first.0 == 0 { first } else { second };
+    rig.sample(1, 2000, false, Duration::ZERO);
+    assert!(rig.session.is_suspect(PathId(1)), "not for long enough yet");
+    rig.pass(10 * MS);
+    let again = rig.next_command();
+    assert_eq!((again.0, again.1.cdb, rig.evaded()), (1, caught.1.cdb, 1));
+    for lba in [32, 40] {
+        rig.read(lba, 1);
+        assert_eq!(rig.next_command().0, 1);
+    }
+}
+
+#[test]
 fn what_may_not_run_twice_or_only_home_may_carry_stays() {
     let mut rig = settled(2);
     let vendor = rig.plain(&[0xc1]);
