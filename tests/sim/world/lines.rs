@@ -74,7 +74,9 @@ impl World {
             }
             return true;
         }
-        let others = self.lines.iter().any(|line| line.up);
+        // Over a connection that Braid has lost it will hear nothing, and finds that out in the end.
+        let lives = |line: &Line| line.up && self.wires[line.wire as usize].far != End::Closed;
+        let others = self.lines.iter().any(lives);
         if !others || self.initiator.logging_out || !self.initiator.line_lost(wire, line.cid) {
             return false;
         }
