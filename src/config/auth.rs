@@ -64,8 +64,7 @@ fn accounts(keys: &mut Keys<'_>) -> Option<Accounts> {
     let place = keys.place();
     let initiators = keys.list("initiators", |item, problems| account_of(item, "chap.initiators", problems));
     if initiators.is_none() {
-        keys.problem(
-            place.clone(),
+        keys.missing(
             "initiators",
             "is missing; write the accounts of initiators, such as initiators = [{ name = \"host7\", secret_file = \"/etc/braid/host7\" }]",
         );
@@ -142,8 +141,7 @@ pub(super) fn account(keys: &mut Keys<'_>) -> Option<Account> {
     if both {
         keys.problem(place, "secret_file", "and secret_credential cannot both be given; keep one of them");
     } else if !keys.has("secret_file") && !keys.has("secret_credential") && !keys.has("secret") {
-        keys.problem(
-            place,
+        keys.missing(
             "secret_file",
             &format!("is missing; write the file that holds the secret (one made by: {RECIPE}), or secret_credential for a systemd credential"),
         );

@@ -56,7 +56,7 @@ pub(super) fn read(keys: &mut Keys<'_>) -> Option<RemoteControl> {
         let address = keys.required("listen", "write listen = \"ADDRESS:PORT\"", address);
         let tokens = keys.list("tokens", token);
         if tokens.is_none() {
-            keys.problem(place.clone(), "tokens", &format!("is missing; write who may come, {EXAMPLE}"));
+            keys.missing("tokens", &format!("is missing; write who may come, {EXAMPLE}"));
         }
         let tokens = tokens?;
         for (index, Token { account, .. }) in tokens.iter().enumerate() {

@@ -46,7 +46,7 @@ pub(super) fn config(section: &Section, problems: &mut Vec<Problem>) -> Config {
         warnings: Vec::new(),
     };
     if section.get("target").is_none() {
-        keys.problem(section.place.clone(), "target", MISSING_TARGET);
+        keys.missing("target", MISSING_TARGET);
     }
     keys.reject_unknown();
     listener::check(section, &mut config, problems);
@@ -112,8 +112,7 @@ fn target(item: &Placed, problems: &mut Vec<Problem>) -> Option<Target> {
     );
     let paths = keys.list("paths", path);
     if section.get("paths").is_none() {
-        keys.problem(
-            section.place.clone(),
+        keys.missing(
             "paths",
             "is missing; write the target's portals, such as paths = [\"10.0.1.1:3260\", \"10.0.2.1:3260\"]",
         );
@@ -464,12 +463,14 @@ pub(crate) struct Keys<'a> {
     section: &'a Section,
     table: &'a str,
     known: Vec<&'static str>,
+    /// What is not there but has to be, and what to say of it.
+    missing: Vec<(&'static str, String)>,
     problems: &'a mut Vec<Problem>,
 }
 
 impl<'a> Keys<'a> {
     pub(crate) fn new(section: &'a Section, table: &'a str, problems: &'a mut Vec<Problem>) -> Self {
-        Self { section, table, known: Vec::new(), problems }
+        Self { section, table, known: Vec::new(), missing: Vec::new(), problems }
     }
 
     pub(crate) fn problem(&mut self, place: Place, key: &str, message: &str) {
@@ -478,6 +479,11 @@ impl<'a> Keys<'a> {
             table => format!("{table}.{key}"),
         };
         self.problems.push(Problem { place, key, message: message.to_owned() });
+    }
+
+    /// A key has to be there and is not. That is not said where a key that is not known is this one, mistyped.
+    pub(crate) fn missing(&mut self, key: &'static str, message: &str) {
+        self.missing.push((key, message.to_owned()));
     }
 
     /// Where the table begins.
@@ -516,7 +522,7 @@ impl<'a> Keys<'a> {
         read: impl FnOnce(&Value) -> Read<T>,
     ) -> Option<T> {
         if self.section.get(key).is_none() {
-            self.problem(self.section.place.clone(), key, &format!("is missing; {remedy}"));
+            self.missing(key, &format!("is missing; {remedy}"));
         }
         self.optional(key, read)
     }
@@ -580,15 +586,24 @@ impl<'a> Keys<'a> {
     }
 
     pub(crate) fn reject_unknown(&mut self) {
+        let mut mistyped = Vec::new();
         for (key, place, _) in &self.section.entries {
             if self.known.contains(&key.as_str()) {
                 continue;
             }
             let hint = match value::nearest(key, self.known.iter().copied()) {
-                Some(near) => format!("did you mean {near}?"),
+                Some(near) => {
+                    mistyped.push(near);
+                    format!("did you mean {near}?")
+                }
                 None => format!("known here are: {}", self.known.join(", ")),
             };
             self.problem(place.clone(), key, &format!("is not known; {hint}"));
+        }
+        for (key, message) in std::mem::take(&mut self.missing) {
+            if !mistyped.contains(&key) {
+                self.problem(self.section.place.clone(), key, &message);
+            }
         }
     }
 }

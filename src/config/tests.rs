@@ -285,7 +285,17 @@ fn what_is_missing_is_said() {
         "{found:?}"
     );
     assert!(problems("[target]\nname = \"iqn.a\"\n")[0].contains("write [[target]]"));
-    assert!(problems("[[targets]]\n").iter().any(|problem| problem.contains("did you mean target?")));
+}
+
+#[test]
+fn what_is_mistyped_is_not_missing_too() {
+    let one = |text: &str| {
+        let found = problems(text);
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.into_iter().next().unwrap_or_default()
+    };
+    assert!(one("[[targets]]\n").contains("did you mean target?"));
+    assert!(one("[[target]]\nname = \"iqn.a\"\npath = [\"10.0.0.1\"]\n").contains("did you mean paths?"));
 }
 
 #[test]
