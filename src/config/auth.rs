@@ -8,8 +8,8 @@
 //! legal: a host keeps its own when Braid is put before its target.
 
 use super::draft::{Placed, Section, Value};
+use super::keys::Keys;
 use super::problem::{Place, Problem};
-use super::schema::Keys;
 use super::value::{self, Read};
 use super::{Allow, Chap, Config};
 use crate::login::chap::{Account, Accounts, Credentials, Secret};

@@ -5,8 +5,9 @@
 
 use super::auth;
 use super::draft::{Placed, Value};
+use super::keys::Keys;
 use super::problem::Problem;
-use super::schema::{self, Keys};
+use super::schema;
 use super::{Config, Discover, Local, PathConfig, PathRule, Target, value};
 use std::net::SocketAddr;
 use wildmatch::WildMatch;

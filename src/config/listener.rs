@@ -2,8 +2,9 @@
 
 use super::auth::network;
 use super::draft::{Placed, Section, Value};
+use super::keys::{Keys, checked};
 use super::problem::Problem;
-use super::schema::{Keys, address, checked};
+use super::schema::address;
 use super::{Config, Intercept, Listen, Target, value};
 use std::net::SocketAddr;
 

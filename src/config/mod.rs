@@ -9,7 +9,7 @@
 //!
 //! # How
 //! Text becomes a tree of values that remember where they stand ([`draft`]), the tree becomes settings by one schema
-//! (`schema`, the only place that knows keys and defaults), and settings are checked against each other there too.
+//! (`schema`, the only place that knows keys and defaults; `keys` reads them), and settings are checked against each other there too.
 //! Flags and file go through the same schema, so neither can say what the other cannot. The scenarios of `braid drill` are read
 //! with the same means, and say what is wrong with them in the same way.
 //!
@@ -23,6 +23,7 @@ mod auth;
 pub mod diff;
 mod discover;
 pub mod draft;
+mod keys;
 mod listener;
 pub mod problem;
 mod remote;
@@ -30,9 +31,9 @@ mod schema;
 mod source;
 pub(crate) mod value;
 
+pub(crate) use keys::{Keys, checked};
 pub use problem::{ConfigError, Place, Problem};
 pub use remote::{Level, RemoteControl, Token};
-pub(crate) use schema::{Keys, checked};
 pub use source::{Source, Written};
 
 use crate::login::chap::{Accounts, Credentials};

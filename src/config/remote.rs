@@ -2,8 +2,9 @@
 
 use super::auth;
 use super::draft::{Placed, Value};
+use super::keys::Keys;
 use super::problem::Problem;
-use super::schema::{Keys, address};
+use super::schema::address;
 use super::value;
 use crate::login::chap::Account;
 use std::net::SocketAddr;

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use tokio::sync::oneshot;
 
 use crate::braid::{Braid, Metrics};
-use crate::net::{Net, PORT, enter};
+use crate::net::{Net, PORT, Wire, enter};
 use crate::steady::{Manners, Steady};
 use crate::target::{self, Endpoint, Site, Target};
 use crate::trouble::Trouble;
@@ -106,7 +106,7 @@ impl Plan {
 
     /// Links as they should be.
     pub(crate) fn net(&self) -> Net {
-        if self.kind == Kind::Lio { Net::to_guest(self.links) } else { Net::new(self.links) }
+        if self.kind == Kind::Lio { Net::to_guest(self.links, Wire::Packets) } else { Net::new(self.links) }
     }
 }
 

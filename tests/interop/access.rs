@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::braid::{Braid, Manner, Metrics};
 use crate::load::{Load, REGION};
-use crate::net::{Cut, Net};
+use crate::net::{Cut, Net, Wire};
 use crate::target::{Kind, Site, Target};
 use crate::wait::{HEAVY, PATIENCE, poll};
 
@@ -33,7 +33,7 @@ struct Scene {
 impl Scene {
     /// Begins with these states of the groups.
     fn new(script: &str) -> Self {
-        let net = Net::to_guest(4);
+        let net = Net::to_guest(4, Wire::Tap);
         let target = Target::start(Kind::LioGroups, Site::Behind(&net), REGION);
         target.in_groups(script);
         let braid = Braid::before(&target, Manner { mode: "sessions", in_turn: true });

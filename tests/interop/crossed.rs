@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::braid::{Braid, Metrics};
 use crate::lio::Guest;
-use crate::net::{Cut, Net};
+use crate::net::{Cut, Net, Wire};
 use crate::steady::{Manners, Steady};
 use crate::target::{Endpoint, Kind, Site, Target};
 use crate::wait::{HEAVY, PATIENCE, poll};
@@ -52,7 +52,7 @@ impl Scene {
 fn each_disk_is_known_at_both_targets() {
     let _place = HEAVY.enter();
     crate::setup::tools();
-    let net = Net::to_guest(2);
+    let net = Net::to_guest(2, Wire::Tap);
     let guest = Arc::new(Guest::boot(&net));
     let targets = [(); 2].map(|()| Target::start(Kind::Lio, Site::In(&guest, 2), DISK));
     let [first, second] = &targets;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::braid::{Braid, Metrics};
 use crate::load::{Load, REGION};
-use crate::net::{Cut, Net, loopback};
+use crate::net::{Cut, Net, Wire, loopback};
 use crate::stage::{Stage, Via};
 use crate::target::{Kind, Site, Target};
 use crate::wait::{HEAVY, PATIENCE, poll};
@@ -27,7 +27,7 @@ const SOME: f64 = 1_000_000.0;
 
 fn each_path_in_turn(kind: Kind, paths: usize, how: Cut) {
     let _place = HEAVY.enter();
-    let net = if kind.in_guest() { Net::to_guest(paths) } else { Net::new(paths) };
+    let net = if kind.in_guest() { Net::to_guest(paths, Wire::Packets) } else { Net::new(paths) };
     let stage = Stage::new(kind, Site::Behind(&net), Via::Braid("auto"), REGION);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -92,7 +92,7 @@ impl Scene<'_> {
 /// may come about until the disk goes on.
 fn reinstatement_waits_for_the_disk(kind: Kind) {
     let _place = HEAVY.enter();
-    let net = Net::to_guest(2);
+    let net = Net::to_guest(2, Wire::Tap);
     let stage = Stage::new(kind, Site::Behind(&net), Via::Braid("sessions"), REGION);
     let braid = stage.braid();
     let until = |what: &str, good: &dyn Fn(&Metrics) -> bool| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::braid::Braid;
 use crate::chap::LOG_IN;
-use crate::net::{Cut, GATE_ADDRESS, Net, loopback};
+use crate::net::{Cut, GATE_ADDRESS, Net, Wire, loopback};
 use crate::process::{Daemon, Done, command, run, temporary, words};
 use crate::target::{Endpoint, Kind, Site, Target};
 use crate::uml::Machine;
@@ -134,7 +134,7 @@ fn the_kernels_initiator_finds_what_braid_has_found() {
 #[test]
 fn portal_groups_stand_together() {
     let _place = HEAVY.enter();
-    let net = Net::to_guest(4);
+    let net = Net::to_guest(4, Wire::Tap);
     let target = Target::start(Kind::LioGroups, Site::Behind(&net), SIZE);
     let all = portals(&target);
     let braid = Braid::discovering(&target, Some(&loopback()), "*", all.get(2..3).expect("a portal"));

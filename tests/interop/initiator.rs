@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::braid::Braid;
 use crate::lio::Guest;
-use crate::net::{GATE_ADDRESS, Net};
+use crate::net::{GATE_ADDRESS, Net, Wire};
 use crate::target::{Endpoint, Kind, Site, Target};
 use crate::uml::Machine;
 use crate::wait::{PATIENCE, poll};
@@ -36,7 +36,7 @@ impl Ground {
     /// Boots the guest, and another one if the target needs it.
     pub(crate) fn new(kind: Kind) -> Self {
         crate::setup::tools();
-        let net = if kind.in_guest() { Net::to_guest(PATHS) } else { Net::new(PATHS) };
+        let net = if kind.in_guest() { Net::to_guest(PATHS, Wire::Tap) } else { Net::new(PATHS) };
         net.open_gate();
         let guest = kind.in_guest().then(|| Arc::new(Guest::boot(&net)));
         let initiator = Machine::initiator(net.near());

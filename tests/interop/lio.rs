@@ -48,7 +48,7 @@ impl Guest {
         let addresses = net.addresses();
         let links: Vec<String> = (0..addresses.len()).map(|n| format!("p{n}")).collect();
         Self {
-            machine: Machine::boot("lio", net.near(), &links, memory, INIT),
+            machine: Machine::boot("lio", net.near(), (net.wire(), &links), memory, INIT),
             netns: net.near().to_owned(),
             addresses,
         }

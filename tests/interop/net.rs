@@ -2,8 +2,8 @@
 //!
 //! On loopback every fixture gets addresses of its own from 127/8, so that one port can be used everywhere and no two
 //! fixtures, in whatever process, ask for the same. Cuts need links: [`Net`] makes a namespace for the initiator
-//! and Braid, and per path a subnet of its own: a veth pair whose other end is in the target's namespace, or stays here for a
-//! target that is a guest, which takes its packets there ([`guest_end`]). An initiator that is a guest has such a pair too.
+//! and Braid, and per path a subnet of its own: a veth pair whose other end is in the target's namespace, or a [`Wire`] to a
+//! target that is a guest. An initiator that is a guest has one too.
 //! Nothing outside these namespaces is touched; they end with the fixture, and those of a killed run are swept away by the next.
 //!
 //! The links and what breaks them are the lab's ([`::braid::lab::links`]). A guest has no filter; what is not to arrive there goes
@@ -65,11 +65,48 @@ fn named(name: &str) -> Namespace {
     Namespace::named(name).expect("network namespace")
 }
 
+/// What leads to a guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wire {
+    /// A tap device. Now and then a packet stays in it until the next one comes, or TCP sends it again: after 8, 40 or 200 ms.
+    Tap,
+    /// A veth pair, with a packet socket of the guest at its other end: fit for measuring. A guest has stopped for good
+    /// with it, under dozens of sessions at once.
+    Packets,
+}
+
+impl Wire {
+    /// How a guest is told to use it, by its device at the near end.
+    pub(crate) fn transport(self, device: &str) -> String {
+        match self {
+            Self::Tap => format!("transport=tap,ifname={device}"),
+            Self::Packets => format!("transport=raw,ifname={}", far_end(device)),
+        }
+    }
+
+    fn lay(self, netns: &str, device: &str) {
+        match self {
+            Self::Tap => must(&format!("-n {netns} tuntap add dev {device} mode tap")),
+            Self::Packets => {
+                let end = far_end(device);
+                must(&format!("-n {netns} link add {device} type veth peer name {end}"));
+                must(&format!("-n {netns} link set {end} up"));
+            }
+        }
+    }
+}
+
+fn far_end(device: &str) -> String {
+    format!("{device}guest")
+}
+
 /// The initiator's namespace and its links to the target.
 pub(crate) struct Net {
     near: String,
     /// `None`: the target is a guest.
     far: Option<String>,
+    /// To a guest.
+    wire: Wire,
     /// A machine for which the initiator's one forwards.
     lodger: Option<String>,
     links: Vec<Link>,
@@ -107,7 +144,14 @@ impl Net {
     fn apart(paths: usize) -> Self {
         let id = id();
         let (near, far) = (format!("{PREFIX}-{id}-near"), format!("{PREFIX}-{id}-far"));
-        let mut net = Self { near, far: Some(far.clone()), lodger: None, links: Vec::new(), _carrier: None };
+        let mut net = Self {
+            near,
+            far: Some(far.clone()),
+            wire: Wire::Tap,
+            lodger: None,
+            links: Vec::new(),
+            _carrier: None,
+        };
         for name in [&net.near, &far] {
             must(&format!("netns add {name}"));
             must(&format!("-n {name} link set lo up"));
@@ -149,14 +193,14 @@ impl Net {
     }
 
     /// Makes the initiator's namespace, with `paths` links from it to a guest.
-    pub(crate) fn to_guest(paths: usize) -> Self {
+    pub(crate) fn to_guest(paths: usize, wire: Wire) -> Self {
         let near = format!("{PREFIX}-{}-near", id());
-        let mut net = Self { near, far: None, lodger: None, links: Vec::new(), _carrier: None };
+        let mut net = Self { near, far: None, wire, lodger: None, links: Vec::new(), _carrier: None };
         let name = &net.near;
         must(&format!("netns add {name}"));
         must(&format!("-n {name} link set lo up"));
         for path in 0..paths {
-            lay_to_guest(name, &format!("p{path}"));
+            wire.lay(name, &format!("p{path}"));
         }
         net.links = links(&net.near, None, paths);
         net.switch_on();
@@ -166,7 +210,7 @@ impl Net {
     /// Adds a link for an initiator in a guest of its own, [`GATE`], and lets it through to the targets.
     pub(crate) fn open_gate(&self) {
         let name = &self.near;
-        lay_to_guest(name, GATE);
+        Wire::Tap.lay(name, GATE);
         must(&format!("-n {name} addr add {GATE_ADDRESS}/24 dev {GATE}"));
         must(&format!("-n {name} link set {GATE} up"));
         set(name, "ipv4/ip_forward", "1");
@@ -186,6 +230,11 @@ impl Net {
     /// The namespace of the initiator and of Braid.
     pub(crate) fn near(&self) -> &str {
         &self.near
+    }
+
+    /// What leads to the target if it is a guest.
+    pub(crate) fn wire(&self) -> Wire {
+        self.wire
     }
 
     /// The namespace of the target, if it has one.
@@ -260,17 +309,6 @@ impl Drop for Net {
             ip(&format!("netns del {name}"));
         }
     }
-}
-
-/// The end of a link at which a guest takes its packets, by the name of the other.
-pub(crate) fn guest_end(device: &str) -> String {
-    format!("{device}guest")
-}
-
-fn lay_to_guest(netns: &str, device: &str) {
-    let end = guest_end(device);
-    must(&format!("-n {netns} link add {device} type veth peer name {end}"));
-    must(&format!("-n {netns} link set {end} up"));
 }
 
 /// Links that are not laid yet.

@@ -29,7 +29,7 @@ use tempfile::TempDir;
 
 use crate::braid::{ADMIN_PORT, Braid};
 use crate::lio::Guest;
-use crate::net::Net;
+use crate::net::{Net, Wire};
 use crate::outcome::{Outcome, Outcomes, Verdict, compare, parse};
 use crate::process::{Done, command, read, run, run_until_quiet, temporary, words};
 use crate::setup::tools;
@@ -172,7 +172,7 @@ impl Side<'_> {
         if !self.kind.in_guest() {
             return self.run_at(Site::Alone(self.paths));
         }
-        let net = Net::to_guest(self.paths);
+        let net = Net::to_guest(self.paths, Wire::Tap);
         let guest = Arc::new(Guest::boot(&net));
         self.run_at(Site::In(&guest, self.paths))
     }

@@ -24,7 +24,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::lio::{Guest, Plan};
-use crate::net::{Net, PORT, loopback, within};
+use crate::net::{Net, PORT, Wire, loopback, within};
 use crate::process::{Daemon, command, run, temporary, words};
 use crate::setup::tools;
 use crate::uml::MEMORY;
@@ -202,7 +202,7 @@ impl Target {
                 Self::in_guest(kind, &guest, guest.addresses().len(), size)
             }
             (Site::Alone(portals), true) => {
-                let net = Net::to_guest(portals);
+                let net = Net::to_guest(portals, Wire::Tap);
                 let target = Self::start(kind, Site::Behind(&net), size);
                 Self { _net: Some(net), ..target }
             }

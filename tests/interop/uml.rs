@@ -1,5 +1,5 @@
 //! A machine with a kernel of its own: Debian's user-mode Linux, which needs neither a virtual machine nor anything of the
-//! host's kernel but packet sockets.
+//! host's kernel but tap devices or packet sockets.
 //!
 //! Its root is the host's own file system, its first process is a script of ours, its console is a pipe. It is told to run
 //! scripts, one after the other. It lives in a process namespace of its own, whose end is the end of all its processes,
@@ -9,8 +9,6 @@
 //!
 //! - A guest has one processor, boots in 2 to 3 s, and must be told `gro=1`: without, it chokes on the frames that the host's
 //!   TCP sends, and connections hang.
-//! - Over a tap device packets get stuck in it until the next one comes: gaps of 8, 40 and 208 ms, which are timers of TCP.
-//!   With a packet socket at an end of a veth pair that is rare.
 //! - Starting a program takes it 50 ms.
 
 use std::fs;
@@ -22,7 +20,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::net::{GATE, guest_end};
+use crate::net::{GATE, Wire};
 use crate::process::{Daemon, command, read, temporary, words};
 use crate::wait::poll;
 
@@ -48,14 +46,26 @@ struct Console {
 impl Machine {
     /// Boots one for initiators, at the gate of the network namespace.
     pub(crate) fn initiator(netns: &str) -> Self {
-        Self::boot("initiator", netns, &[GATE.to_owned()], MEMORY, include_str!("initiator-init.sh"))
+        Self::boot(
+            "initiator",
+            netns,
+            (Wire::Tap, &[GATE.to_owned()]),
+            MEMORY,
+            include_str!("initiator-init.sh"),
+        )
     }
 
     /// Boots a guest with so many MiB of memory, `init` as its first process, and the links `links` of the network namespace
     /// as its interfaces `vec0` and so on. `init` says `ready`, then runs every script whose number it reads and says
     /// `done NUMBER STATUS`; what a script prints goes to `NUMBER.out` beside it, in the directory `$braid_dir` that both
     /// sides see.
-    pub(crate) fn boot(name: &'static str, netns: &str, links: &[String], memory: u64, init: &str) -> Self {
+    pub(crate) fn boot(
+        name: &'static str,
+        netns: &str,
+        (wire, links): (Wire, &[String]),
+        memory: u64,
+        init: &str,
+    ) -> Self {
         let tools = crate::setup::tools();
         let dir = temporary();
         let first = dir.path().join("init");
@@ -71,7 +81,7 @@ impl Machine {
             links
                 .iter()
                 .enumerate()
-                .map(|(n, link)| format!("vec{n}:transport=raw,ifname={},depth=128,gro=1", guest_end(link))),
+                .map(|(n, link)| format!("vec{n}:{},depth=128,gro=1", wire.transport(link))),
         );
         line.extend([format!("braid_dir={home}"), format!("braid_paths={}", links.len())]);
         let mut start = command(Some(netns), &line);
