@@ -17,7 +17,8 @@
 //! `--calm` does what must not cost a path: it counts connections lost, of which there should be none ([`calm`]). `--soak MINUTES` lets
 //! everything happen at random, and watches Braid's memory ([`soak`]).
 //!
-//! The fixtures are those of the interop tests. Errors at the initiator and wrong blocks end it with status 1; times never do.
+//! The fixtures are those of the interop tests; LIO's disk is the memory of its guest, which over a file of the host pauses
+//! for a quarter of a second to write back. Errors at the initiator and wrong blocks end it with status 1; times never do.
 
 #![expect(
     clippy::disallowed_methods,
