@@ -348,7 +348,7 @@ fn state_file(dir: &Path) -> PathBuf {
 
 /// What Braid writes into its state file after it has probed such a target; found out once per run.
 fn verdict(kind: Kind) -> &'static str {
-    static VERDICTS: [OnceLock<String>; 8] = [const { OnceLock::new() }; 8];
+    static VERDICTS: [OnceLock<String>; 9] = [const { OnceLock::new() }; 9];
     let slot = VERDICTS.get(kind as usize).expect("a slot per kind");
     slot.get_or_init(|| {
         let target = Target::start(kind, Site::Alone(2), 1 << 20);
