@@ -5,7 +5,7 @@
 //! [`Health::sample`]; it says when the target leaves a ping unanswered ([`Health::target_silent`]) and when it was heard
 //! again ([`Health::target_heard`]), and when the link that the connection goes out by loses its carrier or gets it back
 //! ([`Health::carrier`]). [`Health::doubt`] then tells whether the connection is suspect, and why. A sample costs
-//! a few comparisons. Between samples nothing is kept running: samples may stop at any time and go on later.
+//! a few comparisons. Where [`Health::is_late`] it should ping, if it can, and say so ([`Health::pinged`]). Between samples nothing is kept running: samples may stop at any time and go on later.
 //!
 //! # Suspicion
 //! What counts is the **age**: for how long something has been unacknowledged without the acknowledged bytes having grown. A
@@ -15,6 +15,10 @@
 //! Peers delay acknowledgements (Linux by 40 to 200 ms, BSD by 100), to send them along with an answer. So an age that ended
 //! without anything having been sent again was such a delay, and ages half as long again are not suspected for the time
 //! being. What was learned fades within a minute, and is never more than [`MOST_LEARNED`].
+//!
+//! That would hide a dead link behind a peer that is slow to acknowledge. But a peer that is asked for an answer acknowledges
+//! with that. So a ping is due once something is unacknowledged for 30 ms, and from there the same rule counts anew: for as
+//! long as a ping has gone unacknowledged, against what was learned of pings.
 //!
 //! # Trust
 //! It returns once acknowledgements have flown for a while: [`PROBATION`] at first, twice as long whenever suspicion comes
@@ -26,6 +30,8 @@
 
 use std::time::{Duration, Instant};
 
+/// A ping is due at this age.
+const LATE: Duration = Duration::from_millis(30);
 /// Ages up to this are never suspected.
 const SHORTEST: Duration = Duration::from_millis(50);
 /// Beyond this no age passes for a delayed acknowledgement.
@@ -82,6 +88,35 @@ pub enum Change {
     Dead,
 }
 
+/// How long ages of late lasted that ended by themselves.
+#[derive(Clone, Copy, Debug, Default)]
+struct Learned {
+    /// The longest, and when that was.
+    longest: Option<(Duration, Instant)>,
+}
+
+impl Learned {
+    const NOTHING: Self = Self { longest: None };
+
+    fn add(&mut self, age: Duration, now: Instant) {
+        if age > self.left(now) {
+            self.longest = Some((age, now));
+        }
+    }
+
+    /// What has not faded.
+    fn left(&self, now: Instant) -> Duration {
+        let Some((age, at)) = self.longest else { return Duration::ZERO };
+        let left = MEMORY.saturating_sub(now.saturating_duration_since(at));
+        age.mul_f64(left.as_secs_f64() / MEMORY.as_secs_f64())
+    }
+
+    /// Ages up to this are not suspected.
+    fn excuses(&self, now: Instant) -> Duration {
+        (self.left(now) * 3 / 2).min(MOST_LEARNED)
+    }
+}
+
 /// Something is unacknowledged.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
@@ -106,8 +141,12 @@ pub struct Health {
     sampled: bool,
     acked: u64,
     waiting: Option<Waiting>,
-    /// The longest age of late that ended by itself, and when that was.
-    learned: Option<(Duration, Instant)>,
+    /// When a ping was sent, if nothing was acknowledged since.
+    pinged: Option<Instant>,
+    /// The smoothed round trip time with four times its variation.
+    round_trip: Duration,
+    learned: Learned,
+    learned_of_pings: Learned,
     suspicion: Option<Suspicion>,
     /// The target leaves a ping unanswered.
     silent: bool,
@@ -132,7 +171,10 @@ impl Health {
             sampled: false,
             acked: 0,
             waiting: None,
-            learned: None,
+            pinged: None,
+            round_trip: Duration::ZERO,
+            learned: Learned::NOTHING,
+            learned_of_pings: Learned::NOTHING,
             suspicion: None,
             silent: false,
             dark: None,
@@ -159,6 +201,17 @@ impl Health {
         self.waiting.is_some()
     }
 
+    /// Whether something is unacknowledged for so long that a ping is due, and none was sent since.
+    #[must_use]
+    pub fn is_late(&self, now: Instant) -> bool {
+        self.pinged.is_none() && self.age(now) >= LATE.max(self.round_trip)
+    }
+
+    /// A ping was sent.
+    pub const fn pinged(&mut self, now: Instant) {
+        self.pinged = Some(now);
+    }
+
     /// Whether the kernel tells anything of it.
     #[must_use]
     pub const fn is_sampled(&self) -> bool {
@@ -174,13 +227,13 @@ impl Health {
     /// Takes a sample; `patience` is how long silence lasts before it is death.
     pub fn sample(&mut self, sample: &Sample, patience: Duration, now: Instant) -> Option<Change> {
         self.sampled = true;
+        self.round_trip = sample.rtt + sample.rtt_variation * 4;
         self.note_progress(sample, now);
-        let age = self.waiting.map_or(Duration::ZERO, |w| now.saturating_duration_since(w.since));
+        let age = self.age(now);
         if age.min(sample.since_ack) >= patience && self.waiting.is_some() {
             return Some(Change::Dead);
         }
-        let late = age > self.longest_age(sample, now);
-        let doubt = match (sample.timeouts > 0 && sample.unacked, late) {
+        let doubt = match (sample.timeouts > 0 && sample.unacked, self.is_too_old(age, now)) {
             (true, _) => Some(Doubt::Resending),
             (false, true) => Some(Doubt::Unacknowledged),
             (false, false) if self.dark.is_some() => Some(Doubt::NoCarrier),
@@ -227,29 +280,27 @@ impl Health {
         let acked_at = now.checked_sub(sample.since_ack).unwrap_or(now);
         self.dark.take_if(|at| acked_at > *at);
         self.acked = sample.acked;
+        let pinged = self.pinged.take_if(|at| acked_at >= *at);
         if let Some(ended) = self.waiting.filter(|w| w.resent == sample.resent) {
-            self.learn(acked_at.saturating_duration_since(ended.since), now);
+            self.learned.add(acked_at.saturating_duration_since(ended.since), now);
+            if let Some(pinged) = pinged {
+                self.learned_of_pings.add(acked_at.saturating_duration_since(pinged), now);
+            }
         }
         self.waiting = sample.unacked.then_some(fresh);
     }
 
-    /// An age ended without anything having been sent again.
-    fn learn(&mut self, age: Duration, now: Instant) {
-        if age > self.remembered(now) {
-            self.learned = Some((age, now));
-        }
+    /// For how long something has been unacknowledged.
+    fn age(&self, now: Instant) -> Duration {
+        self.waiting.map_or(Duration::ZERO, |w| now.saturating_duration_since(w.since))
     }
 
-    /// What is left of what was learned.
-    fn remembered(&self, now: Instant) -> Duration {
-        let Some((age, at)) = self.learned else { return Duration::ZERO };
-        let left = MEMORY.saturating_sub(now.saturating_duration_since(at));
-        age.mul_f64(left.as_secs_f64() / MEMORY.as_secs_f64())
-    }
-
-    fn longest_age(&self, sample: &Sample, now: Instant) -> Duration {
-        let learned = (self.remembered(now) * 3 / 2).min(MOST_LEARNED);
-        SHORTEST.max(sample.rtt + sample.rtt_variation * 4).max(learned)
+    fn is_too_old(&self, age: Duration, now: Instant) -> bool {
+        let shortest = SHORTEST.max(self.round_trip);
+        // What was sent before anything was unacknowledged may not have left yet.
+        let since_ping = self.pinged.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)).min(age);
+        age > shortest.max(self.learned.excuses(now))
+            || since_ping > shortest.max(self.learned_of_pings.excuses(now))
     }
 
     fn judge(&mut self, doubt: Option<Doubt>, now: Instant) -> Option<Change> {
@@ -339,6 +390,26 @@ mod tests {
             };
         }
 
+        /// Silence, with a ping where one is due; returns how long it took until something changed.
+        fn until_change_with_ping(&mut self) -> (Duration, Change) {
+            let began = self.now;
+            loop {
+                if let Some(change) = self.step() {
+                    return (self.now - began, change);
+                }
+                self.ping_if_late();
+                assert!(self.now < began + Duration::from_secs(60), "nothing changes");
+            }
+        }
+
+        fn ping_if_late(&mut self) -> bool {
+            let late = self.health.is_late(self.now);
+            if late {
+                self.health.pinged(self.now);
+            }
+            late
+        }
+
         /// Traffic that is acknowledged at once.
         fn flow(&mut self, time: Duration) {
             let until = self.now + time;
@@ -412,6 +483,61 @@ mod tests {
         bench.flow(1000 * MS);
         bench.changes.clear();
         assert_eq!(bench.until_change().0, 410 * MS);
+    }
+
+    /// A peer that is known to delay acknowledgements by 200 ms.
+    fn delaying() -> Bench {
+        let mut bench = Bench::new();
+        bench.wait_for_ack(200 * MS);
+        bench.flow(1000 * MS);
+        bench.changes.clear();
+        bench
+    }
+
+    #[test]
+    fn a_ping_finds_out_whether_the_peer_only_delays() {
+        let mut bench = delaying();
+        for _ in 0..50 {
+            bench.wait_for_ack(30 * MS);
+            assert!(!bench.ping_if_late(), "there is nothing to ask for");
+            bench.sample.unacked = true;
+            while !bench.ping_if_late() {
+                bench.step();
+            }
+            assert!(!bench.health.is_late(bench.now), "one ping at a time");
+            bench.wait_for_ack(10 * MS);
+        }
+        assert_eq!(bench.changes, []);
+        bench.flow(100 * MS);
+        let doubt = Change::Suspect(Doubt::Unacknowledged);
+        assert_eq!(bench.until_change_with_ping(), (90 * MS, doubt), "a ping after 30 ms, and over 50 more");
+    }
+
+    #[test]
+    fn that_pings_take_long_is_learned_too() {
+        let mut bench = delaying();
+        for suspected in [1, 0] {
+            bench.sample.unacked = true;
+            while !bench.ping_if_late() {
+                bench.step();
+            }
+            bench.wait_for_ack(80 * MS);
+            bench.flow(1000 * MS);
+            assert_eq!(std::mem::take(&mut bench.changes).len(), 2 * suspected, "the first is not known yet");
+        }
+        assert_eq!(bench.until_change_with_ping().0, 150 * MS, "a ping after 30 ms, and half as long again");
+    }
+
+    #[test]
+    fn what_is_acknowledged_after_a_ping_may_have_been_sent_before_it() {
+        let mut bench = delaying();
+        bench.sample.unacked = true;
+        bench.step();
+        bench.health.pinged(bench.now);
+        bench.now += 10 * MS;
+        bench.sample = Sample { acked: bench.sample.acked + 1, since_ack: 15 * MS, ..bench.sample };
+        bench.health.sample(&bench.sample, PATIENCE, bench.now);
+        assert_eq!(bench.until_change().0, 60 * MS, "of the ping nothing was heard");
     }
 
     #[test]

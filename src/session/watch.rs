@@ -8,8 +8,9 @@
 //! # Quiet
 //! Where everything is acknowledged and an answer is due, nobody can tell a slow device from a link that has died on the way
 //! back. So a connection on which nothing has come for 30 ms, or for several times what its commands usually take, gets a
-//! ping: then something is unacknowledged. While the target stays slow, pings become rarer. With several connections in the
-//! session this begins only after a second. There a ping goes alone: no command, and no second ping, is sent until the target
+//! ping: then something is unacknowledged. While the target stays slow, pings become rarer. One on which something is
+//! unacknowledged for 30 ms gets a ping too: a target that only delays its acknowledgement answers. With several connections in the
+//! session the former begins only after a second, and the latter never. There a ping goes alone: no command, and no second ping, is sent until the target
 //! has acknowledged it. istgt ends the session when a command that comes over another connection right behind a ping gets ahead of
 //! it. One that stays unanswered there says nothing of the target while another connection of the session is silent: it may wait
 //! behind a number lost with that one.
@@ -217,13 +218,16 @@ impl Session {
         }
     }
 
-    /// Whether a connection owes an answer, and nothing has come for longer than it should take.
+    /// Whether a connection owes an answer, or its acknowledgement, and nothing has come for longer than it should take.
     fn is_quiet(&self, id: ConnId, now: Instant) -> bool {
         let Some(conn) = self.conn(id).filter(|c| c.state == ConnState::Up) else { return false };
         let health = &conn.health;
-        let known = health.is_sampled() && !health.is_waiting() && health.doubt().is_none();
-        if self.paused || conn.ping.is_some() || !known {
+        if self.paused || conn.ping.is_some() || !health.is_sampled() || health.doubt().is_some() {
             return false;
+        }
+        if health.is_waiting() {
+            let several = self.established(conn.nexus) > 1;
+            return health.is_late(now) && !several;
         }
         let sent = |run: &super::tasks::Run| (run.conn == id).then_some(run.sent_at);
         let oldest = self.tasks.iter().filter_map(|(_, t)| sent(t.run.as_ref()?)).min();
@@ -315,6 +319,7 @@ impl Session {
         }
         let conn = self.conn_mut(id)?;
         conn.ping = Some((itt, now));
+        conn.health.pinged(now);
         let exp_stat_sn = conn.statuses.expected();
         let (nexus, nop) = (conn.nexus, NopOut { immediate, itt, cmd_sn, exp_stat_sn, ..NopOut::default() });
         self.send_numbered(id, nexus, (cmd_sn, immediate), Pdu::NopOut(nop));

@@ -34,6 +34,20 @@ impl Rig {
         assert!(!self.session.is_suspect(PathId(conn as usize)));
     }
 
+    /// Nothing more is acknowledged until a ping is sent; gives its tag, and how long that took.
+    fn pinged_for_silence(&mut self, conn: u32, acked: u64) -> (Itt, Duration) {
+        let began = self.now;
+        loop {
+            let silent = self.now - began;
+            self.sample(conn, acked, true, silent);
+            if self.has_sent(conn) {
+                return (self.sent_ping(conn), silent);
+            }
+            assert!(silent < SECOND, "no ping is sent");
+            self.pass(MS);
+        }
+    }
+
     fn evaded(&self) -> usize {
         let count = |n: &Notice| if let Notice::Evaded { commands, .. } = n { *commands } else { 0 };
         self.notes.iter().map(count).sum()
@@ -232,6 +246,39 @@ fn a_quiet_connection_is_pinged_and_ever_more_rarely() {
     }
     assert!((3..=6).contains(&pings.len()), "{pings:?}");
     assert!(!rig.session.is_suspect(PathId(0)), "a slow target is none");
+}
+
+#[test]
+fn one_that_acknowledges_late_is_pinged_before_it_is_suspected() {
+    let mut rig = settled(2);
+    rig.read(0, 1);
+    let (conn, command) = rig.next_command();
+    assert_eq!(conn, 1);
+    // The target is known to delay acknowledgements.
+    rig.fall_silent(1);
+    rig.pass(140 * MS);
+    rig.recover(1);
+    let again = rig.next_command();
+    for (conn, command) in [(1, command), again] {
+        rig.serve_read(conn, &command);
+    }
+    rig.read(0, 1);
+    rig.read(8, 1);
+    rig.next_command();
+    rig.next_command();
+    // Whether it only delays them shows with the answer.
+    for acked in 4000..4010 {
+        let (ping, after) = rig.pinged_for_silence(1, acked);
+        assert!((30 * MS..=40 * MS).contains(&after), "{after:?}");
+        rig.echo(1, ping);
+    }
+    rig.pinged_for_silence(1, 5000);
+    rig.pass(40 * MS);
+    rig.sample(1, 5000, true, 70 * MS);
+    assert!(!rig.session.is_suspect(PathId(1)));
+    rig.pass(20 * MS);
+    rig.sample(1, 5000, true, 90 * MS);
+    assert!(rig.session.is_suspect(PathId(1)));
 }
 
 /// A session over two paths, one of which was silent for a while, so that a rescue lives on the other.
