@@ -32,10 +32,20 @@ impl Session {
     /// The last command that a function with this number covers: of several connections, one may have brought commands with
     /// later numbers before (R145).
     pub(super) fn covered_to(&self, cmd_sn: CmdSn) -> u64 {
-        let later = |task: &Task| match task.origin {
-            Origin::Initiator { cmd_sn: own, immediate: false, .. } => !own.is_before(cmd_sn),
-            Origin::Initiator { .. }
-            | Origin::Check(_)
+        // An immediate one may have come before commands that are covered.
+        let numbered = |task: &Task| !matches!(task.origin, Origin::Initiator { immediate: true, .. });
+        let later = self.tasks.iter().filter(|(_, task)| numbered(task) && self.is_later(task, cmd_sn));
+        later.map(|(_, task)| task.seq).min().map_or(self.seq, |first| first - 1)
+    }
+
+    /// Whether the initiator sent a command after a function with this number, though it came before it, over another
+    /// connection. Its tag may be that of a command before, which the function means.
+    pub(super) fn is_later(&self, task: &Task, cmd_sn: CmdSn) -> bool {
+        let later = match task.origin {
+            Origin::Initiator { cmd_sn: own, immediate, .. } => {
+                own.is_after(cmd_sn) || own == cmd_sn && !immediate
+            }
+            Origin::Check(_)
             | Origin::Survey(_)
             | Origin::Fence(_)
             | Origin::Met(_)
@@ -43,10 +53,7 @@ impl Session {
             | Origin::Transition
             | Origin::Wash(_) => false,
         };
-        let several = self.lines.may_be_several();
-        let first =
-            self.tasks.iter().filter(|(_, task)| several && later(task)).map(|(_, task)| task.seq).min();
-        first.map_or(self.seq, |first| first - 1)
+        later && self.lines.may_be_several()
     }
 
     /// Commands that a function does not cover, and has ended at the target all the same: they were there when it came.

@@ -222,7 +222,9 @@ impl Session {
     }
 
     fn abort_task(&mut self, line: LineId, request: &TaskManagementRequest, now: Instant) {
-        let Some(key) = self.tasks.find(request.referenced_itt) else {
+        let later =
+            |key: &TaskKey| self.tasks.get(*key).is_some_and(|task| self.is_later(task, request.cmd_sn));
+        let Some(key) = self.tasks.find(request.referenced_itt).filter(|key| !later(key)) else {
             // A function is no task to abort (R150). A command that may still come counts as received (R149); one that
             // is gone does not exist.
             let response = if self.has_function(request.referenced_itt) {

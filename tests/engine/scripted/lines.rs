@@ -435,6 +435,38 @@ fn abort_task_over_another_connection_finds_its_task() {
 }
 
 #[test]
+fn abort_task_leaves_the_next_command_with_the_tag_alone_that_came_before_it() {
+    let mut rig = two();
+    let itt = rig.next_over(A, read(0, 1));
+    let command = rig.sent_command(HOME);
+    rig.serve_read(HOME, &command);
+    assert!(matches!(rig.told_over_line(A), Pdu::DataIn(_)));
+    rig.told_good_over(A, itt);
+    // It was sent before the answer came; then the tag was free, and what goes over the other connection is faster.
+    let abort = TaskManagementRequest {
+        immediate: true,
+        function: tmf::ABORT_TASK,
+        itt: rig.tag(),
+        referenced_itt: itt,
+        ref_cmd_sn: rig.cmd_sn.minus(1),
+        cmd_sn: rig.cmd_sn,
+        ..TaskManagementRequest::default()
+    };
+    let cmd_sn = rig.take_cmd_sn();
+    rig.send_over(B, Pdu::ScsiCommand(ScsiCommand { itt, cmd_sn, ..read(8, 1) }));
+    let command = rig.sent_command(HOME);
+    rig.send_over(A, Pdu::TaskManagementRequest(abort));
+    let Pdu::NopIn(ping) = rig.told_over_line(B) else { panic!("not asked to acknowledge") };
+    let pong = NopOut { immediate: true, itt: Itt::NONE, ttt: ping.ttt, ..NopOut::default() };
+    rig.send_over(B, Pdu::NopOut(NopOut { exp_stat_sn: ping.stat_sn, ..pong }));
+    let Pdu::TaskManagementResponse(answer) = rig.told_over_line(A) else { panic!("not answered") };
+    assert_eq!(answer.response, tmf::TASK_DOES_NOT_EXIST);
+    rig.serve_read(HOME, &command);
+    assert!(matches!(rig.told_over_line(B), Pdu::DataIn(_)));
+    rig.told_good_over(B, itt);
+}
+
+#[test]
 fn what_was_lost_is_asked_for_again_over_its_own_connection_r173() {
     let mut rig = several(|plan| plan.downstream.session.error_recovery_level = 1);
     rig.join(B, Cid(8));

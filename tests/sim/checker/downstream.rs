@@ -384,7 +384,9 @@ impl Downstream {
             !number.is_before(self.possible) && !self.early.iter().any(|(early, _)| *early == number);
         let in_window = missing && number.is_before(t.cmd_sn) && !number.is_after(self.max_cmd_sn);
         // A command sent later may have come over another connection, and has the tag by now.
-        let earlier = |task: &&Task| task.life == Life::Open && !task.cmd_sn.is_after(t.cmd_sn);
+        let sent_before =
+            |task: &Task| task.cmd_sn.is_before(t.cmd_sn) || task.cmd_sn == t.cmd_sn && task.immediate;
+        let earlier = |task: &&Task| task.life == Life::Open && sent_before(task);
         let of = referenced.filter(earlier).map(|t| t.cmd_sn);
         let must = match referenced.map(|t| t.life) {
             _ if !single => None,
